@@ -1,0 +1,49 @@
+"""Metadata and dependencies of vitcnn. Tool settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "vitcnn/__init__.py").read_text())[1]
+
+setup(
+    name="vitcnn",
+    version=version,
+    description="How vision transformers and CNNs see, measured: Raghu et al. 2021 in JAX/Flax.",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vitcnn", "vitcnn.*"]),
+    package_data={"vitcnn": ["*.html"]},
+    install_requires=[
+        "absl-py",
+        "array_record",
+        "flax>=0.12",
+        "grain>=0.2.10",
+        "h5netcdf",
+        "h5py",
+        "jax>=0.10",
+        "jaxtyping",
+        "jinja2",
+        "matplotlib>=3.9",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax",
+        "orbax-checkpoint",
+        "pillow>=10",
+        "tensorflow-datasets>=4.9.7",
+        "tqdm",
+        "xarray",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda12]"],
+        "torch": ["torch"],
+        "hub": ["huggingface_hub"],
+        "tfds": ["tensorflow"],
+        "dev": ["ipykernel", "nbclient", "pytest", "ruff"],
+    },
+)
