@@ -1,0 +1,303 @@
+"""Taps: the named intermediates of a network.
+
+A module exposes an intermediate with one line, `x = tap(self, "block00/out", x,
+role="residual")`. The tap is sown into Flax's `intermediates` collection under its full name, so
+parameter trees do not change, and only taps that were asked for by name are captured: a tap
+nobody reads costs nothing.
+
+`tabulate` lists the taps of a network in execution order, `TapTable.select` chooses by glob, and
+`forward` runs the network and returns the chosen ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from vitcnn.lookup import nearest
+
+COLLECTION = "intermediates"  # any other collection would leak into `init` and into checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class TapInfo:
+    """What is known of a tap without running the network.
+
+    Attributes:
+      name: full name, such as "block00/attn" or "stage1/unit02/conv3".
+      role: what the array is: embed, norm, attention_weights, heads, attention, residual, hidden,
+        mlp, conv, shortcut, pool, pooled, pre_logits, logits, or "" if it was not declared.
+      shape: shape of the array for one image.
+      grid: (rows, columns) of the image positions that the array holds, None if it has none.
+      prefix_tokens: number of tokens before the first image position (class token, registers).
+      heads: number of attention heads along the head axis, None if there is none.
+      skip: name of the tap that this branch is added to, None if this is not a residual branch.
+      alias: name of the tap that this one is another name of, None for a tap of its own.
+    """
+
+    name: str
+    role: str = ""
+    shape: tuple[int, ...] = ()
+    grid: tuple[int, int] | None = None
+    prefix_tokens: int = 0
+    heads: int | None = None
+    skip: str | None = None
+    alias: str | None = None
+
+
+@dataclasses.dataclass
+class _Trace:
+    """What one run of a network saw: each TapInfo in execution order, and which names to sow."""
+
+    wanted: frozenset[str] | None  # None: sow every tap
+    infos: dict[str, TapInfo] = dataclasses.field(default_factory=dict)
+
+    def add(self, info: TapInfo) -> None:
+        if info.name in self.infos:
+            raise ValueError(
+                f"tap {info.name!r} is declared twice in one forward pass; names must be unique"
+            )
+        self.infos[info.name] = info
+
+
+_trace: contextvars.ContextVar[_Trace | None] = contextvars.ContextVar("vitcnn_taps", default=None)
+
+
+@contextlib.contextmanager
+def _tracing(wanted: Iterable[str] | None) -> Iterator[_Trace]:
+    token = _trace.set(_Trace(None if wanted is None else frozenset(wanted)))
+    try:
+        yield _trace.get()
+    finally:
+        _trace.reset(token)
+
+
+def tap(
+    module: nn.Module,
+    name: str,
+    value: Float[Array, "batch ..."],
+    *,
+    role: str = "",
+    grid: tuple[int, int] | None = None,
+    prefix_tokens: int = 0,
+    heads: int | None = None,
+    skip: str | None = None,
+) -> Float[Array, "batch ..."]:
+    """Exposes an intermediate under its full name and returns it unchanged.
+
+    Args:
+      module: the Flax module whose method is running.
+      name: full name, unique in the network, numbers zero-padded; module paths are not added to it.
+      value: the array, images along the first axis.
+      role, grid, prefix_tokens, heads, skip: see `TapInfo`.
+
+    Raises:
+      ValueError: the name was used before in this forward pass.
+    """
+    trace = _trace.get()
+    if trace is not None:
+        trace.add(TapInfo(name, role, tuple(value.shape[1:]), grid, prefix_tokens, heads, skip))
+        if trace.wanted is not None and name not in trace.wanted:
+            return value
+    if not module.is_initializing() and module.is_mutable_collection(COLLECTION):
+        try:
+            module.sow(COLLECTION, name, value, lambda _, new: new, lambda: None)
+        except flax.errors.NameInUseError:  # a submodule has this name too, such as "pre_logits"
+            module.put_variable(COLLECTION, name, value)
+    return value
+
+
+def alias(name: str, target: str) -> None:
+    """Gives the tap `target`, declared earlier in this forward pass, a second name.
+
+    Raises:
+      ValueError: there is no such tap yet, or the name is taken.
+    """
+    trace = _trace.get()
+    if trace is None:
+        return
+    if target not in trace.infos:
+        raise ValueError(
+            f"alias {name!r}: no tap {target!r} so far; {nearest(target, trace.infos)}"
+        )
+    original = trace.infos[target]
+    trace.add(dataclasses.replace(original, name=name, skip=None, alias=original.alias or target))
+
+
+class TapTable(Mapping[str, TapInfo]):
+    """The taps of a network by name, in execution order; `print` shows it as a table."""
+
+    def __init__(self, infos: Iterable[TapInfo]):
+        self._infos = {info.name: info for info in infos}
+
+    def __getitem__(self, name: str) -> TapInfo:
+        try:
+            return self._infos[name]
+        except KeyError:
+            raise KeyError(f"no tap {name!r}: {nearest(name, self._infos)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def select(self, patterns: str | Sequence[str]) -> tuple[str, ...]:
+        """Returns the names that match any of the globs, in execution order.
+
+        A glob is matched with `fnmatch.fnmatchcase` against the whole name, so "*" crosses "/". No
+        array is yielded twice: an alias is left out when the tap it stands for, or an earlier alias
+        of it, is in.
+
+        Raises:
+          ValueError: a pattern matches nothing; the message gives the nearest names.
+        """
+        patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        matched = set()
+        for pattern in patterns:
+            found = self.match(pattern)
+            if not found:
+                raise ValueError(f"no tap matches {pattern!r}: {nearest(pattern, self._infos)}")
+            matched.update(found)
+        chosen: dict[str, str] = {}  # name of the array -> name it is yielded under
+        for name in sorted(
+            matched, key=lambda n: (self._infos[n].alias is not None, self._order(n))
+        ):
+            chosen.setdefault(self._infos[name].alias or name, name)
+        return tuple(sorted(chosen.values(), key=self._order))
+
+    def match(self, pattern: str) -> list[str]:
+        """Returns every name, aliases too, that one glob matches; possibly none."""
+        return [name for name in self._infos if fnmatch.fnmatchcase(name, pattern)]
+
+    def _order(self, name: str) -> int:
+        return list(self._infos).index(name)
+
+    def __str__(self) -> str:
+        header = ("tap", "role", "shape of one image", "grid", "prefix", "heads", "added to")
+        rows = [header]
+        for info in self._infos.values():
+            rows.append(
+                (
+                    info.name,
+                    f"= {info.alias}" if info.alias else info.role,
+                    " x ".join(map(str, info.shape)),
+                    "" if info.grid is None else f"{info.grid[0]} x {info.grid[1]}",
+                    str(info.prefix_tokens or ""),
+                    str(info.heads or ""),
+                    info.skip or "",
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+    __repr__ = __str__
+
+
+def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> TapTable:
+    """Lists the taps of a network, in execution order, without computing anything.
+
+    A network that declares none with `tap` is listed by what it sows itself (`self.sow(
+    "intermediates", ...)`, named by module path and key) and, if it sows nothing, by the output of
+    every submodule, named by its path.
+
+    Args:
+      module: a Flax module; called as `module.apply(variables, images, **call)`.
+      variables: its variables, or their shapes (`jax.ShapeDtypeStruct`).
+      images: an image batch or its shape.
+      **call: further keyword arguments of the module.
+    """
+    infos: list[TapInfo] = []
+
+    def run(variables, images):
+        logits, taps, trace = _run(module, variables, images, None, call)
+        infos.extend(
+            trace.infos.values() if trace.infos else [_info(n, v) for n, v in taps.items()]
+        )
+        return logits
+
+    jax.eval_shape(run, variables, images)
+    return TapTable(infos)
+
+
+def forward(
+    module: nn.Module,
+    variables: Any,
+    images: Float[Array, "batch height width channel"],
+    table: TapTable,
+    names: Sequence[str],
+    **call: Any,
+) -> tuple[Any, dict[str, Float[Array, "batch ..."]]]:
+    """Runs a network and returns its output and the named taps, in the order of `names`.
+
+    Under `jit` a tap that the caller does not read is not computed, and neither is anything behind
+    the last one that is read.
+    """
+    targets = {name: table[name].alias or name for name in names}
+    output, taps, _ = _run(module, variables, images, targets.values(), call)
+    return output, {name: taps[target] for name, target in targets.items()}
+
+
+def _run(module, variables, images, wanted, call):
+    """Applies the module; returns its output, the captured arrays by name, and the trace."""
+    finished: dict[str, Any] = {}  # submodule path -> output, in the order in which they return
+
+    def note(call_next, args, kwargs, context):
+        out = call_next(*args, **kwargs)
+        if context.method_name == "__call__":
+            finished["/".join(context.module.path)] = out
+        return out
+
+    with _tracing(wanted) as trace, nn.intercept_methods(note):
+        output, state = module.apply(variables, images, mutable=[COLLECTION], **call)
+    sown = _flatten(state.get(COLLECTION, {}))
+    if trace.infos:
+        return output, {path[-1]: value for path, value in sown}, trace
+    order = list(finished)
+
+    def position(item):  # a plain `sow` is ordered by when its module returned
+        path = "/".join(item[0][:-1])
+        return order.index(path) if path in order else len(order)
+
+    taps = {}
+    for path, values in sorted(sown, key=position):
+        for i, value in enumerate(values if isinstance(values, tuple) else (values,)):
+            taps["/".join(path) + (f"/{i}" if i else "")] = value
+    if not taps:
+        named = [*((p, out) for p, out in finished.items() if p), ("logits", output)]
+        once = {
+            id(out): (p, out) for p, out in named if hasattr(out, "shape")
+        }  # a wrapper's output
+        taps = dict(once.values())  # is that of its last part: one array, one name
+    return output, taps, trace
+
+
+def _flatten(
+    tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], Any]]:
+    pairs = []
+    for key, value in tree.items():
+        pairs += (
+            _flatten(value, (*path, key)) if isinstance(value, Mapping) else [((*path, key), value)]
+        )
+    return pairs
+
+
+def _info(name: str, value: Any) -> TapInfo:
+    shape = tuple(value.shape[1:])
+    return TapInfo(
+        name, "logits" if name == "logits" else "", shape, shape[:2] if len(shape) == 3 else None
+    )
