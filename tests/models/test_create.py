@@ -1,0 +1,48 @@
+"""Networks by their usual names."""
+
+import pytest
+
+from vitcnn import models
+from vitcnn.models import resnet, vit
+
+
+def test_create_makes_the_variant_with_the_overrides():
+    module = models.create("vit", "L/16", num_classes=10, image_size=(64, 96))
+    assert isinstance(module, vit.Module)
+    assert (module.depth, module.heads, module.patch) == (24, 16, 16)
+    assert (module.num_classes, module.image_size) == (10, (64, 96))
+    module = models.create("resnet", "R152x2")
+    assert isinstance(module, resnet.Module)
+    assert (module.units, module.widths) == ((3, 8, 36, 3), (128, 256, 512, 1024))
+
+
+def test_lists_become_tuples_so_that_networks_can_be_compared_and_hashed():
+    module = models.create("vit", "mini/4", image_size=[32, 64], no_skip=[1])
+    same = models.create("vit", "mini/4", image_size=(32, 64), no_skip=(1,))
+    assert module == same and hash(module) == hash(same)
+
+
+def test_usual_names_are_there():
+    assert {"Ti/16", "S/32", "S/16", "B/32", "B/16", "B/8", "L/32", "L/16", "H/14"} <= set(
+        vit.VARIANTS
+    )
+    assert {"R50x1", "R50x2", "R101x1", "R152x1", "R152x2", "50", "101", "152"} <= set(
+        resnet.VARIANTS
+    )
+    assert {"20", "32", "44", "56", "110", "50-keras", "mini"} <= set(resnet.VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "overrides", "message"),
+    [
+        ("vitt", "B/16", {}, "unknown model family 'vitt': did you mean 'vit'"),
+        ("images", "B/16", {}, "unknown model family 'images'"),
+        ("vit", "B16", {}, "unknown variant of vit 'B16': did you mean 'B/16'"),
+        ("resnet", "R50", {}, "unknown variant of resnet 'R50': did you mean .*'R50x1'"),
+        ("vit", "B/16", {"classes": 3}, "unknown field of vit 'classes': did you mean 'num_class"),
+        ("vit", "B/16", {"parent": None}, "unknown field of vit 'parent'"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_nearest(family, variant, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(family, variant, **overrides)

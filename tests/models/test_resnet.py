@@ -1,0 +1,316 @@
+"""Residual networks against functional PyTorch in float64, and against the published numbers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitcnn import models, taps
+
+# Odd sizes, so that where the padding goes matters.
+SMALL = {
+    "image_size": (50, 70),
+    "units": (2, 1, 2, 1),
+    "widths": (32, 32, 64, 32),
+    "num_classes": 7,
+}
+CIFAR = {"image_size": (14, 18), "units": (1, 2, 1), "num_classes": 7}
+
+
+def shapes_of(module):
+    height, width = np.broadcast_to(module.image_size, 2)
+    images = jax.ShapeDtypeStruct((1, int(height), int(width), 3), jnp.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), images), images
+
+
+def flat(tree):
+    return {
+        "/".join(str(k.key) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def random_variables(module, seed=0):
+    """Every scale (the last of a unit too), bias and running statistic is away from 0 and 1."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        value = rng.normal(size=leaf.shape)
+        if path[-1].key == "scale":
+            value = 1 + 0.3 * value
+        elif path[-1].key == "var":
+            value = 0.5 + value**2
+        elif path[-1].key == "kernel":
+            value = value * math.sqrt(2 / (leaf.size / leaf.shape[-1])) + 0.02
+        return np.float32(value if path[-1].key != "bias" else 0.3 * value)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(module)[0])
+
+
+def oracle(variables, images, module, train=False):
+    """Every intermediate in float64 by PyTorch's functions, channels first."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    p = {k: torch.from_numpy(np.float64(v)) for k, v in flat(variables["params"]).items()}
+    stats = {
+        k: torch.from_numpy(np.float64(v))
+        for k, v in flat(variables.get("batch_stats", {})).items()
+    }
+    group = module.norm == "group"
+    prefix = "gn" if group else "bn"
+    out = {}
+
+    def pad(x, kernel, stride, value=0.0):
+        sides = []
+        for size in (x.shape[3], x.shape[2]):
+            if module.padding == "both":
+                sides += [(kernel - 1) // 2] * 2
+            else:  # TensorFlow's SAME
+                total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+                sides += [total // 2, total - total // 2]
+        return functional.pad(x, sides, value=value)
+
+    def conv(x, name, stride=1):
+        kernel = p[f"{name}/kernel"]
+        if group:
+            mean = kernel.mean((0, 1, 2))
+            kernel = (kernel - mean) / (kernel.std((0, 1, 2), correction=0) + 1e-5)
+        kernel = kernel.permute(3, 2, 0, 1)
+        return functional.conv2d(
+            pad(x, kernel.shape[2], stride), kernel, p.get(f"{name}/bias"), stride
+        )
+
+    def norm(x, name):
+        scale, bias = p[f"{name}/scale"], p[f"{name}/bias"]
+        if group:
+            return functional.group_norm(x, 32, scale, bias, eps=1e-6)
+        return functional.batch_norm(
+            x,
+            stats[f"{name}/mean"].clone(),
+            stats[f"{name}/var"].clone(),
+            scale,
+            bias,
+            training=train,
+            eps=module.epsilon,
+        )
+
+    x = torch.from_numpy(np.float64(images)).permute(0, 3, 1, 2)
+    out["stem/conv"] = x = conv(x, "conv_root", module.stem_stride)
+    out["stem/norm"] = x = norm(x, f"{prefix}_root").relu()
+    if module.stem_pool:
+        x = functional.max_pool2d(pad(x, 3, 2, -math.inf), 3, 2)
+        out["stem/pool"] = x
+    for s, units in enumerate(module.units, 1):
+        for u in range(1, units + 1):
+            name, unit = f"block{s}/unit{u}", f"stage{s}/unit{u:02d}"
+            stride = 2 if s > 1 and u == 1 else 1
+            out[f"{unit}/in"] = x
+            y, last = x, 3 if module.bottleneck else 2
+            strided = module.stride_conv if module.bottleneck else 1
+            for c in range(1, last + 1):
+                y = conv(y, f"{name}/conv{c}", stride if c == strided else 1)
+                out[f"{unit}/conv{c}"] = y
+                y = norm(y, f"{name}/{prefix}{c}")
+                y = y if c == last else y.relu()
+                out[f"{unit}/norm{c}"] = y
+            if f"{name}/conv_proj/kernel" in p:
+                out[f"{unit}/shortcut_conv"] = x = conv(x, f"{name}/conv_proj", stride)
+                out[f"{unit}/shortcut_norm"] = x = norm(x, f"{name}/{prefix}_proj")
+            elif x.shape != y.shape:
+                missing = y.shape[1] - x.shape[1]
+                zeros = x.new_zeros((x.shape[0], missing // 2, *y.shape[2:]))
+                x = torch.cat([zeros, x[:, :, ::2, ::2], zeros], dim=1)
+                out[f"{unit}/shortcut_pad"] = x
+            out[f"{unit}/out"] = x = (x + y).relu()
+    out = {k: v.permute(0, 2, 3, 1).numpy() for k, v in out.items()}
+    out["pooled"] = x.mean((2, 3)).numpy()
+    out["logits"] = out["pooled"] @ p["head/kernel"].numpy() + p["head/bias"].numpy()
+    return out
+
+
+FORMS = [
+    ("R50x1", SMALL),
+    ("R50x1", {**SMALL, "bottleneck": False}),
+    ("50", SMALL),
+    ("50-keras", SMALL),
+    ("20", CIFAR),
+]
+
+
+@pytest.mark.parametrize(("variant", "fields"), FORMS)
+def test_every_tap_equals_pytorch(variant, fields):
+    module = models.create("resnet", variant, **fields)
+    variables = random_variables(module)
+    images = np.random.default_rng(1).normal(size=(2, *fields["image_size"], 3)).astype(np.float32)
+    expected = oracle(variables, images, module)
+    table = taps.tabulate(module, variables, images)
+    assert list(table) == list(expected)
+    run = jax.jit(lambda v, x: taps.forward(module, v, x, table, list(table)))
+    logits, got = run(variables, images)
+    np.testing.assert_array_equal(logits, got["logits"])
+    for name, value in expected.items():
+        assert got[name].shape == value.shape, name
+        np.testing.assert_allclose(got[name], value, atol=3e-5 * np.abs(value).max(), err_msg=name)
+
+
+def test_training_uses_the_batch_and_updates_the_running_statistics():
+    module = models.create("resnet", "20", **CIFAR)
+    variables = random_variables(module)
+    images = np.random.default_rng(1).normal(size=(4, 14, 18, 3)).astype(np.float32)
+    expected = oracle(variables, images, module, train=True)
+    run = jax.jit(lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"]))
+    logits, updated = run(variables, images)
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4)
+    old, new = variables["batch_stats"]["bn_root"], updated["batch_stats"]["bn_root"]
+    seen = expected["stem/conv"]
+    for name, batch in (("mean", seen.mean((0, 1, 2))), ("var", seen.var((0, 1, 2)))):
+        np.testing.assert_allclose(new[name], 0.9 * old[name] + 0.1 * batch, rtol=1e-4, atol=1e-6)
+    assert updated["batch_stats"].keys() == variables["batch_stats"].keys()
+
+
+def test_group_norm_networks_have_no_running_statistics_and_train_alike():
+    module = models.create("resnet", "mini")
+    variables = random_variables(module)
+    assert set(variables) == {"params"}
+    images = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    run = jax.jit(module.apply, static_argnames="train")
+    np.testing.assert_array_equal(
+        run(variables, images, train=True), run(variables, images, train=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [("50", 25_557_032), ("101", 44_549_160), ("152", 60_192_808), ("20", 269_722)],
+)
+def test_parameter_counts_are_the_published_ones(variant, count):
+    shapes, _ = shapes_of(models.create("resnet", variant))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
+
+
+@pytest.mark.parametrize(("variant", "count"), [("R50x1", 125), ("50", 125), ("R152x2", 363)])
+def test_layers_of_the_papers_heatmaps(variant, count):
+    module = models.create("resnet", variant)
+    table = taps.tabulate(module, *shapes_of(module))
+    names = table.select("*")
+    assert len(names) == count
+    assert not any(name.endswith("/in") for name in names)
+    assert names[:3] == ("stem/conv", "stem/norm", "stem/pool")
+    assert names[-2:] == ("pooled", "logits")
+    grids = [table[f"stage{s}/unit01/out"].grid for s in (1, 2, 3, 4)]
+    assert grids == [(56, 56), (28, 28), (14, 14), (7, 7)]
+
+
+def test_tap_table_says_what_each_tap_is():
+    module = models.create("resnet", "R50x1")
+    table = taps.tabulate(module, *shapes_of(module))
+    unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
+    branch = ["in", "conv1", "norm1", "conv2", "norm2", "conv3", "norm3"]
+    assert unit == [*branch, "shortcut_conv", "shortcut_norm", "out"]
+    assert table["stage1/unit01/in"].alias == "stem/pool"
+    assert table["stage2/unit02/in"].alias == "stage2/unit01/out"
+    assert table["stage2/unit01/in"].alias == "stage1/unit03/out"
+    assert table["stage2/unit01/norm3"].skip == "stage2/unit01/shortcut_norm"
+    assert table["stage2/unit02/norm3"].skip == "stage2/unit02/in"
+    assert table["stage2/unit02/norm2"].skip is None
+    roles = {
+        "stem/conv": "conv",
+        "stem/norm": "norm",
+        "stem/pool": "pool",
+        "stage2/unit01/conv2": "conv",
+        "stage2/unit01/norm3": "norm",
+        "stage2/unit01/shortcut_norm": "shortcut",
+        "stage2/unit01/out": "residual",
+        "pooled": "pooled",
+        "logits": "logits",
+    }
+    assert {name: table[name].role for name in roles} == roles
+    assert table["stage2/unit01/conv1"].grid == (56, 56)  # the 3x3 halves the grid
+    keras = models.create("resnet", "50-keras")
+    assert taps.tabulate(keras, *shapes_of(keras))["stage2/unit01/conv1"].grid == (28, 28)
+
+
+def test_cifar_taps():
+    module = models.create("resnet", "20")
+    table = taps.tabulate(module, *shapes_of(module))
+    assert "stem/pool" not in table and table["stage1/unit01/in"].alias == "stem/norm"
+    assert table["stage2/unit01/norm2"].skip == "stage2/unit01/shortcut_pad"
+    assert table["stage1/unit01/norm2"].skip == "stage1/unit01/in"
+    assert len(table.select("*")) == 2 + 9 * 5 + 2 + 2
+
+
+def test_parameter_names_are_those_of_googles_resnet():
+    shapes, _ = shapes_of(models.create("resnet", "R50x1"))
+    names = {k: v.shape for k, v in flat(shapes["params"]).items()}
+    assert names["conv_root/kernel"] == (7, 7, 3, 64)
+    unit = {k.removeprefix("block2/unit1/") for k in names if k.startswith("block2/unit1/")}
+    convs = {f"conv{i}/kernel" for i in ("1", "2", "3", "_proj")}
+    assert unit == convs | {
+        f"gn{i}/{w}" for i in ("1", "2", "3", "_proj") for w in ("scale", "bias")
+    }
+    assert names["block2/unit1/conv3/kernel"] == (1, 1, 128, 512)
+    assert {k.split("/")[0] for k in names} == {
+        *("conv_root", "gn_root", "head"),
+        *(f"block{i}" for i in (1, 2, 3, 4)),
+    }
+
+
+def test_a_fresh_unit_is_its_shortcut():
+    module = models.create("resnet", "mini")
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
+    table = taps.tabulate(module, variables, images)
+    names = ["stage1/unit02/in", "stage1/unit02/norm3", "stage1/unit02/out"]
+    _, got = taps.forward(module, variables, images, table, names)
+    np.testing.assert_array_equal(got[names[1]], np.zeros_like(got[names[1]]))
+    np.testing.assert_array_equal(got[names[0]], got[names[2]])
+
+
+def test_the_mini_network_is_small_and_keeps_a_grid():
+    module = models.create("resnet", "mini")
+    shapes, images = shapes_of(module)
+    assert 3e5 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 5e5
+    assert taps.tabulate(module, shapes, images)["stage3/unit02/out"].grid == (4, 4)
+
+
+def test_without_a_head_the_output_is_the_pooled_features():
+    module = models.create("resnet", "20", **{**CIFAR, "num_classes": 0})
+    variables = random_variables(module)
+    assert "head" not in variables["params"]
+    features = module.apply(variables, np.ones((2, 14, 18, 3), np.float32))
+    assert features.shape == (2, 64)
+
+
+def test_bfloat16_activations_keep_float32_parameters():
+    module = models.create("resnet", "mini", dtype=jnp.bfloat16)
+    variables = random_variables(module)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    exact = models.create("resnet", "mini").apply(variables, images)
+    logits = module.apply(variables, images)
+    assert logits.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(module)[0])} == {np.dtype("float32")}
+    np.testing.assert_allclose(logits.astype(np.float32), exact, atol=0.05 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"norm": "groups"}, "unknown norm of resnet 'groups': did you mean 'group'"),
+        ({"shortcut": "conv"}, "unknown shortcut of resnet 'conv'"),
+        ({"padding": "valid"}, "unknown padding of resnet 'valid'"),
+        ({"stride_conv": 3}, "stride_conv is 3; it must be 1 or 2"),
+        ({"units": (1, 1)}, "differ in length"),
+        ({"widths": (16, 32, 64)}, "must be multiples of 32"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        shapes_of(models.create("resnet", "mini", **overrides))
+
+
+def test_images_of_another_size_are_refused():
+    module = models.create("resnet", "20", **CIFAR)
+    with pytest.raises(ValueError, match=r"images are 2 x 32 x 32 x 3.* takes N x 14 x 18 x 3"):
+        module.apply(random_variables(module), np.zeros((2, 32, 32, 3), np.float32))

@@ -1,0 +1,288 @@
+"""The Vision Transformer against its formula in float64, and against the published numbers."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitcnn import models, taps
+
+SMALL = {
+    "image_size": (12, 20),
+    "patch": (4, 5),
+    "width": 24,
+    "depth": 3,
+    "mlp_dim": 40,
+    "heads": 3,
+    "num_classes": 7,
+}
+PAPER = tuple(f"block*/{name}" for name in ("ln1", "attn", "ln2", "hidden", "mlp", "out"))
+
+
+def shapes_of(module):
+    height, width = np.broadcast_to(module.image_size, 2)
+    images = jax.ShapeDtypeStruct((1, int(height), int(width), 3), jnp.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), images), images
+
+
+def flat(tree):
+    return {
+        "/".join(str(k.key) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def random_variables(module, seed=0):
+    """Every weight is away from zero, scales away from one."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        value = rng.normal(size=leaf.shape)
+        if path[-1].key == "scale":
+            value = 1 + 0.5 * value
+        elif path[-1].key == "kernel":
+            value *= 1.5 / math.sqrt(leaf.size / leaf.shape[-1])
+        return value.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(module)[0])
+
+
+def oracle(p, images, patch, heads, pool, gelu):
+    """Every intermediate in float64, from Dosovitskiy et al., equations 1 to 4."""
+    p = {k.removeprefix("params/"): np.asarray(v, np.float64) for k, v in flat(p).items()}
+    out = {}
+
+    def norm(x, name):
+        mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return (x - mean) / np.sqrt(var + 1e-6) * p[name + "/scale"] + p[name + "/bias"]
+
+    n, height, width, _ = images.shape
+    ph, pw = patch
+    tokens = []
+    for r in range(height // ph):
+        for c in range(width // pw):
+            piece = images[:, r * ph : (r + 1) * ph, c * pw : (c + 1) * pw].astype(np.float64)
+            tokens.append(np.tensordot(piece, p["embedding/kernel"], 3) + p["embedding/bias"])
+    if pool == "token":
+        tokens.insert(0, np.repeat(p["cls"][0], n, axis=0))
+    x = np.stack(tokens, axis=1) + p["Transformer/posembed_input/pos_embedding"]
+    out["embed"] = x
+    i = 0
+    while f"Transformer/encoderblock_{i}/LayerNorm_0/scale" in p:
+        b, o = f"Transformer/encoderblock_{i}", f"block{i:02d}"
+        a = f"{b}/MultiHeadDotProductAttention_1"
+        out[f"{o}/in"] = x
+        out[f"{o}/ln1"] = y = norm(x, f"{b}/LayerNorm_0")
+        weights, joined = [], []
+        for h in range(heads):
+            q, k, v = (
+                y @ p[f"{a}/{m}/kernel"][:, h] + p[f"{a}/{m}/bias"][h]
+                for m in ("query", "key", "value")
+            )
+            s = np.exp(q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]))
+            weights.append(s / s.sum(-1, keepdims=True))
+            joined.append(weights[-1] @ v)
+        out[f"{o}/attn_weights"] = np.stack(weights, axis=1)
+        out[f"{o}/heads"] = z = np.stack(joined, axis=2)
+        out[f"{o}/attn"] = z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
+        out[f"{o}/mid"] = x = x + z
+        out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
+        y = y @ p[f"{b}/MlpBlock_3/Dense_0/kernel"] + p[f"{b}/MlpBlock_3/Dense_0/bias"]
+        if gelu == "exact":
+            y = y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2
+        else:
+            y = y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3))) / 2
+        out[f"{o}/hidden"] = y
+        y = y @ p[f"{b}/MlpBlock_3/Dense_1/kernel"] + p[f"{b}/MlpBlock_3/Dense_1/bias"]
+        out[f"{o}/mlp"] = y
+        out[f"{o}/out"] = x = x + y
+        i += 1
+    out["norm"] = x = norm(x, "Transformer/encoder_norm")
+    out["pooled"] = x = x[:, 0] if pool == "token" else x.mean(1)
+    if "pre_logits/kernel" in p:
+        out["pre_logits"] = x = np.tanh(x @ p["pre_logits/kernel"] + p["pre_logits/bias"])
+    out["logits"] = x @ p["head/kernel"] + p["head/bias"]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("pool", "gelu", "pre_logits"),
+    [("token", "tanh", 11), ("gap", "exact", None), ("token", "exact", None)],
+)
+def test_every_tap_equals_the_formula(pool, gelu, pre_logits):
+    module = models.create("vit", "B/16", **SMALL, pool=pool, gelu=gelu, pre_logits=pre_logits)
+    variables = random_variables(module)
+    assert ("cls" in variables["params"]) == (pool == "token")
+    images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
+    expected = oracle(variables, images, (4, 5), 3, pool, gelu)
+    table = taps.tabulate(module, variables, images)
+    assert list(table) == list(expected)
+    logits, got = taps.forward(module, variables, images, table, list(table))
+    np.testing.assert_array_equal(logits, got["logits"])
+    for name, value in expected.items():
+        assert got[name].shape == value.shape
+        np.testing.assert_allclose(got[name], value, atol=2e-5 * np.abs(value).max(), err_msg=name)
+
+
+def test_gelu_and_pool_matter_more_than_the_tolerance():
+    images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
+    module = models.create("vit", "B/16", **SMALL)
+    variables = random_variables(module)
+    tanh = oracle(variables, images, (4, 5), 3, "token", "tanh")["logits"]
+    exact = oracle(variables, images, (4, 5), 3, "token", "exact")["logits"]
+    assert np.abs(tanh - exact).max() > 5e-5 * np.abs(tanh).max()
+
+
+def test_no_skip_removes_both_skips_of_a_block():
+    module = models.create("vit", "B/16", **SMALL, no_skip=(1,))
+    variables = random_variables(module)
+    images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
+    table = taps.tabulate(module, variables, images)
+    _, got = taps.forward(module, variables, images, table, list(table))
+    np.testing.assert_array_equal(got["block01/mid"], got["block01/attn"])
+    np.testing.assert_array_equal(got["block01/out"], got["block01/mlp"])
+    assert table["block01/attn"].skip is None and table["block01/mlp"].skip is None
+    assert np.abs(got["block00/mid"] - got["block00/attn"]).max() > 0.1
+    with pytest.raises(ValueError, match=r"no_skip is \(3,\), but blocks are 0 to 2"):
+        shapes_of(models.create("vit", "B/16", **SMALL, no_skip=(3,)))
+
+
+def test_tap_table_says_what_each_tap_is():
+    module = models.create("vit", "B/16", **SMALL)
+    table = taps.tabulate(module, *shapes_of(module))
+    info = table["block01/attn_weights"]
+    assert (info.role, info.shape) == ("attention_weights", (3, 13, 13))
+    assert (info.grid, info.prefix_tokens, info.heads) == ((3, 4), 1, 3)
+    info = table["block01/heads"]
+    assert (info.role, info.shape, info.heads) == ("heads", (13, 3, 8), 3)
+    assert table["block01/in"].alias == "block00/out"
+    assert table["block00/in"].alias == "embed"
+    assert table["block01/attn"].skip == "block01/in"
+    assert table["block01/mlp"].skip == "block01/mid"
+    assert {n: table[n].role for n in ("embed", "norm", "pooled", "logits")} == {
+        n: n for n in ("embed", "norm", "pooled", "logits")
+    }
+    assert table["pooled"].grid is None
+    gap = models.create("vit", "B/16", **SMALL, pool="gap")
+    info = taps.tabulate(gap, *shapes_of(gap))["block00/out"]
+    assert (info.shape, info.grid, info.prefix_tokens) == ((12, 24), (3, 4), 0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "pre_logits", "count"),
+    [("B/32", None, 76), ("B/32", 768, 77), ("L/16", None, 148), ("H/14", None, 196)],
+)
+def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
+    module = models.create("vit", variant, pre_logits=pre_logits)
+    ends = ("norm", "pooled", "logits") + (("pre_logits",) if pre_logits else ())
+    names = taps.tabulate(module, *shapes_of(module)).select(("embed", *PAPER, *ends))
+    assert len(names) == count
+    assert names[:7] == ("embed", *(g.replace("*", "00") for g in PAPER))
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [
+        ("Ti/16", 5_717_416),
+        ("S/32", 22_878_952),
+        ("S/16", 22_050_664),
+        ("B/32", 88_224_232),
+        ("B/16", 86_567_656),
+        ("L/16", 304_326_632),
+        ("H/14", 632_045_800),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(variant, count):
+    params, _ = shapes_of(models.create("vit", variant))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "variant", "overrides"),
+    [
+        (
+            "ViT-B_16 imagenet21k (pre_logits, 21843 classes)",
+            "B/16",
+            {"num_classes": 21843, "pre_logits": 768},
+        ),
+        ("ViT-B_16 imagenet2012 fine-tuned 224", "B/16", {}),
+        ("ViT-B_16 imagenet2012 fine-tuned 384", "B/16", {"image_size": 384}),
+        ("ViT-B_32 imagenet2012 224", "B/32", {}),
+        ("AugReg Ti_16 i1k 224", "Ti/16", {}),
+        ("AugReg S_32 224", "S/32", {}),
+        ("AugReg S_16 224", "S/16", {}),
+    ],
+)
+def test_parameter_tree_is_that_of_the_released_checkpoint(
+    shared_data, checkpoint, variant, overrides
+):
+    path = shared_data / "weights/checkpoint_key_shapes.json"
+    published = {k: tuple(v) for k, v in json.loads(path.read_text())[checkpoint].items()}
+    shapes, _ = shapes_of(models.create("vit", variant, **overrides))
+    assert list(shapes) == ["params"]
+    assert {k: v.shape for k, v in flat(shapes["params"]).items()} == published
+
+
+def test_bfloat16_activations_keep_float32_parameters_and_softmax():
+    module = models.create("vit", "B/16", **SMALL, dtype=jnp.bfloat16)
+    variables = random_variables(module)
+    images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(module)[0])} == {np.dtype("float32")}
+    table = taps.tabulate(module, variables, images)
+    names = ["embed", "block00/attn_weights", "block02/out"]
+    logits, got = taps.forward(module, variables, images, table, names)
+    assert logits.dtype == got["embed"].dtype == got["block02/out"].dtype == jnp.bfloat16
+    assert got["block00/attn_weights"].dtype == jnp.float32
+    np.testing.assert_allclose(got["block00/attn_weights"].sum(-1), 1, atol=1e-6)
+    expected = oracle(variables, images, (4, 5), 3, "token", "tanh")["logits"]
+    np.testing.assert_allclose(
+        logits.astype(np.float32), expected, atol=0.05 * np.abs(expected).max()
+    )
+
+
+def test_without_a_head_the_output_is_what_the_head_would_read():
+    module = models.create("vit", "B/16", **{**SMALL, "num_classes": 0})
+    variables = random_variables(module)
+    assert "head" not in variables["params"]
+    images = np.ones((2, 12, 20, 3), np.float32)
+    table = taps.tabulate(module, variables, images)
+    assert "logits" not in table
+    features, got = taps.forward(module, variables, images, table, ["pooled"])
+    np.testing.assert_array_equal(features, got["pooled"])
+
+
+def test_a_fresh_network_gives_zero_logits_and_varied_features():
+    module = models.create("vit", "mini/4")
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
+    assert set(variables) == {"params"}
+    table = taps.tabulate(module, variables, images)
+    logits, got = taps.forward(module, variables, images, table, ["pooled"])
+    np.testing.assert_array_equal(logits, np.zeros((2, 10)))
+    assert np.abs(got["pooled"][0] - got["pooled"][1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"image_size": (12, 21)}, "image_size 12 x 21 is not a multiple of the patch, 4 x 5"),
+        ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
+        ({"pool": "mean"}, "unknown pool of vit 'mean': there is 'token', 'gap'"),
+        ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        shapes_of(models.create("vit", "B/16", **{**SMALL, **overrides}))
+
+
+def test_images_of_another_size_are_refused():
+    module = models.create("vit", "B/16", **SMALL)
+    variables = random_variables(module)
+    with pytest.raises(ValueError, match=r"images are 2 x 20 x 12 x 3.* takes N x 12 x 20 x 3"):
+        module.apply(variables, np.zeros((2, 20, 12, 3), np.float32))
+    with pytest.raises(ValueError, match=r"images are 2 x 3 x 12 x 20"):
+        module.apply(variables, np.zeros((2, 3, 12, 20), np.float32))
