@@ -1,0 +1,130 @@
+"""Files that are and are not checkpoints."""
+
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from vitcnn import checkpoints
+
+
+def test_npz_arrays_come_by_their_keys(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"head/kernel": np.eye(2, dtype=np.float16), "n": np.int32(3)})
+    arrays = checkpoints.read(tmp_path / "a.npz")
+    assert list(arrays) == ["head/kernel", "n"]
+    np.testing.assert_array_equal(arrays["head/kernel"], np.eye(2))
+    assert arrays["head/kernel"].dtype == np.float16 and arrays["n"] == 3
+
+
+@pytest.mark.parametrize("nest", [None, "state_dict", "model"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".th"])
+def test_torch_tensors_come_by_their_keys_however_nested(tmp_path, suffix, nest):
+    torch = pytest.importorskip("torch")
+    tensors = {"a": torch.eye(2, dtype=torch.bfloat16), "seen": torch.tensor(3)}
+    torch.save({"epoch": 1, nest: tensors} if nest else tensors, tmp_path / f"a{suffix}")
+    arrays = checkpoints.read(tmp_path / f"a{suffix}")
+    assert list(arrays) == ["a", "seen"]
+    np.testing.assert_array_equal(arrays["a"], np.eye(2, dtype=np.float32))
+    assert arrays["seen"] == 3
+
+
+def test_absent_file_is_answered_with_the_nearest(tmp_path):
+    (tmp_path / "weights.npz").touch()
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'weights.npz'"):
+        checkpoints.read(tmp_path / "weigths.npz")
+    with pytest.raises(FileNotFoundError, match=r"there is none"):
+        checkpoints.read(tmp_path / "nowhere" / "weights.npz")
+
+
+def test_other_suffix_is_refused(tmp_path):
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"weights.h5: a checkpoint ends in .npz .* or .pth"):
+        checkpoints.read(tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.pth"])
+def test_git_lfs_pointer_is_recognised(tmp_path, name):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name} is a git-LFS pointer.*git lfs pull"):
+        checkpoints.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_truncated_npz_is_refused(tmp_path, kept):
+    np.savez(tmp_path / "a.npz", a=np.arange(1000.0), b=np.arange(1000.0))
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: kept if kept > 1 else int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"a.npz is truncated, or is not a NumPy archive"):
+        checkpoints.read(tmp_path / "a.npz")
+
+
+def test_damaged_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.arange(1000.0))
+    damaged = bytearray((tmp_path / "a.npz").read_bytes())
+    damaged[2000] ^= 255
+    (tmp_path / "a.npz").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"a.npz is truncated, or is not a NumPy archive"):
+        checkpoints.read(tmp_path / "a.npz")
+
+
+def test_pickled_content_is_refused_and_not_run(tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    np.savez(tmp_path / "a.npz", a=np.array([Touch()], dtype=object))
+    with pytest.raises(ValueError, match=r"a.npz holds pickled Python objects.*refused"):
+        checkpoints.read(tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(Touch()))
+    with pytest.raises(ValueError, match=r"b.npz is truncated, or is not a NumPy archive"):
+        checkpoints.read(tmp_path / "b.npz")
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.zeros(1), "b": Touch()}, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=r"c.pth .* Python objects other than tensors.*refused"):
+        checkpoints.read(tmp_path / "c.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_zip_of_other_things_and_empty_archive_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("word/document.xml", "<x/>")
+    with pytest.raises(ValueError, match=r"a.npz is not a NumPy archive.*'word/document.xml'"):
+        checkpoints.read(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz")
+    with pytest.raises(ValueError, match=r"b.npz is not a checkpoint: it holds no arrays"):
+        checkpoints.read(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_truncated_torch_file_is_refused(tmp_path, kept, legacy):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(1000)}, path, _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if kept > 1 else int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"a.pth is truncated, is not a PyTorch checkpoint"):
+        checkpoints.read(path)
+
+
+def test_torch_file_without_named_tensors_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.zeros(3), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a.pth is not a checkpoint: it holds a Tensor"):
+        checkpoints.read(tmp_path / "a.pth")
+    torch.save({"weights": {"a": torch.zeros(3)}}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=r"b.pth is not a checkpoint of tensors alone: 'weights'"):
+        checkpoints.read(tmp_path / "b.pth")
+    torch.save({}, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=r"c.pth is not a checkpoint: it holds no arrays"):
+        checkpoints.read(tmp_path / "c.pth")
+
+
+def test_absent_torch_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r'pip install "vitcnn\[torch\]"'):
+        checkpoints.read(tmp_path / "a.pth")
