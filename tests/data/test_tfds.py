@@ -1,0 +1,90 @@
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vitcnn import data
+
+ARCHIVE = pathlib.Path(__file__).parent / "tiny_ramps.zip"  # by scripts/make_test_tfds.py
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    shutil.unpack_archive(ARCHIVE, folder)
+    return str(folder)
+
+
+def pixels(split, i):
+    """Image i of a split, as scripts/make_test_tfds.py wrote it."""
+    y, x, channel = np.mgrid[0 : 6 + i % 2, 0:7, 0:3]
+    return (30 * y + 7 * x + 60 * channel + 11 * i + 100 * (split == "test")) % 256
+
+
+@pytest.mark.parametrize(
+    ("split", "first", "n"), [("train", 0, 8), ("test", 0, 4), ("train[3:5]", 3, 2)]
+)
+def test_reads_what_was_written(data_dir, split, first, n):
+    source = data.load("tfds", name="tiny_ramps", split=split, data_dir=data_dir)
+    assert (len(source), source.labelled, source.classes) == (n, True, 3)
+    for i in range(n):
+        assert source[i]["image"].dtype == np.uint8
+        np.testing.assert_array_equal(source[i]["image"], pixels(split[:5].strip("["), first + i))
+        assert source[i]["label"] == (first + i) % 3 and type(source[i]["label"]) is int
+    known = json.loads(json.dumps(source.provenance))
+    assert known["name"] == "tiny_ramps/1.0.0" and known["split"] == split
+
+
+def test_other_features_and_grey(data_dir):
+    source = data.load(
+        "tfds", name="tiny_ramps", split="test", data_dir=data_dir, image="grey", label=None
+    )
+    assert (source.labelled, source.classes, source[1]["label"]) == (False, None, -1)
+    np.testing.assert_array_equal(source[1]["image"], np.repeat(pixels("test", 1)[..., :1], 3, 2))
+
+
+def test_through_grain_threads(data_dir):
+    source = data.load("tfds", name="tiny_ramps", split="train", data_dir=data_dir)
+    spans = [np.array([5, 0]), np.array([7, 1, 2])]
+    preprocess = data.Preprocess(size=(4, 4))
+    seen = list(data.groups(source, {"m": preprocess}, spans, threads=2))
+    for span, group in zip(spans, seen, strict=True):
+        np.testing.assert_array_equal(group["label"], span % 3)
+        for i, image in zip(span, group["images"]["m"], strict=True):
+            expected = preprocess.geometry(pixels("train", i).astype(np.uint8))
+            np.testing.assert_array_equal(image, expected)
+
+
+def test_tensorflow_is_not_imported(data_dir):
+    program = (
+        "import sys\n"
+        "from vitcnn import data\n"
+        f"s = data.load('tfds', name='tiny_ramps', split='train', data_dir={data_dir!r})\n"
+        "print([s[i]['label'] for i in range(len(s))])\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'tensorflow'])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.splitlines() == ["[0, 1, 2, 0, 1, 2, 0, 1]", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(name="tiny_rampz"), "did you mean 'tiny_ramps'"),
+        (dict(name="tiny_ramps:2.0.0"), "did you mean 'tiny_ramps'"),
+        (dict(name="cifar10"), r"not in .* as array_record files; prepare .*vitcnn\[tfds\]"),
+        (dict(split="trian"), "'trian'.*'train', 'test'"),
+        (dict(image="img"), "no feature 'img': its features are 'grey', 'image', 'label'"),
+        (dict(label="labels"), "label=None reads images without labels"),
+    ],
+)
+def test_wrong_names(data_dir, fields, message):
+    fields = {"name": "tiny_ramps", "split": "train", "data_dir": data_dir} | fields
+    with pytest.raises(ValueError, match=message):
+        data.load("tfds", **fields)

@@ -1,0 +1,55 @@
+"""Data: sources of images, their preprocessing, and the order in which they are read.
+
+A source is a random-access object: `len(source)`; `source[i]` is `{"image": uint8 [H, W, 3],
+"label": int}`, the label -1 where there is none; `source.labelled`, `source.classes` (None if
+unlabelled) and `source.provenance` (a dictionary that JSON can hold) say what it is. Every other
+module of this folder is one source, found by its file name, with one function `load(**fields)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from vitcnn import lookup
+from vitcnn.data.pipeline import batches, contact_sheet, groups, order
+from vitcnn.data.preprocess import Preprocess
+
+__all__ = ["Preprocess", "batches", "contact_sheet", "groups", "load", "order", "sources"]
+
+_NOT_SOURCES = ("pipeline", "preprocess")
+
+
+def sources() -> list[str]:
+    """Returns the names that `load` knows."""
+    return [n for n in lookup.names_in(sys.modules[__name__]) if n not in _NOT_SOURCES]
+
+
+def load(name: str, /, **fields: Any) -> Any:
+    """Opens a source of images by the name of its file: `load("scenes", size=1000)`.
+
+    Args:
+      name: a module of this folder (positional: a source may have a field `name` of its own).
+      **fields: arguments of its `load`; those left out have the defaults that it documents.
+
+    Raises:
+      ValueError: no such source, no such field, or a field without a default is missing; the
+        message has the nearest names.
+    """
+    lookup.check_name("data source", name, sources())
+    module = lookup.find("data source", sys.modules[__name__], name)
+    parameters = inspect.signature(module.load).parameters
+    for field in fields:
+        lookup.check_name(f"field of data source {name!r}:", field, parameters)
+    missing = [
+        field
+        for field, parameter in parameters.items()
+        if parameter.default is parameter.empty and field not in fields
+    ]
+    if missing:
+        raise ValueError(
+            f"data source {name!r} needs {', '.join(missing)}; "
+            f"its fields are {', '.join(parameters)}"
+        )
+    return module.load(**fields)

@@ -1,0 +1,103 @@
+"""Images in one NumPy archive (.npz), as `np.savez(path, image=..., label=...)` writes it.
+
+Images are uint8 [N, H, W, 3]. Grey ones, [N, H, W] or [N, H, W, 1], have their channel repeated,
+and of RGBA, [N, H, W, 4], the alpha channel is dropped. Labels are whole numbers [N] or [N, 1].
+Pickled objects are never read.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from vitcnn.data.preprocess import as_rgb
+from vitcnn.lookup import nearest
+
+
+def load(path: str, image: str = "image", label: str | None = "label") -> Archive:
+    """Opens an archive.
+
+    Args:
+      path: the file.
+      image: key of the images.
+      label: key of the labels; None for a source without labels.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not an npz, a damaged one, a missing key (the message lists the keys), arrays
+        of the wrong type or shape, or not as many labels as images.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        near = [p.name for p in file.parent.glob("*.npz")] if file.parent.is_dir() else []
+        raise FileNotFoundError(f"no npz file {str(path)!r}; {nearest(file.name, sorted(near))}")
+    wanted = {"image": image} if label is None else {"image": image, "label": label}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            checksums = {info.filename: f"{info.CRC:08x}" for info in archive.infolist()}
+        with np.load(file, allow_pickle=False) as archive:
+            keys = list(archive.keys())
+            missing = [key for key in wanted.values() if key not in keys]
+            arrays = {} if missing else {k: archive[key] for k, key in wanted.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be read as npz (is it cut short, or another format?): {error}"
+        ) from error
+    if missing:
+        hint = "; label=None reads images without labels" if missing == [label] else ""
+        raise ValueError(
+            f"{str(path)!r} has no key {', '.join(map(repr, missing))}: "
+            f"its keys are {', '.join(map(repr, keys))}{hint}"
+        )
+    images, labels = arrays["image"], arrays.get("label")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(
+            f"{image!r} in {str(path)!r} is {images.dtype} {images.shape}: expected images as "
+            "uint8 [N, H, W], [N, H, W, 1], [N, H, W, 3] or [N, H, W, 4]"
+        )
+    if len(images):
+        as_rgb(images[0])  # a wrong number of channels is an error now, not at the first read
+    if labels is not None:
+        if not np.issubdtype(labels.dtype, np.integer) or labels.size != max(
+            labels.shape, default=0
+        ):
+            raise ValueError(
+                f"{label!r} in {str(path)!r} is {labels.dtype} {labels.shape}: "
+                "expected whole numbers [N]"
+            )
+        labels = labels.reshape(-1)
+        if len(labels) != len(images):
+            raise ValueError(
+                f"{str(path)!r} has {len(images)} images and {len(labels)} labels: "
+                "expected as many labels as images"
+            )
+    provenance = {
+        "source": "npz",
+        "path": file.name,
+        **wanted,
+        "images": len(images),
+        "crc32": {key: checksums[f"{key}.npy"] for key in wanted.values()},
+    }
+    return Archive(images, labels, provenance)
+
+
+class Archive:
+    """The source: the arrays are held in memory as they are stored."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]):
+        self._images = images
+        self._labels = labels
+        self.provenance = provenance
+        self.labelled = labels is not None
+        self.classes = int(labels.max(initial=0)) + 1 if self.labelled else None
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        label = int(self._labels[i]) if self.labelled else -1
+        return {"image": as_rgb(self._images[i]), "label": label}

@@ -1,0 +1,183 @@
+"""Preprocessing: what a model does to an image before its first layer.
+
+The geometry (resize, crop) runs on the host in uint8, the normalisation is arithmetic that NumPy
+and JAX arrays share, so that it can run inside a compiled program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from vitcnn.lookup import check_name
+
+INTERPOLATIONS = {
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """Geometry and normalisation of the images of one model.
+
+    With `resize`, the short side becomes `resize`, the aspect ratio is kept, and the centre of
+    `size` is cut out (the usual evaluation of ImageNet: resize=256, size=224). Without it, the
+    whole image is resized to `size`, whatever its aspect ratio. An image that already has the
+    right size passes untouched, and so does every image if both are None.
+
+    Attributes:
+      size: (height, width) in pixels of what the model sees; one number means a square.
+      resize: short side in pixels before the centre crop.
+      interpolation: one of `INTERPOLATIONS`. All but "nearest" are antialiased: when an image
+        shrinks, the filter grows with it.
+      mean, std: per channel (red, green, blue), in units of images in [0, 1].
+
+    Raises:
+      ValueError: a field is out of range, or the interpolation is unknown.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self):
+        check_name("interpolation", self.interpolation, INTERPOLATIONS)
+        if self.size is not None:
+            sides = (self.size,) * 2 if _is_integer(self.size) else tuple(self.size)
+            if len(sides) != 2 or not all(_is_integer(side) and side > 0 for side in sides):
+                raise ValueError(
+                    f"preprocess.size is {self.size!r}: expected (height, width) in pixels, both "
+                    "above 0, or None to leave images as they are"
+                )
+            object.__setattr__(self, "size", tuple(int(side) for side in sides))
+        if self.resize is not None:
+            if not _is_integer(self.resize) or self.resize <= 0:
+                raise ValueError(
+                    f"preprocess.resize is {self.resize!r}: expected the short side in pixels, "
+                    "above 0, or None to resize straight to preprocess.size"
+                )
+            object.__setattr__(self, "resize", int(self.resize))
+            if self.size is not None and min(self.size) > self.resize:
+                raise ValueError(
+                    f"preprocess.size {self.size} does not fit into images whose short side is "
+                    f"preprocess.resize = {self.resize}; set resize to {max(self.size)} or more"
+                )
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ValueError(
+                    f"preprocess.{name} is {getattr(self, name)!r}: expected three finite numbers, "
+                    "one per channel, in units of images in [0, 1]"
+                )
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0:
+            raise ValueError(f"preprocess.std is {self.std}: expected three numbers above 0")
+
+    def geometry(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the image resized and cropped; the same array if there is nothing to do.
+
+        Raises:
+          ValueError: not a uint8 RGB image, or the crop is larger than the resized image.
+        """
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"an image is {image.dtype} {image.shape}: expected uint8 [height, width, 3]"
+            )
+        height, width = image.shape[:2]
+        if self.resize is None:
+            return image if self.size is None else self._resized(image, *self.size)
+        short = min(height, width)
+        # the long side is cut off, not rounded, as in torchvision's evaluation
+        image = self._resized(image, self.resize * height // short, self.resize * width // short)
+        return image if self.size is None else self._cropped(image)
+
+    def normalise(self, images: UInt8[Any, "N h w 3"]) -> Float[Any, "N h w 3"]:
+        """Returns (images / 255 - mean) / std in float32, for a NumPy or a JAX array."""
+        mean, std = (np.asarray(v, np.float64) * 255 for v in (self.mean, self.std))
+        return (images.astype(np.float32) - mean.astype(np.float32)) / std.astype(np.float32)
+
+    def __call__(
+        self, images: UInt8[np.ndarray, "N H W 3"] | Sequence[UInt8[np.ndarray, "H W 3"]]
+    ) -> Float[np.ndarray, "N h w 3"]:
+        """Returns geometry and normalisation of a batch, or of a list of images of any sizes.
+
+        Raises:
+          ValueError: not images, or their sizes differ and `size` is None.
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            raise ValueError(f"one image of shape {images.shape}: pass a batch, image[None]")
+        return self.normalise(stack([self.geometry(image) for image in images]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, for provenance and configs: `Preprocess(**p.to_dict()) == p`."""
+        return dataclasses.asdict(self)
+
+    def _resized(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        if image.shape[:2] == (height, width):
+            return image
+        method = INTERPOLATIONS[self.interpolation]
+        return np.asarray(Image.fromarray(image).resize((width, height), method))
+
+    def _cropped(self, image: np.ndarray) -> np.ndarray:
+        top, left = (have - want for have, want in zip(image.shape, self.size, strict=False))
+        if min(top, left) < 0:
+            raise ValueError(
+                f"preprocess.size {self.size} is larger than the image after its short side was "
+                f"resized to {self.resize}: {image.shape[:2]}; set preprocess.resize to "
+                f"{max(self.size)} or more, or to None to resize straight to that size"
+            )
+        top, left = top // 2, left // 2
+        return image[top : top + self.size[0], left : left + self.size[1]]
+
+
+def stack(
+    images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[Any] | None = None
+) -> UInt8[np.ndarray, "N h w 3"]:
+    """Returns images of one size as one array [N, h, w, 3].
+
+    Raises:
+      ValueError: their sizes differ; the message names two of them (by `names`, or by position).
+    """
+    for i, image in enumerate(images):
+        if image.shape != images[0].shape:
+            first, other = (names[0], names[i]) if names is not None else (0, i)
+            raise ValueError(
+                f"image {first} is {images[0].shape[0]} x {images[0].shape[1]} and image {other} "
+                f"is {image.shape[0]} x {image.shape[1]} pixels: set preprocess.size=(height, "
+                "width) to give all images one size"
+            )
+    return np.stack(images)
+
+
+def as_rgb(image: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    """Returns a stored image as RGB: grey is repeated, the alpha channel is dropped.
+
+    Args:
+      image: uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
+
+    Raises:
+      ValueError: any other type or shape.
+    """
+    channels = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else 0
+    if image.dtype != np.uint8 or channels not in (1, 3, 4):
+        raise ValueError(
+            f"an image is {image.dtype} {image.shape}: expected uint8 [height, width] or "
+            "[height, width, channels] with 1 (grey), 3 (RGB) or 4 (RGBA) channels"
+        )
+    if channels == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return image[..., :3]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
