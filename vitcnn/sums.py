@@ -1,0 +1,188 @@
+"""Sums: what an analysis returns for one group of images, and everything that adding them gives.
+
+Every measurement is a sum over groups, so merging is `+`: over time, devices, hosts and resumed
+runs. Group k of a repeat is added to block k mod 64 in float64; the total and the totals that
+leave one block out give each variable of a result its estimate and, by one jackknife, its
+standard error.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+import xarray
+from jaxtyping import Array, Float, Int
+
+BLOCKS = 64
+
+
+@flax.struct.dataclass
+class Scaled:
+    """Numbers of any size in float32: value * 2**exponent.
+
+    Sums of squared Gram matrices leave the range of float32 for features below 1e-10 or above
+    1e10. The device keeps the value near one, the exponent travels beside it, and the host undoes
+    it in float64.
+
+    Attributes:
+      value: float32 numbers.
+      exponent: int32, broadcast against `value`.
+    """
+
+    value: Float[Array, "..."]
+    exponent: Int[Array, "..."]
+
+
+def to_host(tree: Any) -> Any:
+    """Returns a pytree of device arrays as NumPy float64 arrays, each `Scaled` undone."""
+
+    def leaf(x):
+        if isinstance(x, Scaled):
+            return np.ldexp(np.asarray(x.value, np.float64), np.asarray(x.exponent))
+        return np.asarray(x, np.float64)
+
+    return jax.tree.map(leaf, tree, is_leaf=lambda x: isinstance(x, Scaled))
+
+
+def host_shapes(tree: Any) -> Any:
+    """Returns the form that `to_host` gives the shapes of device sums."""
+
+    def leaf(x):
+        return x.value if isinstance(x, Scaled) else x
+
+    return jax.tree.map(leaf, tree, is_leaf=lambda x: isinstance(x, Scaled))
+
+
+def _add(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else jax.tree.map(np.add, a, b)
+
+
+class Sums:
+    """The sums of one analysis so far, in blocks.
+
+    Blocks 0 to `blocks` - 1 hold the first repeat, on which the error bars rest (later repeats
+    draw the same images again, so they are not independent); as many blocks behind them hold all
+    later repeats. Each block is summed in group order, so that neither devices nor hosts change a
+    bit of the total.
+
+    Args:
+      blocks: 64, or 1 for an analysis with huge sums, which then has no standard errors.
+    """
+
+    def __init__(self, blocks: int = BLOCKS):
+        self.blocks = blocks
+        self.trees: dict[int, Any] = {}
+        self.images: dict[int, int] = {}
+
+    def add(self, tree: Any, images: int, group: int, repeat: int = 0) -> None:
+        """Adds the host sums of group number `group` of a repeat, made from `images` images."""
+        slot = group % self.blocks + self.blocks * (repeat > 0)
+        self.trees[slot] = _add(self.trees.get(slot), tree)
+        self.images[slot] = self.images.get(slot, 0) + images
+
+    def __bool__(self) -> bool:
+        return bool(self.trees)
+
+    def total(self) -> Any:
+        """Returns the sum over all groups of all repeats."""
+        return functools.reduce(_add, (self.trees[slot] for slot in sorted(self.trees)))
+
+    def left_out(self) -> list[tuple[int, Any]]:
+        """Returns (images of the block, total of the first repeat without it) for every block of
+        it.
+
+        Totals are added up from both ends rather than subtracted, so nothing cancels.
+        """
+        slots = sorted(slot for slot in self.trees if slot < self.blocks)
+        ahead = [None]
+        for slot in slots[:-1]:
+            ahead.append(_add(ahead[-1], self.trees[slot]))
+        behind = [None]
+        for slot in slots[:0:-1]:
+            behind.append(_add(self.trees[slot], behind[-1]))
+        pairs = zip(slots, ahead, reversed(behind), strict=True)
+        return [(self.images[slot], _add(a, b)) for slot, a, b in pairs]
+
+    def first_repeat(self) -> Any:
+        """Returns the sum over the groups of the first repeat."""
+        slots = sorted(slot for slot in self.trees if slot < self.blocks)
+        return functools.reduce(_add, (self.trees[slot] for slot in slots))
+
+    def merge(self, other: Sums) -> None:
+        """Adds the sums of another host, which holds other blocks."""
+        for slot, tree in other.trees.items():
+            self.trees[slot] = _add(self.trees.get(slot), tree)
+            self.images[slot] = self.images.get(slot, 0) + other.images[slot]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the sums as flat arrays to save; `load` reads them back."""
+        slots = sorted(self.trees)
+        flat = {"slots": np.array(slots, np.int64)}
+        flat["images"] = np.array([self.images[slot] for slot in slots], np.int64)
+        for i, leaves in enumerate(
+            zip(*(jax.tree.leaves(self.trees[s]) for s in slots), strict=True)
+        ):
+            flat[f"leaf{i}"] = np.stack(leaves)
+        return flat
+
+    def load(self, flat: Mapping[str, np.ndarray], structure: Any) -> None:
+        """Restores `state`; `structure` is a pytree of the same form."""
+        treedef = jax.tree.structure(structure)
+        for row, slot in enumerate(flat["slots"].tolist()):
+            leaves = [flat[f"leaf{i}"][row] for i in range(treedef.num_leaves)]
+            self.trees[slot] = jax.tree.unflatten(treedef, leaves)
+            self.images[slot] = int(flat["images"][row])
+
+
+def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Dataset:
+    """Returns `finalize` of the total, with `<name>_standard_error` beside every floating variable.
+
+    The standard error is the delete-one-block jackknife for blocks of unequal size (Busing,
+    Meijer and van der Leeden 1999, eq. 9), of one repeat. It is NaN with fewer than two blocks.
+    """
+    result = finalize(sums.total())
+    left_out = sums.left_out() if sums.blocks > 1 else []
+    with warnings.catch_warnings():  # what is to be said was said of the total
+        warnings.simplefilter("ignore")
+        whole = finalize(sums.first_repeat()) if len(left_out) > 1 else result
+        replicates = [finalize(tree) for _, tree in left_out] if len(left_out) > 1 else []
+    sizes = np.array([images for images, _ in left_out], np.float64)
+    for name in [n for n, v in result.data_vars.items() if v.dtype.kind == "f"]:
+        variable = result[name]
+        if replicates:
+            values = np.stack([r[name].values for r in replicates])
+            error = jackknife(whole[name].values, values, sizes)
+        else:
+            error = np.full(variable.shape, np.nan)
+        attrs = {"long_name": f"standard error of {variable.attrs.get('long_name', name)}"}
+        if "units" in variable.attrs:
+            attrs["units"] = variable.attrs["units"]
+        result[f"{name}_standard_error"] = (variable.dims, error, attrs)
+    return result
+
+
+def jackknife(
+    whole: Float[np.ndarray, "..."],
+    left_out: Float[np.ndarray, "blocks ..."],
+    sizes: Float[np.ndarray, " blocks"],
+) -> Float[np.ndarray, "..."]:
+    """Returns the delete-one-block jackknife standard error.
+
+    Args:
+      whole: the statistic on everything.
+      left_out: the statistic without each block.
+      sizes: the number of images of each block.
+
+    Source: Busing, Meijer and van der Leeden, Delete-m Jackknife for Unequal m, 1999, eq. 9.
+    """
+    g = len(sizes)
+    h = (sizes.sum() / sizes).reshape((g,) + (1,) * np.ndim(whole))
+    pseudo = h * whole - (h - 1) * left_out
+    centre = g * whole - ((1 - 1 / h) * left_out).sum(0)
+    return np.sqrt(((pseudo - centre) ** 2 / (h - 1)).sum(0) / g)
