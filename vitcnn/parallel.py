@@ -1,0 +1,150 @@
+"""Devices and hosts: the only file that knows of them.
+
+Analyses run whole groups of images on each device and never talk to each other (`GroupProgram`,
+`meet`). Training splits each batch over all devices of all hosts (`data_mesh`, `shard`,
+`replicate`).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Joins the other hosts; call it before anything touches a device.
+
+    Args:
+      coordinator: "host:port" of process 0; "auto" on a cluster that JAX recognises, such as a
+        Cloud
+        TPU pod slice; "" for one host, which needs no start.
+      processes: number of processes, with an explicit coordinator.
+      process: index of this process, with an explicit coordinator.
+    """
+    if not coordinator:
+        return
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    elif not 0 <= process < processes:
+        raise ValueError(f"process = {process}: expected 0 <= process < processes = {processes}")
+    else:
+        jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+
+
+def host() -> tuple[int, int]:
+    """Returns (index of this host process, number of host processes)."""
+    return jax.process_index(), jax.process_count()
+
+
+def device_kind() -> str:
+    """Returns what the devices are, for provenance: such as "cpu" or "TPU v4"."""
+    return jax.devices()[0].device_kind
+
+
+class GroupProgram:
+    """A program that maps one group of images to its sums, run on every local device.
+
+    With one device it is jitted, with several pmapped; each device runs one whole group at a
+    time, so a group's result does not depend on their number.
+
+    Args:
+      function: (constants, batch) -> pytree of arrays; pure, one group, no collectives.
+      precision: JAX matmul precision of the whole program, such as "highest" or "bfloat16".
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], precision: str = "highest"):
+        def run(constants, batch):
+            with jax.default_matmul_precision(precision):
+                return function(constants, batch)
+
+        self.function = run
+        self.devices = jax.local_devices()
+        if len(self.devices) == 1:
+            self._run = jax.jit(run)
+        else:
+            self._run = jax.pmap(run, in_axes=(None, 0), devices=self.devices)
+
+    def __call__(self, constants: Any, batches: Sequence[Any]) -> Callable[[], list[Any]]:
+        """Starts one round: at most as many batches as devices, all of one shape.
+
+        Returns:
+          A function that waits for the round and returns one pytree of NumPy arrays a batch, in
+          order.
+        """
+        if len(self.devices) == 1:
+            outputs = self._run(constants, batches[0])
+            return lambda: [jax.tree.map(np.asarray, outputs)]
+        # Missing groups of a last round are repeats; their outputs are dropped.
+        padded = [*batches, *[batches[-1]] * (len(self.devices) - len(batches))]
+        outputs = self._run(constants, jax.tree.map(lambda *leaves: np.stack(leaves), *padded))
+
+        def wait():
+            stacked = jax.tree.map(np.asarray, outputs)
+            return [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(batches))]
+
+        return wait
+
+    def shapes(self, constants: Any, batch: Any) -> Any:
+        """Returns the shapes of the sums of one group, without running anything."""
+        return jax.eval_shape(self.function, constants, batch)
+
+
+def on_devices(constants: Any) -> Any:
+    """Places constants (variables of the models) on every local device once, not once a call."""
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return jax.device_put(constants, devices[0])
+    mesh = Mesh(np.array(devices), ("group",), axis_types=(AxisType.Auto,))
+    return jax.device_put(constants, NamedSharding(mesh, PartitionSpec()))
+
+
+def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Exchanges float64 arrays between all hosts once; every host gets all hosts' arrays, by host
+    index.
+
+    They travel as bytes, because JAX would round float64 to float32.
+    """
+    if jax.process_count() == 1:
+        return [dict(arrays)]
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    data = np.frombuffer(buffer.getvalue(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([data.size], np.int32)).reshape(-1)
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: data.size] = data
+    rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    parts = []
+    for row, size in zip(rows, sizes, strict=True):
+        with np.load(io.BytesIO(row[:size].tobytes()), allow_pickle=False) as part:
+            parts.append(dict(part))
+    return parts
+
+
+def barrier(name: str) -> None:
+    """Waits until every host is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def data_mesh() -> Mesh:
+    """Returns a one-dimensional mesh over all devices of all hosts, for data-parallel training."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def shard(batch: Any, mesh: Mesh) -> Any:
+    """Places a host's slice of a batch on its devices, split along the first axis."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Places a pytree whole on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
