@@ -1,0 +1,30 @@
+"""vitcnn: how vision transformers and CNNs see, measured.
+
+The measurements of Raghu et al. 2021 ("Do Vision Transformers See Like Convolutional Neural
+Networks?", arXiv 2108.08810) for any trained model, in one streaming pass, with error bars:
+
+    model = vitcnn.load("vit", "B/16", weights="ViT-B_16.npz")
+    logits, taps = model.run(images, "block*/mlp")
+    table = vitcnn.cka(taps)
+    results = vitcnn.analyze(config, workdir)
+"""
+
+from vitcnn.data.preprocess import Preprocess
+from vitcnn.engine import analyze
+from vitcnn.model import Model, load
+from vitcnn.similarity.cka import cka
+from vitcnn.taps import TapInfo, TapTable, alias, tap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Model",
+    "Preprocess",
+    "TapInfo",
+    "TapTable",
+    "alias",
+    "analyze",
+    "cka",
+    "load",
+    "tap",
+]

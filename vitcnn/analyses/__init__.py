@@ -1,0 +1,79 @@
+"""Analyses: one measurement a file; adding a file is registering it.
+
+An analysis is
+
+    TAPS = ("block*/out", "stage*/unit*/out")       # default globs; the config field taps overrides
+    def measure(group, config, given): ...          # on device, pure: one group of images -> sums
+    def finalize(sums, config): ...                 # on host, float64: a total -> xarray.Dataset
+    def draw(results): ...                          # a sequence of Results -> matplotlib figure
+
+and, where they differ from the default, the constants of `DEFAULTS` below. `measure` sees one
+group of real images (`Group`) and knows nothing of devices, padding, error bars or other groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from jaxtyping import Array, Float, Int
+
+from vitcnn import lookup
+from vitcnn.taps import TapInfo
+
+DEFAULTS: Mapping[str, Any] = {
+    "IMAGES": 10_240,  # images that the analysis takes, if the data has as many
+    "FIELDS": {},  # further config fields of the analysis, with their defaults
+    "ONE_MODEL": False,  # whether it runs once per model, rather than on all of them at once
+    "LABELS": False,  # whether it needs labels
+    "MIN_GROUP": 1,  # smaller groups of images are left out, with a warning
+    "BLOCKS": 64,  # 1 for huge sums, which then have no standard errors
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What one model makes of a group of images.
+
+    Attributes:
+      image: the images as the model sees them, normalised.
+      taps: the taps that the analysis asked for, by name, in execution order.
+      logits: the output of the model.
+      info: what is known of each of those taps.
+      forward: (images, tap name) -> that tap for other images, to differentiate; layers behind it
+        are not run.
+    """
+
+    image: Float[Array, "n height width 3"]
+    taps: Mapping[str, Float[Array, "n ..."]]
+    logits: Float[Array, "n classes"]
+    info: Mapping[str, TapInfo]
+    forward: Callable[[Array, str], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One group of images as every model of the analysis sees it.
+
+    Attributes:
+      label: class index of each image, -1 where it has none.
+      index: position of each image in its source.
+      models: name -> view, in the order of the config.
+    """
+
+    label: Int[Array, " n"]
+    index: Int[Array, " n"]
+    models: Mapping[str, View]
+
+
+def find(name: str) -> ModuleType:
+    """Imports the analysis of this name; a ValueError lists the nearest ones."""
+    return lookup.find("analysis", sys.modules[__name__], name)
+
+
+def constant(analysis: ModuleType, name: str) -> Any:
+    """Returns a constant of an analysis, or its default."""
+    return getattr(analysis, name, DEFAULTS[name])

@@ -1,0 +1,148 @@
+"""CKA of every layer with every layer, within and across models (Figs 1, 2, B.1, G.2, H.1, H.2).
+
+CKA is the cosine of two centred Gram matrices; see `vitcnn.similarity.cka`. The default taps are
+the paper's layers as its axes imply them (paper: layer counts of Figs 1, 2 and B.1; the list
+itself is not given): for ViT six per block (both normalisations, attention and MLP branch, MLP
+hidden, block output) with the embedding, final norm, pooled and logits; for ResNet every
+convolution, norm and residual sum. That makes 76, 148 and 196 layers for ViT-B, L and H (one more
+with `pre_logits`), 125 for ResNet-50 and 363 for ResNet-152.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray
+
+from vitcnn import similarity
+from vitcnn.similarity import hsic
+
+TAPS = (
+    "embed",
+    "block*/ln1",
+    "block*/attn",
+    "block*/ln2",
+    "block*/hidden",
+    "block*/mlp",
+    "block*/out",
+    "stem/*",
+    "stage*/unit*/*",
+    "norm",
+    "pooled",
+    "pre_logits",
+    "logits",
+)
+IMAGES = 10_240  # 10 groups of 1024 in the paper
+MIN_GROUP = similarity.cka.MIN_GROUP
+
+
+def measure(group, config, given):
+    """Returns the HSIC sums of all layers of all models of one group of images."""
+    grams = [hsic.gram(x) for view in group.models.values() for x in view.taps.values()]
+    return hsic.hsic_sums(grams)
+
+
+def finalize(sums, config) -> xarray.Dataset:
+    """Returns the CKA matrix and what the paper's claims 1 to 3 read off it.
+
+    Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output.
+
+    Variables:
+      cka [layer_x, layer_y]. depth [layer_x]: position in its own model, 0 at the first layer, 1
+      at the last. lower_upper [model_x]: mean CKA of the lowest third of a model's layers with
+      its highest third. lower_upper_difference [model_x, model_y]: the same, of model x minus
+      that of model y. match_depth [layer_x, model_y]: depth of the layer of model y that is most
+      similar to layer x. match_cka [layer_x, model_y]: CKA with that layer. lower_match_lag
+      [model_x, model_y]: how much lower than the layer itself its match lies in
+        model y, mean over the lower half of the layers of model x.
+      upper_match_drop [model_x, model_y]: CKA with the best match in model y, mean over the first
+        two thirds of the layers of model x minus that over its last third.
+    """
+    layers = [f"{model}/{tap}" for model, tap in config.layers]
+    owner = np.array([model for model, _ in config.layers])
+    names = list(dict.fromkeys(owner))
+    matrix = similarity.cka.from_sums(sums, layers)
+    depth = np.concatenate([np.linspace(0, 1, (owner == name).sum()) for name in names])
+    read = [similarity.cka.match(matrix[:, owner == name], depth[owner == name]) for name in names]
+    match_depth = np.stack([d for d, _ in read], axis=1)
+    match_cka = np.stack([c for _, c in read], axis=1)
+    lower_upper = np.array([lower_upper_similarity(matrix, depth, owner == n) for n in names])
+    lag, drop = np.zeros((2, len(names), len(names)))
+    for i, x in enumerate(names):
+        mine = owner == x
+        low, last = mine & (depth <= 1 / 2), mine & (depth > 2 / 3)
+        for j in range(len(names)):
+            lag[i, j] = mean(depth[low] - match_depth[low, j])
+            drop[i, j] = mean(match_cka[mine & ~last, j]) - mean(match_cka[last, j])
+    one = {"units": "1"}
+    model_pair = ("model_x", "model_y")
+    return xarray.Dataset(
+        {
+            "cka": (("layer_x", "layer_y"), matrix, {"long_name": "unbiased linear CKA", **one}),
+            "lower_upper": (
+                "model_x",
+                lower_upper,
+                {"long_name": "mean CKA of the lowest with the highest third", **one},
+            ),
+            "lower_upper_difference": (
+                model_pair,
+                lower_upper[:, None] - lower_upper[None, :],
+                {"long_name": "difference of lower_upper, model x minus model y", **one},
+            ),
+            "match_depth": (
+                ("layer_x", "model_y"),
+                match_depth,
+                {"long_name": "depth of the most similar layer", **one},
+            ),
+            "match_cka": (
+                ("layer_x", "model_y"),
+                match_cka,
+                {"long_name": "CKA with the most similar layer", **one},
+            ),
+            "lower_match_lag": (
+                model_pair,
+                lag,
+                {"long_name": "own depth minus depth of the match, lower half", **one},
+            ),
+            "upper_match_drop": (
+                model_pair,
+                drop,
+                {"long_name": "best-match CKA, first two thirds minus last third", **one},
+            ),
+        },
+        coords={
+            "layer_x": layers,
+            "layer_y": layers,
+            "model_of_x": ("layer_x", owner),
+            "model_of_y": ("layer_y", owner),
+            "depth_x": ("layer_x", depth),
+            "depth_y": ("layer_y", depth),
+            "model_x": names,
+            "model_y": names,
+        },
+    )
+
+
+def lower_upper_similarity(matrix, depth, mine) -> float:
+    """Returns the mean CKA of the lowest third of a model's layers with the highest third.
+
+    Args:
+      matrix: CKA of all layers.
+      depth: depth of every layer in its model, in [0, 1].
+      mine: whether a layer is of this model.
+    """
+    return mean(matrix[np.ix_(mine & (depth < 1 / 3), mine & (depth > 2 / 3))])
+
+
+def mean(values) -> float:
+    """Returns the mean over live layers, NaN if there is none."""
+    values = np.asarray(values)[np.isfinite(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def draw(results: Sequence[xarray.Dataset]):
+    """Draws one heatmap for every pair of models of every result, axes from input to output."""
+    from vitcnn import figures
+
+    return figures.heatmaps(results)

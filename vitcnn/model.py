@@ -1,0 +1,176 @@
+"""Model: a network with its variables, preprocessing, taps and provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vitcnn import checkpoints, models, taps
+from vitcnn.data.preprocess import Preprocess
+
+
+@dataclasses.dataclass(eq=False)
+class Model:
+    """A network that can be looked into: a Flax linen module bound to all that goes with it.
+
+    A user's own network is analysed by making one of these; nothing has to be registered. Its
+    intermediates are those it exposes with `vitcnn.tap`, else those it sows, else the output of
+    every submodule.
+
+    Attributes:
+      module: a linen module, called as `module.apply(variables, images, **call)`; it returns
+        logits.
+      variables: its variables.
+      preprocess: how image files become its input; also says the size of the input.
+      provenance: JSON-able origin of the weights, written into every result.
+      call: further keyword arguments of the module's call, such as {"train": False}.
+    """
+
+    module: nn.Module
+    variables: Mapping[str, Any]
+    preprocess: Preprocess = dataclasses.field(default_factory=Preprocess)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the input in pixels.
+
+        Raises:
+          ValueError: neither the module nor the preprocessing says it.
+        """
+        size = getattr(self.module, "image_size", None) or self.preprocess.size
+        if size is None:
+            raise ValueError(
+                f"the input size of {type(self.module).__name__} is not known: give the Model "
+                "preprocess=Preprocess(size=(height, width))"
+            )
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @functools.cached_property
+    def taps(self) -> taps.TapTable:
+        """The taps by name, in execution order; `print` shows a table."""
+        images = jax.ShapeDtypeStruct((2, *self.image_size, 3), jnp.float32)
+        return taps.tabulate(self.module, self.variables, images, **self.call)
+
+    def run(
+        self, images: Float[Array, "batch height width 3"], patterns: str | Sequence[str] = ()
+    ) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
+        """Runs the network on preprocessed images and returns its logits and the asked taps.
+
+        Args:
+          images: preprocessed images, as `model.preprocess` returns them.
+          patterns: a glob or several, such as "block*/mlp"; matched against the whole name.
+
+        Returns:
+          (logits, ordered dict from tap name to array, images along the first axis).
+
+        Raises:
+          ValueError: images of another shape or not floating, or a pattern that matches nothing.
+        """
+        names = self.taps.select(patterns) if patterns else ()
+        images = jnp.asarray(images)
+        expected = (*self.image_size, 3)
+        if images.shape[1:] != expected or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images are {images.dtype} {list(images.shape)}, expected preprocessed float "
+                f"[N, {', '.join(map(str, expected))}]; use model.preprocess(images)"
+            )
+        logits, arrays = self._run(names)(self.variables, images)
+        return logits, dict(zip(names, arrays, strict=True))
+
+    @functools.cached_property
+    def _run(self):
+        @functools.cache
+        def jitted(names):
+            def run(variables, images):
+                with jax.default_matmul_precision("highest"):
+                    logits, arrays = self.forward(variables, images, names)
+                return logits, tuple(arrays.values())  # jit would sort the keys of a dict
+
+            return jax.jit(run)
+
+        return jitted
+
+    def forward(self, variables: Any, images: Any, names: Sequence[str]) -> tuple[Any, dict]:
+        """Runs the network inside a larger program; see `vitcnn.taps.forward`."""
+        return taps.forward(self.module, variables, images, self.taps, names, **self.call)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained parameters."""
+        params = self.variables.get("params", {})
+        return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def load(
+    family: str,
+    variant: str,
+    weights: str | os.PathLike | None = None,
+    *,
+    preprocess: Preprocess | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **overrides: Any,
+) -> Model:
+    """Makes a model: a network by its usual name, with trained weights or random ones.
+
+    Args:
+      family: a file of `vitcnn/models`, such as "vit" or "resnet".
+      variant: a usual name, such as "B/16", "R50x1" or "20"; an unknown one lists what there is.
+      weights: path of a checkpoint in any known format, or of a folder that `vitcnn.train` wrote;
+        None for random weights.
+      preprocess: replaces the preprocessing that the weights bring, whole or (a mapping) in part.
+      seed: of the random weights.
+      **overrides: fields of the module that differ, such as num_classes=10 or image_size=384.
+
+    Returns:
+      The model, its preprocessing that of the weights, with their SHA-256 in its provenance.
+
+    Raises:
+      ValueError: unknown family, variant or field (with the nearest names), or weights that do not
+        fit (both sides listed).
+      FileNotFoundError: there are no such weights.
+    """
+    known = {}
+    if weights is not None and os.path.isdir(weights):
+        known = checkpoints.trained(weights, family, variant)
+        overrides, weights = {**known["fields"], **overrides}, known["path"]
+    module = models.create(family, variant, **overrides)
+    images = jax.ShapeDtypeStruct((1, *_pair(module.image_size), 3), jnp.float32)
+    fields: dict[str, Any] = {"size": _pair(module.image_size)}
+    origin: dict[str, Any] = {"family": family, "variant": variant, "fields": overrides}
+    if weights is None:
+        variables = jax.jit(module.init)(
+            jax.random.key(seed), jnp.zeros(images.shape, images.dtype)
+        )
+        origin["weights"] = {"format": "random", "seed": seed}
+    else:
+        shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+        restored = checkpoints.restore(weights, family, module, shapes)
+        variables, origin["weights"] = restored.variables, restored.provenance
+        fields |= known.get("preprocess") or restored.preprocess
+    if isinstance(preprocess, Preprocess):
+        fields = preprocess.to_dict()
+    else:
+        fields |= dict(preprocess or {})
+    made = Preprocess(**fields)
+    if made.size != _pair(module.image_size):
+        made = dataclasses.replace(made, size=_pair(module.image_size))
+    origin["preprocess"] = made.to_dict()
+    model = Model(module, variables, made, origin)
+    origin["parameters"] = model.parameter_count
+    return model
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,224 @@
+"""What a config asks for, resolved and checked before any long work starts.
+
+A `Job` is one analysis of named models; a `Span` is one group of images. Both are pure functions
+of the config and the data, so that a resumed run, or another host, makes the same ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vitcnn import analyses, data
+from vitcnn.lookup import check_name, nearest
+from vitcnn.model import Model, load
+
+# The fields of an analysis config and their defaults; configs/analyze/ has examples.
+CONFIG: Mapping[str, Any] = {
+    "models": {},  # name -> family, variant, weights, preprocess, fields of the module
+    "data": {},  # source, and the fields of its `load`
+    "analyses": {},  # name -> fields of JOB, and those of the analysis
+    "group": 128,  # images per HSIC estimate
+    "seed": 0,  # draws the images
+    "precision": "highest",  # of every matrix product of the program
+    "max_sums_gb": 4.0,  # refuse to start if the sums of all analyses need more
+    "save_every_s": 60.0,  # how often the sums are saved for resuming
+}
+JOB: Mapping[str, Any] = {
+    "analysis": "",  # file in vitcnn/analyses; "" is the name of the job
+    "models": (),  # names; () is all
+    "taps": (),  # globs; () is the analysis's TAPS
+    "images": 0,  # 0 is the analysis's IMAGES, or all there are if that is less
+    "repeats": 1,  # draws of the images; the estimate pools them, error bars are those of one
+}
+NEUTRAL = ("save_every_s", "max_sums_gb")  # fields that do not change a number
+
+
+def defaults() -> ConfigDict:
+    """Returns `CONFIG` for a config file to fill in: what it has, a flag can set."""
+    return ConfigDict(CONFIG)
+
+
+def job(**fields: Any) -> ConfigDict:
+    """Returns the fields of one analysis, `JOB` with changes, for a config file."""
+    return ConfigDict({**JOB, **fields})
+
+
+def check_config(config: Mapping[str, Any], source: Any = None) -> ConfigDict:
+    """Returns a config with the defaults of `CONFIG` filled in.
+
+    Args:
+      config: as the user gave it.
+      source: ready images, if `config.data` is not to be used.
+
+    Raises:
+      ValueError: an unknown field; the message gives the nearest one.
+    """
+    for field in config:
+        check_name("field of the config", field, CONFIG)
+    full = ConfigDict({**CONFIG, **dict(config.items())})
+    if source is None and not full.data.get("source"):
+        raise ValueError(f"config.data.source is not set: name one of {data.sources()}")
+    return full
+
+
+def load_models(configs: Mapping[str, Any]) -> dict[str, Model]:
+    """Loads every model of a config: name -> `vitcnn.load(**fields)`."""
+    loaded = {}
+    for name, fields in configs.items():
+        fields = dict(fields.items())
+        for needed in ("family", "variant"):
+            if not fields.get(needed):
+                raise ValueError(f"config.models.{name}.{needed} is not set")
+        if fields.get("weights") == "":
+            raise ValueError(
+                f"config.models.{name}.weights is empty; give a path, or None for random"
+            )
+        if "preprocess" in fields:
+            fields["preprocess"] = dict(fields["preprocess"].items())
+        loaded[name] = load(fields.pop("family"), fields.pop("variant"), **fields)
+    return loaded
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One analysis of named models, everything resolved and checked.
+
+    Attributes:
+      name: name of its result.
+      analysis: module of the analysis.
+      config: its fields, with `layers` ((model, tap), ...) and `infos`, their TapInfo.
+      taps: model name -> names of its taps.
+      images: images of one repeat.
+      repeats: number of draws.
+    """
+
+    name: str
+    analysis: ModuleType
+    config: ConfigDict
+    taps: Mapping[str, tuple[str, ...]]
+    images: int
+    repeats: int
+
+    def constant(self, name: str) -> Any:
+        """Returns a constant of the analysis, or its default."""
+        return analyses.constant(self.analysis, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """One group of one repeat: where its images are, and how many of them each job takes."""
+
+    repeat: int
+    group: int
+    start: int
+    stop: int
+    takes: tuple[tuple[str, int], ...]
+
+    @property
+    def shape(self) -> tuple:
+        """Spans of one shape share a compiled program."""
+        return self.stop - self.start, self.takes
+
+
+def plan_jobs(
+    models: Mapping[str, Model], source: Any, configs: Mapping[str, Any], group: int
+) -> list[Job]:
+    """Resolves and checks the analyses of a config before any long work.
+
+    Raises:
+      ValueError: unknown analysis, model, field or tap pattern (with the nearest names), a group
+        smaller than 4 or larger than the data, or more images than there are.
+    """
+    if group < 4:
+        raise ValueError(f"group = {group}: expected at least 4 images per group")
+    if group > len(source):
+        raise ValueError(f"group = {group} is larger than the data, which has {len(source)} images")
+    if not configs:
+        raise ValueError("config.analyses is empty: name at least one, such as cka")
+    jobs = []
+    for name, given in configs.items():
+        given = dict(given)
+        analysis = analyses.find(given.get("analysis") or name)
+        fields = {**JOB, **analyses.constant(analysis, "FIELDS")}
+        for field in given:
+            check_name(f"field of config.analyses.{name}", field, fields)
+        fields.update(given)
+        for model in fields["models"]:
+            check_name(f"model in config.analyses.{name}.models", model, models)
+        if analyses.constant(analysis, "LABELS") and not source.labelled:
+            warnings.warn(
+                f"{name} needs labels, which the data do not have: left out", stacklevel=2
+            )
+            continue
+        if fields["images"] > len(source):
+            raise ValueError(
+                f"config.analyses.{name}.images = {fields['images']}, but the data have "
+                f"{len(source)} images"
+            )
+        images = fields["images"] or min(analyses.constant(analysis, "IMAGES"), len(source))
+        if images < analyses.constant(analysis, "MIN_GROUP"):
+            least = analyses.constant(analysis, "MIN_GROUP")
+            raise ValueError(f"{name} needs at least {least} images, not {images}")
+        chosen = fields["models"] or tuple(models)
+        one = analyses.constant(analysis, "ONE_MODEL")
+        for members in [(m,) for m in chosen] if one else [tuple(chosen)]:
+            taps = _select(name, analysis, fields["taps"], {m: models[m] for m in members})
+            config = ConfigDict(fields)
+            config.layers = tuple((m, tap) for m in members for tap in taps[m])
+            config.infos = tuple(models[m].taps[tap] for m, tap in config.layers)
+            label = f"{name}.{members[0]}" if one else name
+            jobs.append(Job(label, analysis, config, taps, images, fields["repeats"]))
+    if not jobs:
+        raise ValueError("no analysis is left to run")
+    return jobs
+
+
+def _select(name, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
+    """Returns the taps of each model; a pattern need not match in every model, but in one."""
+    known = list(dict.fromkeys(tap for model in models.values() for tap in model.taps))
+    for pattern in patterns:
+        if not any(model.taps.match(pattern) for model in models.values()):
+            raise ValueError(
+                f"config.analyses.{name}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
+                f"{nearest(pattern, known)}"
+            )
+    asked = tuple(patterns) or tuple(analysis.TAPS)
+    taps = {}
+    for model_name, model in models.items():
+        hits = [pattern for pattern in asked if model.taps.match(pattern)]
+        if asked and not hits:
+            raise ValueError(
+                f"{name}: no tap of {model_name} matches any of {asked}; set "
+                f"config.analyses.{name}.taps, {nearest(asked[0], model.taps)}"
+            )
+        taps[model_name] = model.taps.select(hits) if hits else ()
+    return taps
+
+
+def plan_spans(jobs: Sequence[Job], group: int) -> list[Span]:
+    """Returns every group of every repeat, in order."""
+    spans = []
+    for repeat in range(max(job.repeats for job in jobs)):
+        active = [job for job in jobs if repeat < job.repeats]
+        images = max(job.images for job in active)
+        for k, start in enumerate(range(0, images, group)):
+            stop = min(start + group, images)
+            takes = {job.name: min(job.images, stop) - start for job in active}
+            for job in active:
+                if 0 < takes[job.name] < job.constant("MIN_GROUP"):
+                    warnings.warn(
+                        f"{job.name}: the last {takes[job.name]} of {job.images} images are left "
+                        f"out, it needs groups of at least {job.constant('MIN_GROUP')}",
+                        stacklevel=2,
+                    )
+                    takes[job.name] = 0
+            takes = tuple((name, n) for name, n in takes.items() if n > 0)
+            if takes:
+                spans.append(Span(repeat, k, start, start + max(n for _, n in takes), takes))
+    return spans
