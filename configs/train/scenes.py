@@ -1,0 +1,32 @@
+"""A small ViT or ResNet on procedural scenes, for the quickstart.
+
+python scripts/train.py --config=configs/train/scenes.py:vit --workdir=runs/scenes/vit
+python scripts/train.py --config=configs/train/scenes.py:resnet --workdir=runs/scenes/resnet
+
+Expected: XX
+"""
+
+from vitcnn import training
+
+
+def get_config(argument: str = "vit") -> training.ConfigDict:
+    """The argument is "vit" or "resnet"; "vit,smallest" is two steps, to see that all is well."""
+    network, _, size = argument.partition(",")
+    smallest = size == "smallest"
+    config = training.defaults()
+    config.model.family = network
+    config.model.variant = {"vit": "mini/4", "resnet": "mini"}[network]
+    config.model.num_classes = 8
+
+    config.data.source = "scenes"
+    config.data.size = 20_000
+    config.eval_data.source = "scenes"
+    config.eval_data.split = "test"
+    config.eval_data.size = 16 if smallest else 2000
+
+    config.batch = 8 if smallest else 128
+    config.steps = 2 if smallest else 300
+    config.learning_rate = {"vit": 1e-3, "resnet": 3e-3}[network]
+    config.optimizer_fields.weight_decay = 0.05
+    config.warmup = 50
+    return config
