@@ -1,0 +1,51 @@
+"""Every config says how it is run and what to expect, and its smallest form runs."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from vitcnn import engine, plan, training
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def configs(folder="."):
+    return sorted((CONFIGS / folder).rglob("*.py"))
+
+
+def name(path):
+    return str(path.relative_to(CONFIGS))
+
+
+@pytest.mark.parametrize("path", configs(), ids=name)
+def test_config_opens_with_its_command(path):
+    module = load(path)
+    script = {"train": "train.py", "analyze": "analyze.py"}[path.relative_to(CONFIGS).parts[0]]
+    command = f"python scripts/{script} --config=configs/{path.relative_to(CONFIGS)}"
+    assert command in module.__doc__ and "--workdir=" in module.__doc__
+    assert module.__doc__.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("path", configs("analyze"), ids=name)
+def test_analysis_config_is_valid_and_its_smallest_form_runs(path, tmp_path):
+    plan.check_config(load(path).get_config())
+    config = load(path).get_config("smallest")
+    found = engine.analyze(config, tmp_path, progress=False)
+    assert len(found) >= 2 and all((tmp_path / f"{n}.nc").is_file() for n in found)
+
+
+@pytest.mark.parametrize("network", ["vit", "resnet"])
+@pytest.mark.parametrize("path", configs("train"), ids=name)
+def test_training_config_is_valid_and_its_smallest_form_runs(path, network, tmp_path):
+    training.check_config(load(path).get_config(network))
+    config = load(path).get_config(f"{network},smallest")
+    model = training.train(config, tmp_path, progress=False)
+    assert model.provenance["weights"]["sha256"]
