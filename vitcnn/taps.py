@@ -18,7 +18,6 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import flax.errors
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
@@ -109,10 +108,10 @@ def tap(
         if trace.wanted is not None and name not in trace.wanted:
             return value
     if not module.is_initializing() and module.is_mutable_collection(COLLECTION):
-        try:
-            module.sow(COLLECTION, name, value, lambda _, new: new, lambda: None)
-        except flax.errors.NameInUseError:  # a submodule has this name too, such as "pre_logits"
+        if module.scope.name_reserved(name):  # a submodule is called so too: "pre_logits"
             module.put_variable(COLLECTION, name, value)
+        else:
+            module.sow(COLLECTION, name, value, lambda _, new: new, lambda: None)
     return value
 
 

@@ -25,7 +25,7 @@ def get_config(argument: str = "vit") -> training.ConfigDict:
     config.eval_data.size = 16 if smallest else 2000
 
     config.batch = 8 if smallest else 128
-    config.steps = 2 if smallest else 300
+    config.steps = 2 if smallest else 200
     config.learning_rate = {"vit": 1e-3, "resnet": 3e-3}[network]
     config.optimizer_fields.weight_decay = 0.05
     config.warmup = 50

@@ -262,7 +262,7 @@ def test_a_fresh_unit_is_its_shortcut():
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), images)
     table = taps.tabulate(module, variables, images)
-    names = ["stage1/unit02/in", "stage1/unit02/norm3", "stage1/unit02/out"]
+    names = ["stage1/unit02/in", "stage1/unit02/norm2", "stage1/unit02/out"]
     _, got = taps.forward(module, variables, images, table, names)
     np.testing.assert_array_equal(got[names[1]], np.zeros_like(got[names[1]]))
     np.testing.assert_array_equal(got[names[0]], got[names[2]])

@@ -56,8 +56,8 @@ def finalize(sums, config) -> xarray.Dataset:
       similar to layer x. match_cka [layer_x, model_y]: CKA with that layer. lower_match_lag
       [model_x, model_y]: how much lower than the layer itself its match lies in
         model y, mean over the lower half of the layers of model x.
-      upper_match_drop [model_x, model_y]: CKA with the best match in model y, mean over the first
-        two thirds of the layers of model x minus that over its last third.
+      upper_match_drop [model_x, model_y]: CKA with the best match in model y, mean over a third of
+        the depth of model x: the lesser of its first and middle third, minus its last third.
     """
     layers = [f"{model}/{tap}" for model, tap in config.layers]
     owner = np.array([model for model, _ in config.layers])
@@ -71,10 +71,11 @@ def finalize(sums, config) -> xarray.Dataset:
     lag, drop = np.zeros((2, len(names), len(names)))
     for i, x in enumerate(names):
         mine = owner == x
-        low, last = mine & (depth <= 1 / 2), mine & (depth > 2 / 3)
+        low, third = mine & (depth <= 1 / 2), np.minimum(depth * 3, 2).astype(int)
         for j in range(len(names)):
             lag[i, j] = mean(depth[low] - match_depth[low, j])
-            drop[i, j] = mean(match_cka[mine & ~last, j]) - mean(match_cka[last, j])
+            first, middle, last = (mean(match_cka[mine & (third == k), j]) for k in range(3))
+            drop[i, j] = min(first, middle) - last
     one = {"units": "1"}
     model_pair = ("model_x", "model_y")
     return xarray.Dataset(
@@ -108,7 +109,10 @@ def finalize(sums, config) -> xarray.Dataset:
             "upper_match_drop": (
                 model_pair,
                 drop,
-                {"long_name": "best-match CKA, first two thirds minus last third", **one},
+                {
+                    "long_name": "best-match CKA, lesser of the lower thirds minus last",
+                    **one,
+                },
             ),
         },
         coords={

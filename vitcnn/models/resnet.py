@@ -288,6 +288,7 @@ VARIANTS = (
         "mini": {
             "units": (2, 2, 2),
             "widths": (32, 64, 64),
+            "bottleneck": False,
             "stem_kernel": 3,
             "stem_pool": False,
             "image_size": 32,

@@ -1,0 +1,29 @@
+"""Figures: Results in, a matplotlib figure out, in one house style.
+
+Depth runs from input to output: left to right, bottom to top. Every CKA panel has the same colour
+scale, 0 to 1. What a panel shows is titled from the provenance of its Result. Figures are made
+without pyplot, so nothing global changes and nothing has to be closed; matplotlib is imported only
+to draw.
+"""
+
+from vitcnn.figures._correspondence import correspondence
+from vitcnn.figures._describe import describe_images, describe_model, family, origin
+from vitcnn.figures._heatmaps import Panel, heatmaps, panels
+from vitcnn.figures._house import png, save
+from vitcnn.figures._intervals import intervals
+from vitcnn.figures._ticks import ticks
+
+__all__ = [
+    "Panel",
+    "correspondence",
+    "describe_images",
+    "describe_model",
+    "family",
+    "heatmaps",
+    "intervals",
+    "origin",
+    "panels",
+    "png",
+    "save",
+    "ticks",
+]

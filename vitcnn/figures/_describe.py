@@ -1,0 +1,42 @@
+"""What a Result is of, in the few words that a title has room for."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import xarray
+
+from vitcnn import results
+
+
+def origin(result: xarray.Dataset) -> dict[str, Any]:
+    """Returns the provenance of a Result, empty for a Dataset made in memory."""
+    return results.provenance(result) if "provenance" in result.attrs else {}
+
+
+def family(provenance: Mapping[str, Any], model: str) -> str:
+    """Returns the family of a model, "" if it is not known."""
+    return provenance.get("models", {}).get(model, {}).get("family", "")
+
+
+def describe_model(provenance: Mapping[str, Any], model: str) -> str:
+    """Returns what a model is, such as "vit B/16", from the provenance of a Result."""
+    known = provenance.get("models", {}).get(model, {})
+    said = " ".join(str(known[key]) for key in ("family", "variant") if known.get(key))
+    random = known.get("weights", {}).get("format") == "random"
+    return said + " (random weights)" * random
+
+
+def describe_images(provenance: Mapping[str, Any]) -> str:
+    """Returns which images a Result was measured on, and how many."""
+    data, fields = provenance.get("data", {}), provenance.get("fields", {})
+    name = data.get("path") or data.get("name") or data.get("source") or ""
+    name = pathlib.PurePath(str(name)).name if data.get("path") else str(name)
+    if data.get("split"):
+        name += f" {data['split']}"
+    if not fields.get("images"):
+        return name
+    repeats = f" \u00d7 {fields['repeats']}" if fields.get("repeats", 1) > 1 else ""
+    return f"{name}, {fields['images']:,} images{repeats}".lstrip(", ")

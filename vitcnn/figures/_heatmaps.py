@@ -1,0 +1,138 @@
+"""Heatmaps of the similarity of layers (paper: Figs 1, 2, B.1, G.2, H.1, H.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray
+from jaxtyping import Float
+
+from vitcnn.figures._describe import describe_images, describe_model, family, origin
+from vitcnn.figures._house import LABEL_GAP, NOTE, add_axes, new_figure, note, short, styled, title
+from vitcnn.figures._ticks import label_layers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = "magma"  # perceptually even, for colour-blind readers and grey print too
+PANEL = 1.5  # side of a heatmap, in inches; three make a page 7 inches wide
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One heatmap: layers of model y (rows) by layers of model x (columns).
+
+    Attributes:
+      title, subtitle: from provenance.
+      models: names of model x and model y.
+      x_layers, y_layers: names of the layers, from input to output.
+      values: row i, column j is layer i of model y with layer j of model x; NaN is undefined.
+      errors: standard errors.
+    """
+
+    title: str
+    subtitle: tuple[str, ...]
+    models: tuple[str, str]
+    x_layers: tuple[str, ...]
+    y_layers: tuple[str, ...]
+    values: Float[np.ndarray, "y x"]
+    errors: Float[np.ndarray, "y x"]
+
+
+def panels(result: xarray.Dataset) -> list[Panel]:
+    """Returns the heatmaps of one CKA Result: every model with itself, then every pair.
+
+    In a pair, a ViT is model y and the other one model x (paper: Fig. 2); else the first is x. The
+    Dataset of `vitcnn.cka` is one heatmap.
+    """
+    matrix, errors = result.cka, result.cka_standard_error
+    if "model_of_x" not in result.coords:
+        x, y = (tuple(map(str, result[d].values)) for d in ("layer_x", "layer_y"))
+        return [Panel("CKA", (), ("x", "y"), x, y, matrix.values.T, errors.values.T)]
+    provenance = origin(result)
+    names = list(dict.fromkeys(map(str, result.model_of_x.values)))
+    made = []
+    for a, b in [(n, n) for n in names] + list(itertools.combinations(names, 2)):
+        x, y = (b, a) if family(provenance, a) == "vit" != family(provenance, b) else (a, b)
+        at = {"layer_x": result.model_of_x.values == x, "layer_y": result.model_of_y.values == y}
+        made_of = ", ".join(dict.fromkeys(describe_model(provenance, name) for name in (y, x)))
+        part = matrix.isel(at).transpose("layer_y", "layer_x")
+        made.append(
+            Panel(
+                title=x if x == y else f"{y} and {x}",
+                subtitle=tuple(line for line in (made_of, describe_images(provenance)) if line),
+                models=(x, y),
+                x_layers=layer_names(part.layer_x.values, x),
+                y_layers=layer_names(part.layer_y.values, y),
+                values=part.values,
+                errors=errors.isel(at).transpose("layer_y", "layer_x").values,
+            )
+        )
+    return made
+
+
+def layer_names(names: Sequence[str], model: str) -> tuple[str, ...]:
+    """Returns the names of layers without their model."""
+    return tuple(str(name).removeprefix(f"{model}/") for name in names)
+
+
+@styled
+def heatmaps(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws the CKA of all layers, one heatmap a model and a pair of models (paper: Figs 1, 2).
+
+    Panels are square, so that the diagonal joins layers of the same relative depth. Layers without
+    a CKA are hatched; the colour bar says if values below 0 occur.
+
+    Args:
+      results: Results of the analysis `cka`, or Datasets of `vitcnn.cka`.
+    """
+    import matplotlib
+    from matplotlib.patches import Rectangle
+
+    todo = [panel for result in results for panel in panels(result)]
+    lowest = min(float(np.min(p.values, where=~np.isnan(p.values), initial=1)) for p in todo)
+    notes = []
+    if lowest < 0:
+        notes.append(f"Lowest CKA {lowest:.3f}, drawn as 0.")
+    if any(np.isnan(panel.values).any() for panel in todo):
+        notes.append("Hatched: CKA is undefined.")
+    columns = min(len(todo), 3)
+    rows = -(-len(todo) // columns)
+    left, right, bottom, top = 0.68, 0.06, 0.65, 0.5
+    strip = NOTE if notes else 0
+    height = rows * (bottom + PANEL + top) + strip
+    figure = new_figure(columns * (left + PANEL + right) + 0.55, height)
+    colours = matplotlib.colormaps[COLOURS].with_extremes(bad=(0, 0, 0, 0))
+    norm = matplotlib.colors.Normalize(0, 1)
+    gap = LABEL_GAP / 72 / PANEL
+    for k, panel in enumerate(todo):
+        row, column = divmod(k, columns)
+        x = column * (left + PANEL + right) + left
+        y = strip + (rows - 1 - row) * (bottom + PANEL + top) + bottom
+        axes = add_axes(figure, x, y, PANEL, PANEL)
+        undefined = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "/" * 6, "linewidth": 0}
+        axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, zorder=-1, **undefined))
+        image = axes.imshow(
+            panel.values,
+            origin="lower",
+            aspect="auto",
+            cmap=colours,
+            norm=norm,
+            interpolation="nearest",
+        )
+        for axis, names in ((axes.xaxis, panel.x_layers), (axes.yaxis, panel.y_layers)):
+            label_layers(axis, names, gap)
+        axes.set_xlabel(f"{short(panel.models[0])} layers")
+        axes.set_ylabel(f"{short(panel.models[1])} layers")
+        title(axes, panel.title, panel.subtitle)
+    first = figure.axes[min(columns, len(todo)) - 1].get_position()
+    scale = add_axes(figure, figure.get_size_inches()[0] - 0.5, first.y0 * height, 0.09, PANEL)
+    extend = "min" if lowest < 0 else "neither"
+    figure.colorbar(image, cax=scale, ticks=np.linspace(0, 1, 6), extend=extend)
+    scale.set_title("CKA", loc="left")
+    note(figure, " ".join(notes))
+    return figure
