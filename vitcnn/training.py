@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -180,6 +181,8 @@ def check_config(config: Mapping[str, Any]) -> ConfigDict:
         raise ValueError(f"config.data.source is not set: name one of {data.sources()}")
     if full.steps < 1 or full.batch < 1:
         raise ValueError(f"steps = {full.steps} and batch = {full.batch} must be at least 1")
+    if not 0 <= full.warmup < full.steps:
+        raise ValueError(f"warmup = {full.warmup} must be from 0 to below steps = {full.steps}")
     return full
 
 
@@ -203,9 +206,14 @@ def check_classes(model: Model, source: Any) -> None:
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Returns the optax optimizer of a config: linear warm-up, cosine decay, clipping."""
-    check_name("optimizer of optax", config.optimizer, dir(optax))
+    known = [
+        name
+        for name, made in inspect.getmembers(optax, inspect.isfunction)
+        if "learning_rate" in inspect.signature(made).parameters
+    ]
+    check_name("optimizer of optax", config.optimizer, known)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, min(config.warmup, config.steps), config.steps
+        0.0, config.learning_rate, config.warmup, config.steps
     )
     fields = dict(config.optimizer_fields.items())
     if "weight_decay" in fields:  # of matrices, not of biases and norms

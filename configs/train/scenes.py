@@ -28,5 +28,5 @@ def get_config(argument: str = "vit") -> training.ConfigDict:
     config.steps = 2 if smallest else 200
     config.learning_rate = {"vit": 1e-3, "resnet": 3e-3}[network]
     config.optimizer_fields.weight_decay = 0.05
-    config.warmup = 50
+    config.warmup = 1 if smallest else 50
     return config

@@ -1,0 +1,108 @@
+"""Sums: blocks, totals, saving, and the jackknife against formulas and known variances."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+from vitcnn.sums import Scaled, Sums, estimate, host_shapes, jackknife, to_host
+
+
+def mean_of(tree):
+    return xarray.Dataset({"mean": ((), tree["sum"] / tree["n"], {"units": "px"})})
+
+
+def filled(groups, blocks=64):
+    sums = Sums(blocks)
+    for k, x in enumerate(groups):
+        sums.add({"sum": np.float64(x.sum()), "n": np.float64(len(x))}, len(x), k)
+    return sums
+
+
+def test_scaled_numbers_leave_float32_and_come_back():
+    tree = {"a": Scaled(jnp.float32([1.5, 2.0]), jnp.int32([200, -200])), "b": jnp.int32(3)}
+    host = to_host(tree)
+    np.testing.assert_array_equal(host["a"], [1.5 * 2.0**200, 2.0**-199])
+    assert host["b"].dtype == np.float64 and host["b"] == 3
+    assert host_shapes(tree)["a"].shape == (2,)
+
+
+def test_standard_error_of_a_mean_of_equal_groups_is_the_textbook_one():
+    """For a mean, the jackknife over groups is the standard error of the group means, exactly."""
+    groups = np.random.default_rng(0).normal(size=(10, 7))
+    result = estimate(filled(groups), mean_of)
+    means = groups.mean(1)
+    assert float(result["mean"]) == pytest.approx(groups.mean())
+    expected = means.std(ddof=1) / np.sqrt(10)
+    assert float(result.mean_standard_error) == pytest.approx(expected)
+    assert result.mean_standard_error.attrs["units"] == "px"
+
+
+def test_unequal_groups_are_weighted_and_calibrated():
+    rng = np.random.default_rng(1)
+    sizes = [20, 20, 20, 20, 20, 20, 20, 20, 3]
+    estimates, errors = [], []
+    for _ in range(300):
+        result = estimate(filled([rng.normal(size=n) for n in sizes]), mean_of)
+        estimates.append(float(result["mean"]))
+        errors.append(float(result.mean_standard_error))
+    truth = 1 / np.sqrt(sum(sizes))
+    assert np.std(estimates) == pytest.approx(truth, rel=0.12)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(truth, rel=0.12)
+
+
+def test_jackknife_with_equal_blocks_is_the_plain_one():
+    values = np.random.default_rng(2).normal(size=(6, 3))
+    whole = np.array([0.1, -0.2, 0.3])
+    found = jackknife(whole, values, np.full(6, 5.0))
+    plain = np.sqrt(5 / 6 * ((values - values.mean(0)) ** 2).sum(0))
+    np.testing.assert_allclose(found, plain)
+
+
+def test_more_groups_than_blocks_share_them():
+    groups = np.random.default_rng(3).normal(size=(200, 4))
+    sums = filled(groups)
+    assert len(sums.left_out()) == 64
+    assert sums.total()["n"] == 800
+    n, left = sums.left_out()[5]
+    assert n == 4 * len(range(5, 200, 64)) and left["n"] == 800 - n
+    kept = [g.sum() for k, g in enumerate(groups) if k % 64 != 5]
+    assert left["sum"] == pytest.approx(sum(kept))
+
+
+def test_no_standard_error_from_one_block():
+    one = estimate(filled(np.ones((1, 5))), mean_of)
+    huge = estimate(filled(np.ones((9, 5)), blocks=1), mean_of)
+    assert np.isnan(one.mean_standard_error) and np.isnan(huge.mean_standard_error)
+    assert float(one["mean"]) == float(huge["mean"]) == 1
+
+
+def test_saved_sums_are_the_same_bits():
+    sums = filled(np.random.default_rng(4).normal(size=(70, 3)))
+    again = Sums()
+    again.load(sums.state(), {"sum": 0, "n": 0})
+    assert again.images == sums.images
+    for slot, tree in sums.trees.items():
+        assert all(again.trees[slot][key].tobytes() == tree[key].tobytes() for key in tree)
+
+
+def test_hosts_that_own_other_blocks_merge_to_the_same_bits():
+    groups = np.random.default_rng(5).normal(size=(150, 3))
+    parts = [Sums(), Sums()]
+    for k, x in enumerate(groups):
+        parts[k % 64 % 2].add({"sum": x.sum(), "n": np.float64(3)}, 3, k)
+    merged = Sums()
+    for part in parts:
+        merged.merge(part)
+    assert merged.total()["sum"].tobytes() == filled(groups).total()["sum"].tobytes()
+
+
+def test_later_repeats_count_for_the_estimate_and_not_for_the_error():
+    groups = np.random.default_rng(6).normal(size=(8, 5))
+    sums = filled(groups)
+    for k, x in enumerate(groups + 1):
+        sums.add({"sum": x.sum(), "n": np.float64(5)}, 5, k, repeat=1)
+    result = estimate(sums, mean_of)
+    assert float(result["mean"]) == pytest.approx(groups.mean() + 0.5)
+    alone = estimate(filled(groups), mean_of)
+    assert float(result.mean_standard_error) == float(alone.mean_standard_error)
