@@ -79,7 +79,7 @@ def test_every_pair_of_a_vit_and_a_resnet_is_asked():
         "a": ("vit", "tiny", taps),
         "b": ("vit", "tiny", taps),
         "c": ("resnet", "small", taps),
-        "d": ("bit", "small", taps),
+        "d": ("resnet", "small", taps),
         "e": ("mixer", "small", taps),
         "f": ("", "", taps),  # a network of the user's own
     }

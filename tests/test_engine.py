@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from oracles import minibatch_cka
 
 import vitcnn
-from vitcnn import data, engine, plan, results
+from vitcnn import data, plan, results, state
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALLEST = [sys.executable, "scripts/analyze.py", "--config=configs/analyze/scenes.py:smallest"]
@@ -298,9 +298,107 @@ def test_unlabelled_data_leave_out_accuracy_only(tmp_path):
     assert list(found) == ["cka"]
 
 
+class Counting:
+    """A source that notes which images are read, and can stop the run."""
+
+    def __init__(self, source, stop_after=None):
+        self.source, self.read, self.stop_after = source, [], stop_after
+        self.labelled, self.classes = source.labelled, source.classes
+        self.provenance = source.provenance
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, i):
+        if self.stop_after is not None and len(self.read) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.read.append(i)
+        return self.source[i]
+
+
+def test_a_resumed_run_reads_only_what_is_left(tmp_path):
+    config = tiny_config(models={}, save_every_s=0.0, group=8)
+    config.analyses.cka = ConfigDict({"taps": ("block*/out",)})
+    models = {"v": vitcnn.load("vit", "mini/4", depth=2, width=48, mlp_dim=64)}
+    given = {"models": models, "progress": False}
+    whole = Counting(data.load("scenes", size=64))
+    expected = vitcnn.analyze(config, tmp_path / "whole", source=whole, **given)["cka"]
+    stopped = Counting(whole.source, stop_after=50)
+    with pytest.raises(KeyboardInterrupt):
+        vitcnn.analyze(config, tmp_path / "parts", source=stopped, **given)
+    done = _saved(tmp_path / "parts" / "sums.0of1.npz")
+    assert 0 < done < 8
+    rest = Counting(whole.source)
+    found = vitcnn.analyze(config, tmp_path / "parts", source=rest, **given)["cka"]
+    order = data.order(64, 64, 0, 0)
+    assert sorted(rest.read) == sorted(order[8 * done :])
+    np.testing.assert_array_equal(found.cka, expected.cka)
+    np.testing.assert_array_equal(found.cka_standard_error, expected.cka_standard_error)
+
+
+def test_a_run_killed_between_its_last_group_and_its_results_goes_on(tmp_path, monkeypatch):
+    config = tiny_config(models={}, analyses={"cka": {"taps": ("block*/out",)}})
+    models = {"v": vitcnn.load("vit", "mini/4", depth=2, width=48, mlp_dim=64)}
+    expected = vitcnn.analyze(config, tmp_path / "whole", models=models, progress=False)["cka"]
+    real = results.save
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        vitcnn.analyze(config, tmp_path / "full", models=models, progress=False)
+    assert _saved(tmp_path / "full" / "sums.0of1.npz") == 4
+    monkeypatch.setattr(results, "save", real)
+    source = Counting(data.load("scenes", size=60))
+    found = vitcnn.analyze(config, tmp_path / "full", models=models, source=source, progress=False)
+    assert source.read == []
+    np.testing.assert_array_equal(found["cka"].cka, expected.cka)
+
+
+def test_another_network_under_the_same_name_is_refused(tmp_path):
+    config = tiny_config(models={}, analyses={"cka": {"taps": ("block*/out",)}})
+    a, b = (
+        vitcnn.load("vit", "mini/4", depth=2, width=48, mlp_dim=64, seed=seed) for seed in (0, 1)
+    )
+    a, b = (vitcnn.Model(m.module, m.variables, m.preprocess) for m in (a, b))
+    vitcnn.analyze(config, tmp_path, models={"m": a}, progress=False)
+    with pytest.raises(ValueError, match=r"models.m.variables_sha256"):
+        vitcnn.analyze(config, tmp_path, models={"m": b}, progress=False)
+
+
+def test_a_model_that_no_analysis_names_is_not_run(tmp_path):
+    models = {"v": vitcnn.load("vit", "mini/4", depth=1), "unused": vitcnn.load("vit", "mini/4")}
+    models["unused"].forward = None  # would fail
+    config = tiny_config(models={})
+    config.analyses.cka = ConfigDict({"models": "v", "taps": "block*/out"})
+    found = vitcnn.analyze(config, tmp_path, models=models, progress=False)
+    assert list(found["cka"].model_x.values) == ["v"]
+
+
+def test_images_without_a_label_do_not_count(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+
+    class Source(list):
+        labelled, classes, provenance = True, 8, {"source": "list"}
+
+    source = Source({"image": image, "label": i % 4 - 1} for i, image in enumerate(images))
+    model = vitcnn.load("vit", "mini/4", depth=1, num_classes=8)
+    head = np.random.default_rng(0).normal(size=(96, 8)).astype(np.float32)
+    model.variables["params"]["head"]["kernel"] = head
+    config = tiny_config(models={}, analyses={"accuracy": {}}, group=4)
+    with pytest.warns(UserWarning, match="accuracy.v: 3 images have no label"):
+        found = vitcnn.analyze(
+            config, tmp_path, models={"v": model}, source=source, progress=False
+        )["accuracy.v"]
+    logits, _ = model.run(model.preprocess(images))
+    right = np.asarray(logits).argmax(1) == np.arange(12) % 4 - 1
+    assert int(found.images) == 9 and int(found.right) == right.sum()
+
+
 BAD = {
     "group of 3": ({"group": 3}, "at least 4"),
-    "group above data": ({"group": 61}, "larger than the data"),
+    "group above data": ({"group": 61}, "there are only 60 images"),
     "too many images": ({"analyses": {"cka": {"images": 61}}}, "have 60 images"),
     "unknown analysis": ({"analyses": {"ckaa": {}}}, "unknown analysis 'ckaa': did you mean 'cka'"),
     "unknown analysis field": ({"analyses": {"cka": {"tap": ()}}}, "did you mean 'taps'"),
@@ -320,6 +418,21 @@ BAD = {
     "unknown module field": (
         {"models": {"v": {"family": "vit", "variant": "B/16", "widht": 3}}},
         "did you mean 'width'",
+    ),
+    "too few logits": (
+        {
+            "models": {"v": {"family": "vit", "variant": "mini/4", "num_classes": 3}},
+            "analyses": {"accuracy": {}},
+        },
+        "the labels have 8 classes",
+    ),
+    "model twice": ({"analyses": {"cka": {"models": ("v", "v")}}}, "names a model twice"),
+    "slash in a name": ({"analyses": {"a/b": {"analysis": "cka"}}}, "'a/b' cannot name"),
+    "no repeats": ({"analyses": {"cka": {"repeats": 0}}}, "repeats = 0 must be at least 1"),
+    "unknown precision": ({"precision": "hihgest"}, "did you mean 'highest'"),
+    "weights from a hub": (
+        {"models": {"v": {"family": "vit", "variant": "B/16", "weights": "hf:timm/vit"}}},
+        "only local files so far",
     ),
     "sums too large": ({"max_sums_gb": 1e-6}, "more than config.max_sums_gb"),
 }
@@ -356,15 +469,9 @@ def test_disk_full_while_saving_leaves_the_previous_state(tmp_path, monkeypatch)
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engine.np, "savez", full)
-    jobs = plan.plan_jobs(
-        {"v": vitcnn.load("vit", "mini/4", depth=1)},
-        data.load("scenes", size=20),
-        {"accuracy": {}},
-        10,
-    )
+    monkeypatch.setattr(state.np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        engine._State(jobs, path).save()
+        state.State({"cka": 64}, path).save()
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 

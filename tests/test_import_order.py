@@ -13,6 +13,7 @@ FLOORS = {
     "sums": 0,
     "parallel": 0,
     "results": 0,
+    "state": 1,
     "figures": 1,
     "similarity": 1,
     "models": 1,

@@ -124,3 +124,26 @@ def test_a_users_module_without_a_size_is_asked_for_one():
 def test_no_such_weights():
     with pytest.raises(FileNotFoundError, match="nowhere"):
         vitcnn.load("vit", "mini/4", weights="nowhere.npz")
+
+
+def test_resize_grows_with_the_network(tmp_path):
+    """A crop fraction of 224 / 256 stays one when the network is made for larger images."""
+    from vitcnn import checkpoints
+
+    model = vitcnn.load("vit", "Ti/32", depth=1, image_size=384)
+    checkpoints.export(tmp_path / "w.npz", model.variables)
+    again = vitcnn.load("vit", "Ti/32", tmp_path / "w.npz", depth=1, image_size=384)
+    assert again.preprocess == vitcnn.Preprocess(size=384)
+    wide = vitcnn.load(
+        "vit", "Ti/32", depth=1, image_size=384, preprocess={"size": (224, 224), "resize": 256}
+    )
+    assert wide.preprocess.size == (384, 384) and wide.preprocess.resize == round(256 * 384 / 224)
+
+
+def test_digest_follows_every_value(model):
+    before = model.digest()
+    changed = jax.tree.map(np.array, model.variables)
+    changed["params"]["head"]["bias"][0] += 1e-6
+    assert vitcnn.Model(model.module, changed, model.preprocess).digest() != before
+    assert vitcnn.Model(model.module, model.variables).digest() == before
+    assert model.classes == 8

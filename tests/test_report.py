@@ -304,7 +304,7 @@ def test_saved_results_give_the_same_page_each_time(tmp_path):
     measured = full()
     for name, result in measured.items():
         known = results.provenance(result)
-        results.save(result.drop_attrs(), tmp_path / f"{name}.nc", known)
+        results.save(results.stamp(result.drop_attrs(), known), tmp_path / f"{name}.nc")
     assert set(report.read(tmp_path)) == set(measured)
     first = report.write(tmp_path, tmp_path / "a").read_bytes()
     shutil.rmtree(tmp_path / "a")

@@ -20,7 +20,8 @@ def dataset():
 
 
 def test_what_is_saved_is_read_back(dataset, tmp_path):
-    results.save(dataset, tmp_path / "cka.nc", {"group": 4, "models": {"v": {"family": "vit"}}})
+    stamped = results.stamp(dataset, {"group": 4, "models": {"v": {"family": "vit"}}})
+    results.save(stamped, tmp_path / "cka.nc")
     again = results.load(tmp_path / "cka.nc")
     xarray.testing.assert_equal(dataset, again)
     assert again.cka.attrs == {"units": "1", "long_name": "CKA"}
@@ -32,7 +33,7 @@ def test_what_is_saved_is_read_back(dataset, tmp_path):
 def test_files_that_are_no_results_are_named(dataset, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no result .*none.nc"):
         results.load(tmp_path / "none.nc")
-    with pytest.raises(FileNotFoundError, match="run scripts/analyze.py first"):
+    with pytest.raises(FileNotFoundError, match=r"run scripts/analyze.py first"):
         results.load_all(tmp_path)
     (tmp_path / "text.nc").write_text("not netCDF")
     with pytest.raises(ValueError, match=r"text.nc is not a readable netCDF file"):

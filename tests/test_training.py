@@ -29,6 +29,10 @@ def tiny(**changes):
     return config
 
 
+def tiny_fields():
+    return {"num_classes": 8, "depth": 2, "width": 48, "mlp_dim": 64}
+
+
 def weights(model):
     return {
         jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(model.variables)
@@ -103,13 +107,14 @@ def test_the_folder_is_weights_that_know_their_network(trained):
 
 
 def test_stopped_and_resumed_it_does_the_same_steps(trained, tmp_path, monkeypatch):
-    """Stopped by an error in step 5, after the checkpoint of step 4."""
-    config = tiny(eval_data={"source": "scenes", "size": 40, "split": "test"}, checkpoint_every=2)
+    """Stopped in step 6, with the log of step 5 but only the checkpoint of step 4."""
+    evaluation = {"source": "scenes", "size": 40, "split": "test"}
+    config = tiny(eval_data=evaluation, checkpoint_every=4, log_every=1)
     real, calls = data.batches, []
 
     def failing(*args, **kwargs):
         for k, batch in enumerate(real(*args, **kwargs)):
-            if k == 4:
+            if k == 5:
                 raise KeyboardInterrupt
             calls.append(k)
             yield batch
@@ -119,10 +124,16 @@ def test_stopped_and_resumed_it_does_the_same_steps(trained, tmp_path, monkeypat
         training.train(config, tmp_path, progress=False)
     monkeypatch.setattr(training.data, "batches", real)
     resumed = training.train(config, tmp_path, progress=False)
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert_same(weights(trained[0]), weights(resumed), rtol=0)
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [2, 4, 6]
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_evaluation_smaller_than_a_batch(tmp_path):
+    config = tiny(eval_data={"source": "scenes", "size": 5, "split": "test"}, steps=1, warmup=0)
+    training.train(config, tmp_path, progress=False)
+    assert json.loads((tmp_path / "run.json").read_text())["accuracy"]["images"] == 5
 
 
 def test_four_devices_train_as_one(trained, tmp_path):
@@ -140,6 +151,8 @@ def test_four_devices_train_as_one(trained, tmp_path):
 
 def test_training_starts_from_other_weights(trained, tmp_path):
     _, workdir = trained
+    alone = vitcnn.load("vit", "mini/4", workdir / "weights.npz", **tiny_fields())
+    assert alone.preprocess == vitcnn.Preprocess(size=32), "whole images, as it was trained"
     config = tiny(init_from=str(workdir / "weights.npz"), learning_rate=1e-12, steps=1, warmup=0)
     started = training.train(config, tmp_path, progress=False)
     assert_same(weights(trained[0]), weights(started), atol=1e-6)
@@ -185,7 +198,7 @@ def test_bad_config_is_named(case):
 def test_bad_fits_are_named_before_any_step(tmp_path):
     few = tiny()
     few.model.num_classes = 5
-    with pytest.raises(ValueError, match="the data have 8 classes but the head has 5 logits"):
+    with pytest.raises(ValueError, match=r"the labels have 8 classes but .* has 5 logits"):
         training.train(few, tmp_path / "a", progress=False)
     with pytest.raises(
         ValueError, match=r"unknown optimizer of optax 'adamW': did you mean .*'adamw'"

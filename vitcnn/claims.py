@@ -23,7 +23,7 @@ import xarray
 from vitcnn import results as results_
 
 VIT_FAMILIES = ("vit",)
-RESNET_FAMILIES = ("resnet", "bit")
+RESNET_FAMILIES = ("resnet",)
 Z = 1.96  # standard errors in half of a 95% interval
 ROUNDING = 1e-9  # effects below are zero
 FEW = 10  # groups below which 1.96 is clearly too small a multiple

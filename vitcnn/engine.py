@@ -24,7 +24,8 @@ from vitcnn import data, parallel, results
 from vitcnn.model import Model
 from vitcnn.plan import CONFIG, NEUTRAL, Job, Span, check_config, load_models, plan_jobs, plan_spans
 from vitcnn.program import bringers, group_program
-from vitcnn.sums import Sums, estimate, host_shapes, to_host
+from vitcnn.state import State
+from vitcnn.sums import BLOCKS, Sums, estimate, host_shapes, to_host
 
 
 def analyze(
@@ -49,7 +50,8 @@ def analyze(
 
     Returns:
       Name of the analysis -> Dataset. An analysis of one model at a time is named
-      <analysis>.<model>.
+      <analysis>.<model>. On many hosts, host 0 writes the files and every host gets the Datasets
+      (from a run that was finished before, only the hosts that see the files).
 
     Raises:
       ValueError: anything in the config that is unknown or does not fit, named, with the nearest
@@ -67,15 +69,15 @@ def analyze(
         raise ValueError("config.models is empty: name at least one model")
     run = {
         "config": identity,
-        "models": {name: dict(model.provenance) for name, model in models.items()},
+        "models": {name: _describe(model) for name, model in models.items()},
         "data": dict(source.provenance),
     }
     results.claim_workdir(workdir, run)
     jobs = plan_jobs(models, source, config.analyses, config.group)
     process, processes = parallel.host()
     paths = {job.name: workdir / f"{job.name}.nc" for job in jobs}
-    if all(path.is_file() for path in paths.values()):
-        return {name: results.load(path) for name, path in paths.items()}
+    if parallel.agree(all(path.is_file() for path in paths.values())):
+        return {name: results.load(path) for name, path in paths.items() if path.is_file()}
     run |= {"versions": results.versions(), "devices": parallel.device_kind()}
     if process == 0:
         results.write_json(workdir / "run.json", run)
@@ -100,16 +102,28 @@ def analyze(
         state=state,
         progress=progress and process == 0,
     )
-    if process == 0:
-        for job in jobs:
-            said = measured[job.name].attrs.pop("warnings", [])
-            results.save(measured[job.name], paths[job.name], _provenance(job, run, said))
+    for job in jobs:
+        said = measured[job.name].attrs.pop("warnings", [])
+        measured[job.name] = results.stamp(measured[job.name], _provenance(job, run, said))
+    if process == 0:  # the hosts need not share a disk
+        for name, path in paths.items():
+            results.save(measured[name], path)
+            measured[name] = results.load(path)
         images = {job.name: job.images for job in jobs}
         run |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
         results.write_json(workdir / "run.json", run)
     parallel.barrier("results saved")
     state.unlink(missing_ok=True)
-    return {name: results.load(path) for name, path in paths.items()}
+    return measured
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    """Returns the origin of a model and what tells it from any other, a user's own included."""
+    return {
+        **model.provenance,
+        "preprocess": model.preprocess.to_dict(),
+        "variables_sha256": model.digest(),
+    }
 
 
 def _provenance(job: Job, run: Mapping[str, Any], said: Sequence[str]) -> dict[str, Any]:
@@ -128,52 +142,6 @@ def _provenance(job: Job, run: Mapping[str, Any], said: Sequence[str]) -> dict[s
         "devices": run["devices"],
         "warnings": said,
     }
-
-
-class _State:
-    """The sums of every job, and how far this host is; saved in one file, replaced in one step."""
-
-    def __init__(self, jobs: Sequence[Job], path: Any):
-        self.sums = {job.name: Sums(job.constant("BLOCKS")) for job in jobs}
-        self.next = 0
-        self.path = path
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        flat = {"next": np.array(self.next)}
-        for name, sums in self.sums.items():
-            flat |= {
-                f"{name}:{key}": value for key, value in (sums.state() if sums else {}).items()
-            }
-        return flat
-
-    def read(self, flat: Mapping[str, np.ndarray], shapes: Mapping[str, Any]) -> dict[str, Sums]:
-        made = {}
-        for name, sums in self.sums.items():
-            made[name] = Sums(sums.blocks)
-            mine = {k.split(":", 1)[1]: v for k, v in flat.items() if k.startswith(f"{name}:")}
-            if mine:
-                made[name].load(mine, shapes[name])
-        return made
-
-    def save(self) -> None:
-        if self.path is not None:
-            with results.atomic(self.path) as partial, open(partial, "wb") as file:
-                np.savez(file, **self.arrays())
-
-    def resume(self, shapes: Mapping[str, Any]) -> None:
-        if self.path is not None and self.path.is_file():
-            with np.load(self.path, allow_pickle=False) as flat:
-                flat = dict(flat)
-            self.next = int(flat["next"])
-            self.sums = self.read(flat, shapes)
-
-    def meet(self, shapes: Mapping[str, Any]) -> dict[str, Sums]:
-        """Returns the sums of all hosts."""
-        total = {name: Sums(sums.blocks) for name, sums in self.sums.items()}
-        for part in parallel.meet(self.arrays()):
-            for name, sums in self.read(part, shapes).items():
-                total[name].merge(sums)
-        return total
 
 
 def measure(
@@ -208,7 +176,8 @@ def measure(
     process, processes = parallel.host()
     spans = plan_spans(jobs, group)
     # A host owns whole blocks of groups, so that every block is summed in one place and in order.
-    mine = [s for s in spans if s.group % 64 % processes == process]
+    mine = [s for s in spans if s.group % BLOCKS % processes == process]
+    models = {n: m for n, m in models.items() if any(n in job.taps for job in jobs)}
     needed = {name: models[name].preprocess for name in dict.fromkeys(bringers(models).values())}
     programs: dict[tuple, parallel.GroupProgram] = {}
     variables = {name: model.variables for name, model in models.items()}
@@ -218,8 +187,8 @@ def measure(
         programs[span.shape] = parallel.GroupProgram(function, precision)
         sums = programs[span.shape].shapes(variables, _batch_shape(models, needed, span))
         shapes |= host_shapes(sums)
-    _check_bytes(jobs, shapes, max_sums_gb, progress)
-    here = _State(jobs, state)
+    _check_bytes(jobs, shapes, len(spans), max_sums_gb, progress)
+    here = State({job.name: job.constant("BLOCKS") for job in jobs}, state)
     here.resume(shapes)
     done = sum(s.stop - s.start for s in mine[: here.next])
     total = sum(s.stop - s.start for s in mine)
@@ -229,6 +198,7 @@ def measure(
     }
     batches = data.groups(source, needed, [order[s.repeat][s.start : s.stop] for s in todo])
     constants = parallel.on_devices(variables) if todo else None
+    width = next(iter(programs.values())).width
     bar = tqdm.tqdm(
         total=total,
         initial=done,
@@ -248,7 +218,7 @@ def measure(
             here.next += 1
             bar.update(span.stop - span.start)
 
-    for members, loaded in _rounds(todo, batches, len(jax.local_devices())):
+    for members, loaded in _rounds(todo, batches, width):
         wait = programs[members[0].shape](constants, loaded)
         if pending:  # the devices work on this round while the host adds up the last
             settle(pending)
@@ -306,11 +276,12 @@ def _batch_shape(models, needed, span):
     return {"images": images, "label": scalar, "index": scalar}
 
 
-def _check_bytes(jobs, shapes, max_sums_gb, progress) -> None:
+def _check_bytes(jobs, shapes, groups, max_sums_gb, progress) -> None:
     """Prints the size of all sums on the host and refuses what is over the budget."""
     sizes = {}
     for job in jobs:
-        copies = job.constant("BLOCKS") * (1 + (job.repeats > 1))
+        # The blocks themselves, and their running totals while the errors are worked out.
+        copies = 2 * min(job.constant("BLOCKS") * (1 + (job.repeats > 1)), groups)
         leaves = jax.tree.leaves(shapes[job.name])
         sizes[job.name] = 8 * copies * sum(math.prod(leaf.shape) for leaf in leaves)
     total = sum(sizes.values())

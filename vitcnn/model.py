@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,31 @@ class Model:
 
         return jitted
 
+    @functools.cached_property
+    def classes(self) -> int:
+        """Number of logits."""
+        images = jax.ShapeDtypeStruct((2, *self.image_size, 3), jnp.float32)
+        run = lambda variables, images: self.forward(variables, images, ())[0]  # noqa: E731
+        return jax.eval_shape(run, self.variables, images).shape[-1]
+
+    def check_classes(self, source: Any) -> None:
+        """Raises ValueError unless there is a logit for every class of the labels of a source."""
+        if source.classes is not None and self.classes < source.classes:
+            raise ValueError(
+                f"the labels have {source.classes} classes but {type(self.module).__module__} "
+                f"{self.provenance.get('variant', '')} has {self.classes} logits; set num_classes "
+                f"= {source.classes}"
+            )
+
+    def digest(self) -> str:
+        """SHA-256 of the names, shapes and values of all variables."""
+        sha = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            array = np.asarray(leaf)
+            sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()
+
     def forward(self, variables: Any, images: Any, names: Sequence[str]) -> tuple[Any, dict]:
         """Runs the network inside a larger program; see `vitcnn.taps.forward`."""
         return taps.forward(self.module, variables, images, self.taps, names, **self.call)
@@ -142,6 +168,8 @@ def load(
       FileNotFoundError: there are no such weights.
     """
     known = {}
+    if str(weights).startswith(("hf:", "http:", "https:", "gs:")):
+        raise ValueError(f"weights {str(weights)!r}: only local files so far; download it first")
     if weights is not None and os.path.isdir(weights):
         known = checkpoints.trained(weights, family, variant)
         overrides, weights = {**known["fields"], **overrides}, known["path"]
@@ -164,8 +192,12 @@ def load(
     else:
         fields |= dict(preprocess or {})
     made = Preprocess(**fields)
-    if made.size != _pair(module.image_size):
-        made = dataclasses.replace(made, size=_pair(module.image_size))
+    size = _pair(module.image_size)
+    if made.size != size:
+        resize = made.resize  # the same share of the image is cut out at every size
+        if resize is not None and made.size is not None:
+            resize = round(resize * min(size) / min(made.size))
+        made = dataclasses.replace(made, size=size, resize=resize)
     origin["preprocess"] = made.to_dict()
     model = Model(module, variables, made, origin)
     origin["parameters"] = model.parameter_count

@@ -66,11 +66,12 @@ class GroupProgram:
                 return function(constants, batch)
 
         self.function = run
-        self.devices = jax.local_devices()
-        if len(self.devices) == 1:
+        devices = jax.local_devices()
+        self.width = len(devices)  # groups of one round
+        if self.width == 1:
             self._run = jax.jit(run)
         else:
-            self._run = jax.pmap(run, in_axes=(None, 0), devices=self.devices)
+            self._run = jax.pmap(run, in_axes=(None, 0), devices=devices)
 
     def __call__(self, constants: Any, batches: Sequence[Any]) -> Callable[[], list[Any]]:
         """Starts one round: at most as many batches as devices, all of one shape.
@@ -79,11 +80,11 @@ class GroupProgram:
           A function that waits for the round and returns one pytree of NumPy arrays a batch, in
           order.
         """
-        if len(self.devices) == 1:
+        if self.width == 1:
             outputs = self._run(constants, batches[0])
             return lambda: [jax.tree.map(np.asarray, outputs)]
         # Missing groups of a last round are repeats; their outputs are dropped.
-        padded = [*batches, *[batches[-1]] * (len(self.devices) - len(batches))]
+        padded = [*batches, *[batches[-1]] * (self.width - len(batches))]
         outputs = self._run(constants, jax.tree.map(lambda *leaves: np.stack(leaves), *padded))
 
         def wait():
@@ -117,7 +118,9 @@ def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     data = np.frombuffer(buffer.getvalue(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.array([data.size], np.int32)).reshape(-1)
+    halves = np.array(divmod(data.size, 2**31), np.int32)  # JAX would cut 64 bits to 32
+    halves = multihost_utils.process_allgather(halves).reshape(-1, 2).astype(np.int64)
+    sizes = halves @ [2**31, 1]
     padded = np.zeros(sizes.max(), np.uint8)
     padded[: data.size] = data
     rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
@@ -126,6 +129,13 @@ def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         with np.load(io.BytesIO(row[:size].tobytes()), allow_pickle=False) as part:
             parts.append(dict(part))
     return parts
+
+
+def agree(value: bool) -> bool:
+    """Returns what host 0 says, on every host."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def barrier(name: str) -> None:

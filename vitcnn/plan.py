@@ -7,6 +7,7 @@ of the config and the data, so that a resumed run, or another host, makes the sa
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from vitcnn import analyses, data
 from vitcnn.lookup import check_name, nearest
 from vitcnn.model import Model, load
+from vitcnn.similarity.cka import check_group
 
 # The fields of an analysis config and their defaults; configs/analyze/ has examples.
 CONFIG: Mapping[str, Any] = {
@@ -29,9 +31,10 @@ CONFIG: Mapping[str, Any] = {
     "max_sums_gb": 4.0,  # refuse to start if the sums of all analyses need more
     "save_every_s": 60.0,  # how often the sums are saved for resuming
 }
+PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")  # JAX's names
 JOB: Mapping[str, Any] = {
     "analysis": "",  # file in vitcnn/analyses; "" is the name of the job
-    "models": (),  # names; () is all
+    "models": (),  # names, in the order of the result; () is all, by name
     "taps": (),  # globs; () is the analysis's TAPS
     "images": 0,  # 0 is the analysis's IMAGES, or all there are if that is less
     "repeats": 1,  # draws of the images; the estimate pools them, error bars are those of one
@@ -62,6 +65,7 @@ def check_config(config: Mapping[str, Any], source: Any = None) -> ConfigDict:
     for field in config:
         check_name("field of the config", field, CONFIG)
     full = ConfigDict({**CONFIG, **dict(config.items())})
+    check_name("precision", full.precision, PRECISIONS)
     if source is None and not full.data.get("source"):
         raise ValueError(f"config.data.source is not set: name one of {data.sources()}")
     return full
@@ -135,10 +139,12 @@ def plan_jobs(
       ValueError: unknown analysis, model, field or tap pattern (with the nearest names), a group
         smaller than 4 or larger than the data, or more images than there are.
     """
-    if group < 4:
-        raise ValueError(f"group = {group}: expected at least 4 images per group")
-    if group > len(source):
-        raise ValueError(f"group = {group} is larger than the data, which has {len(source)} images")
+    check_group(group, len(source))
+    for name in [*models, *configs]:
+        if not re.fullmatch(r"[\w.+-]+", name):  # it becomes part of file names
+            raise ValueError(
+                f"{name!r} cannot name a model or an analysis: use letters, digits, _.+-"
+            )
     if not configs:
         raise ValueError("config.analyses is empty: name at least one, such as cka")
     jobs = []
@@ -149,6 +155,19 @@ def plan_jobs(
         for field in given:
             check_name(f"field of config.analyses.{name}", field, fields)
         fields.update(given)
+        for field in ("models", "taps"):
+            fields[field] = (
+                (fields[field],) if isinstance(fields[field], str) else (*fields[field],)
+            )
+        if len(set(fields["models"])) < len(fields["models"]):
+            raise ValueError(
+                f"config.analyses.{name}.models names a model twice: {fields['models']}"
+            )
+        if fields["repeats"] < 1 or fields["images"] < 0:
+            raise ValueError(
+                f"config.analyses.{name}: repeats = {fields['repeats']} must be at least 1, and "
+                f"images = {fields['images']} at least 0 (all)"
+            )
         for model in fields["models"]:
             check_name(f"model in config.analyses.{name}.models", model, models)
         if analyses.constant(analysis, "LABELS") and not source.labelled:
@@ -166,9 +185,13 @@ def plan_jobs(
             least = analyses.constant(analysis, "MIN_GROUP")
             raise ValueError(f"{name} needs at least {least} images, not {images}")
         chosen = fields["models"] or tuple(models)
+        if analyses.constant(analysis, "LABELS"):
+            for model in chosen:
+                models[model].check_classes(source)
         one = analyses.constant(analysis, "ONE_MODEL")
+        every = _select(name, analysis, fields["taps"], {m: models[m] for m in chosen})
         for members in [(m,) for m in chosen] if one else [tuple(chosen)]:
-            taps = _select(name, analysis, fields["taps"], {m: models[m] for m in members})
+            taps = {m: every[m] for m in members}
             config = ConfigDict(fields)
             config.layers = tuple((m, tap) for m in members for tap in taps[m])
             config.infos = tuple(models[m].taps[tap] for m, tap in config.layers)
@@ -192,7 +215,7 @@ def _select(name, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
     taps = {}
     for model_name, model in models.items():
         hits = [pattern for pattern in asked if model.taps.match(pattern)]
-        if asked and not hits:
+        if asked and not hits and not analyses.constant(analysis, "ONE_MODEL"):
             raise ValueError(
                 f"{name}: no tap of {model_name} matches any of {asked}; set "
                 f"config.analyses.{name}.taps, {nearest(asked[0], model.taps)}"

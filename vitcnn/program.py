@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vitcnn import analyses
-from vitcnn.data.preprocess import Preprocess
 from vitcnn.model import Model
 from vitcnn.plan import Job
 
@@ -64,9 +63,5 @@ def bringers(models: Mapping[str, Model]) -> dict[str, str]:
     """Returns for each model the first whose images are cut alike: they share that one's array."""
     first: dict[Any, str] = {}
     for name, model in models.items():
-        first.setdefault(_cut(model.preprocess), name)
-    return {name: first[_cut(model.preprocess)] for name, model in models.items()}
-
-
-def _cut(preprocess: Preprocess) -> tuple:
-    return preprocess.size, preprocess.resize, preprocess.interpolation
+        first.setdefault(model.preprocess.cut, name)
+    return {name: first[model.preprocess.cut] for name, model in models.items()}

@@ -23,9 +23,13 @@ import xarray
 PathLike = str | os.PathLike
 
 
-def save(dataset: xarray.Dataset, path: PathLike, provenance: Mapping[str, Any]) -> None:
-    """Writes a result with its provenance to a netCDF file, atomically."""
-    dataset = dataset.assign_attrs(provenance=json.dumps(provenance, sort_keys=True, default=str))
+def stamp(dataset: xarray.Dataset, provenance: Mapping[str, Any]) -> xarray.Dataset:
+    """Returns a result with its provenance as one JSON attribute."""
+    return dataset.assign_attrs(provenance=json.dumps(provenance, sort_keys=True, default=str))
+
+
+def save(dataset: xarray.Dataset, path: PathLike) -> None:
+    """Writes a stamped result to a netCDF file, atomically."""
     with atomic(path) as partial:
         dataset.to_netcdf(partial, engine="h5netcdf")
 
@@ -96,6 +100,15 @@ def log_line(path: PathLike, **values: Any) -> None:
     """Appends one line of JSON to a run log."""
     with open(path, "a") as file:
         file.write(json.dumps(values, default=float) + "\n")
+
+
+def cut_log(path: PathLike, key: str, last: int) -> None:
+    """Leaves out the lines of a run log whose `key` is above `last`, if there is such a log."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        lines = path.read_text().splitlines(keepends=True)
+        with atomic(path) as partial:
+            partial.write_text("".join(x for x in lines if json.loads(x)[key] <= last))
 
 
 def claim_workdir(workdir: PathLike, run: Mapping[str, Any]) -> pathlib.Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.struct
@@ -93,26 +93,26 @@ class Sums:
         """Returns the sum over all groups of all repeats."""
         return functools.reduce(_add, (self.trees[slot] for slot in sorted(self.trees)))
 
-    def left_out(self) -> list[tuple[int, Any]]:
-        """Returns (images of the block, total of the first repeat without it) for every block of
-        it.
+    def left_out(self) -> Iterator[tuple[int, Any]]:
+        """Yields (images of a block, total of the first repeat without it) for each of its blocks.
 
         Totals are added up from both ends rather than subtracted, so nothing cancels.
         """
-        slots = sorted(slot for slot in self.trees if slot < self.blocks)
-        ahead = [None]
-        for slot in slots[:-1]:
-            ahead.append(_add(ahead[-1], self.trees[slot]))
+        slots = self._first()
         behind = [None]
         for slot in slots[:0:-1]:
             behind.append(_add(self.trees[slot], behind[-1]))
-        pairs = zip(slots, ahead, reversed(behind), strict=True)
-        return [(self.images[slot], _add(a, b)) for slot, a, b in pairs]
+        ahead = None
+        for slot in slots:
+            yield self.images[slot], _add(ahead, behind.pop())
+            ahead = _add(ahead, self.trees[slot])
 
     def first_repeat(self) -> Any:
         """Returns the sum over the groups of the first repeat."""
-        slots = sorted(slot for slot in self.trees if slot < self.blocks)
-        return functools.reduce(_add, (self.trees[slot] for slot in slots))
+        return functools.reduce(_add, (self.trees[slot] for slot in self._first()))
+
+    def _first(self) -> list[int]:
+        return sorted(slot for slot in self.trees if slot < self.blocks)
 
     def merge(self, other: Sums) -> None:
         """Adds the sums of another host, which holds other blocks."""
@@ -147,17 +147,20 @@ def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Da
     Meijer and van der Leeden 1999, eq. 9), of one repeat. It is NaN with fewer than two blocks.
     """
     result = finalize(sums.total())
-    left_out = sums.left_out() if sums.blocks > 1 else []
-    with warnings.catch_warnings():  # what is to be said was said of the total
-        warnings.simplefilter("ignore")
-        whole = finalize(sums.first_repeat()) if len(left_out) > 1 else result
-        replicates = [finalize(tree) for _, tree in left_out] if len(left_out) > 1 else []
-    sizes = np.array([images for images, _ in left_out], np.float64)
+    sizes, replicates, whole = [], [], result
+    if sums.blocks > 1 and len(sums.images) > 1:
+        with warnings.catch_warnings():  # what is to be said was said of the total
+            warnings.simplefilter("ignore")
+            whole = finalize(sums.first_repeat())
+            for images, tree in sums.left_out():
+                if tree is not None:
+                    sizes.append(images)
+                    replicates.append(finalize(tree))
     for name in [n for n, v in result.data_vars.items() if v.dtype.kind == "f"]:
         variable = result[name]
         if replicates:
             values = np.stack([r[name].values for r in replicates])
-            error = jackknife(whole[name].values, values, sizes)
+            error = jackknife(whole[name].values, values, np.array(sizes, np.float64))
         else:
             error = np.full(variable.shape, np.nan)
         attrs = {"long_name": f"standard error of {variable.attrs.get('long_name', name)}"}

@@ -84,17 +84,22 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     source = open_data(config.data)
     evaluation = open_data(config.eval_data) if config.eval_data else None
     model = load(family, variant, config.init_from or None, seed=config.seed, **fields)
-    check_classes(model, source)
+    model.check_classes(source)
+    jobs = []
+    if evaluation is not None:
+        model.check_classes(evaluation)
+        group = max(4, min(config.batch, len(evaluation)))
+        jobs = plan.plan_jobs({"model": model}, evaluation, {"accuracy": {}}, group)
     process, processes = parallel.host()
-    if config.batch % jax.device_count():
-        raise ValueError(f"batch = {config.batch} does not divide by {jax.device_count()} devices")
+    mesh = parallel.data_mesh()
+    if config.batch % mesh.size:
+        raise ValueError(f"batch = {config.batch} is not a multiple of the {mesh.size} devices")
     run = {"config": identity, "model": dict(model.provenance), "data": dict(source.provenance)}
     run |= {"versions": results.versions(), "devices": parallel.device_kind()}
     if process == 0:
         results.write_json(workdir / "run.json", run)
 
     optimizer = make_optimizer(config)
-    mesh = parallel.data_mesh()
     variables = dict(model.variables)
     params = variables.pop("params")
     state = State(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params))
@@ -105,6 +110,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
         if manager.latest_step() is not None:
             state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
         first = int(state.step)
+        if process == 0:  # steps behind the checkpoint are done again
+            results.cut_log(workdir / "train.jsonl", "step", first)
         batches = data.batches(
             source,
             model.preprocess,
@@ -144,17 +151,16 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
                     if process == 0:
                         log = {"step": k + 1, **metrics, "seconds": time.monotonic() - started}
                         results.log_line(workdir / "train.jsonl", **log)
-                if (k + 1) % config.checkpoint_every == 0 and k + 1 < config.steps:
+                if (k + 1) % config.checkpoint_every == 0 or k + 1 == config.steps:
                     manager.save(k + 1, args=ocp.args.StandardSave(state))
         bar.close()
         manager.wait_until_finished()
     variables = {"params": state.params, **state.stats}
     model.variables = jax.tree.map(np.asarray, variables)
-    if evaluation is not None:
-        jobs = plan.plan_jobs({"model": model}, evaluation, {"accuracy": {}}, config.batch)
-        measured = engine.measure(
-            {"model": model}, evaluation, jobs, group=config.batch, progress=progress
-        )["accuracy.model"]
+    if jobs:
+        shown = progress and process == 0
+        measured = engine.measure({"model": model}, evaluation, jobs, group=group, progress=shown)
+        measured = measured["accuracy.model"]
         for name in ("top1", "nll", "images"):
             run.setdefault("accuracy", {})[name] = measured[name].item()
     if process == 0:
@@ -192,16 +198,6 @@ def open_data(config: Mapping[str, Any]) -> Any:
     if not source.labelled:
         raise ValueError(f"the {config['source']} data have no labels, which training needs")
     return source
-
-
-def check_classes(model: Model, source: Any) -> None:
-    """Raises ValueError unless the head has a logit for every class of the data."""
-    have, need = getattr(model.module, "num_classes", source.classes), source.classes
-    if have < need:
-        raise ValueError(
-            f"the data have {need} classes but the head has {have} logits; "
-            f"set config.model.num_classes = {need}"
-        )
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -29,4 +29,5 @@ def get_config(argument: str = "vit") -> training.ConfigDict:
     config.learning_rate = {"vit": 1e-3, "resnet": 3e-3}[network]
     config.optimizer_fields.weight_decay = 0.05
     config.warmup = 1 if smallest else 50
+    config.checkpoint_every = 50
     return config

@@ -93,6 +93,34 @@ def test_independent_wide_layers_are_near_zero_and_signed():
     assert min(values) < 0, "negative estimates are reported as they are"
 
 
+def test_outlier_and_tiny_scale_together(pair):
+    x, y = pair[0].copy(), pair[1]
+    x[0] *= 1e3
+    x = np.float32(x * 1e-25)
+    assert abs(value(x, y) - oracle(x, y)) < 1e-6
+
+
+@pytest.mark.parametrize("offset", [0, 1e4, 1e7])
+@pytest.mark.parametrize("scale", [1, 1e40, 1e-40])
+def test_float64_features_are_not_rounded_before_they_are_shifted(pair, offset, scale):
+    x, y = (scale * (a.astype(np.float64) + offset) for a in pair)
+    assert abs(value(x, y) - oracle(x / scale, y / scale)) < 1e-6
+    assert abs(value(x, pair[1], group=40) - oracle(x / scale, pair[1], 40)) < 1e-6
+
+
+def test_integer_and_boolean_features(pair):
+    x = np.int64(1000 * pair[0]) + 2**40
+    y = pair[1] > 0
+    assert abs(value(x, y) - oracle(x - 2**40, y.astype(float))) < 1e-6
+    x = np.uint8(pair[0] * 20 + 128)
+    assert abs(value(x, pair[1]) - oracle(x, pair[1])) < 1e-6
+
+
+def test_lists_and_one_feature(pair):
+    x = pair[0][:, 0, 0]
+    assert abs(value(x.tolist(), pair[1]) - oracle(x[:, None], pair[1])) < 1e-6
+
+
 def test_bfloat16_activations(pair):
     x, y = (jnp.asarray(a + 2, jnp.bfloat16) for a in pair)
     assert abs(value(x, y) - oracle(x, y)) < 1e-6
@@ -183,6 +211,12 @@ def test_bad_input_is_named():
         cka({"a": x}, group=16)
     with pytest.raises(ValueError, match="at least one layer"):
         cka({})
+    with pytest.raises(ValueError, match=r"xs\['a'\] is complex64 \[8, 3\]: expected real"):
+        cka({"a": x + 1j})
+    with pytest.raises(ValueError, match=r"xs\['a'\] is float32 \[8, 0\]"):
+        cka({"a": x[:, :0]})
+    with pytest.warns(UserWarning, match=r"xs\['a'\], ys\['a'\]$"):
+        cka({"a": x}, {"a": x})
 
 
 def test_u_centring_gives_the_unbiased_estimator(pair):

@@ -61,7 +61,7 @@ class Group:
     Attributes:
       label: class index of each image, -1 where it has none.
       index: position of each image in its source.
-      models: name -> view, in the order of the config.
+      models: name -> view, in the order in which the config lists them for the analysis.
     """
 
     label: Int[Array, " n"]

@@ -5,6 +5,7 @@ Before any similarity is believed the network must be right; this says whether i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -19,25 +20,36 @@ IMAGES = 1_000_000  # all there are: an accuracy is one over the whole set
 
 
 def measure(group, config, given):
-    """Returns counts of right answers and the summed negative log-likelihood of one group."""
+    """Returns counts of right answers and the summed negative log-likelihood of one group.
+
+    Images without a label (-1, as in some test splits) are left out and counted.
+    """
     (view,) = group.models.values()
     logits = view.logits.astype(jnp.float32)
-    right = jnp.take_along_axis(logits, group.label[:, None], axis=1)
+    known = (group.label >= 0) & (group.label < logits.shape[1])
+    label = jnp.where(known, group.label, 0)[:, None]
+    right = jnp.take_along_axis(logits, label, axis=1)
     # Ties count against the model, so that a network with constant logits scores 0 rather than 1.
-    other = jnp.arange(logits.shape[1]) != group.label[:, None]
+    other = jnp.arange(logits.shape[1]) != label
     rank = jnp.sum((logits >= right) & other, axis=1)
-    finite = jnp.isfinite(right[:, 0])
+    counted = known & jnp.isfinite(right[:, 0])
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), label, 1)[:, 0]
     return {
-        "images": jnp.float32(len(logits)),
-        "top1": jnp.sum((rank < 1) & finite),
-        "top5": jnp.sum((rank < 5) & finite),
-        "nll": -jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(logits), group.label[:, None], 1)),
+        "images": jnp.sum(known),
+        "unlabelled": jnp.sum(~known),
+        "top1": jnp.sum((rank < 1) & counted),
+        "top5": jnp.sum((rank < 5) & counted),
+        "nll": jnp.sum(jnp.where(known, nll, 0)),
     }
 
 
 def finalize(sums, config) -> xarray.Dataset:
     """Returns top-1 and top-5 accuracy and the mean negative log-likelihood in nats."""
-    n = sums["images"]
+    n = sums["images"] if sums["images"] else np.nan
+    if sums["unlabelled"]:
+        warnings.warn(
+            f"{int(sums['unlabelled'])} images have no label and do not count", stacklevel=2
+        )
     fraction = {"units": "1"}
     return xarray.Dataset(
         {
@@ -45,7 +57,7 @@ def finalize(sums, config) -> xarray.Dataset:
             "top5": ((), sums["top5"] / n, {"long_name": "top-5 accuracy", **fraction}),
             "nll": ((), sums["nll"] / n, {"long_name": "negative log-likelihood", "units": "nat"}),
             "right": ((), np.int64(sums["top1"]), {"long_name": "images classified correctly"}),
-            "images": ((), np.int64(n), {"long_name": "images"}),
+            "images": ((), np.int64(sums["images"]), {"long_name": "labelled images"}),
         }
     )
 

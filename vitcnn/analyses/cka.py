@@ -75,7 +75,7 @@ def finalize(sums, config) -> xarray.Dataset:
         for j in range(len(names)):
             lag[i, j] = mean(depth[low] - match_depth[low, j])
             first, middle, last = (mean(match_cka[mine & (third == k), j]) for k in range(3))
-            drop[i, j] = min(first, middle) - last
+            drop[i, j] = np.minimum(first, middle) - last  # NaN if one has no live layer
     one = {"units": "1"}
     model_pair = ("model_x", "model_y")
     return xarray.Dataset(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from vitcnn import results
+
 
 def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
     """Writes variables as a NumPy archive under Google's names, such as "head/kernel".
@@ -30,10 +32,5 @@ def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
     arrays = {
         key.removeprefix("params/"): np.asarray(value, np.float32) for key, value in flat.items()
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)  # a reader never sees half a file
-    finally:
-        partial.unlink(missing_ok=True)
+    with results.atomic(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)

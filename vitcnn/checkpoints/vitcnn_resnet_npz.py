@@ -8,13 +8,8 @@ import flax.linen as nn
 import numpy as np
 
 FAMILY = "resnet"
-PREPROCESS = {
-    "size": (224, 224),
-    "resize": 256,
-    "interpolation": "bilinear",
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-}
+# The files are of many sizes: the network says which, and whole images are resized to it.
+PREPROCESS = {"interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 def matches(keys: Iterable[str]) -> bool:

@@ -19,6 +19,7 @@ import os
 import pathlib
 import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,19 @@ from vitcnn.lookup import nearest
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
+
+# What Pillow raises on files that are damaged, truncated, or decompression bombs.
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 def load(path: str, labels: str | None = LABELS, skip_corrupt: bool = False) -> Folder:
@@ -96,7 +110,8 @@ def load(path: str, labels: str | None = LABELS, skip_corrupt: bool = False) -> 
         files = [files[i] for i in kept]
         numbers = None if numbers is None else [numbers[i] for i in kept]
     listing = "\n".join(
-        f"{file} {-1 if numbers is None else numbers[i]}" for i, file in enumerate(files)
+        f"{file} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
+        for i, file in enumerate(files)
     )
     provenance = {
         "source": "folder",
@@ -165,7 +180,7 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
                 image = image.convert("RGBA")
             return np.asarray(image.convert("RGB"))
     # Pillow has no one error for damage: each format raises its own
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
 
 

@@ -190,7 +190,7 @@ def _load_group(source, preprocesses, span):
     shared: dict[tuple, np.ndarray] = {}  # geometry -> images
     images = {}
     for model, preprocess in preprocesses.items():
-        key = (preprocess.size, preprocess.resize, preprocess.interpolation)
+        key = preprocess.cut
         if key not in shared:
             shared[key] = stack([preprocess.geometry(e["image"]) for e in examples], span)
         images[model] = shared[key]

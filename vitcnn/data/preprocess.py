@@ -82,6 +82,11 @@ class Preprocess:
         if min(self.std) <= 0:
             raise ValueError(f"preprocess.std is {self.std}: expected three numbers above 0")
 
+    @property
+    def cut(self) -> tuple:
+        """What decides `geometry`: models of equal cut see the same uint8 pixels."""
+        return self.size, self.resize, self.interpolation
+
     def geometry(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the image resized and cropped; the same array if there is nothing to do.
 

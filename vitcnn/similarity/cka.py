@@ -9,6 +9,7 @@ negative.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn.similarity import hsic
-from vitcnn.sums import Sums, estimate, to_host
+from vitcnn.sums import Scaled, Sums, estimate, to_host
 
 MIN_GROUP = 4  # the unbiased estimator divides by n - 3
 EPS = float(np.finfo(np.float32).eps)  # whatever the type of the activations: Grams are float32
@@ -35,8 +36,8 @@ def cka(
     Args:
       xs: name of a layer -> its features for n images, all axes but the first flattened.
       ys: the same for another network on the same n images; None compares `xs` with itself.
-      group: images per HSIC estimate. None takes all n at once; a number bounds memory, gives
-        standard errors, and leaves the expected value as it is.
+      group: images per HSIC estimate. None takes all n at once, which is exact to 1e-6 up to some
+        5000 images; a number bounds memory and gives standard errors.
 
     Returns:
       Dataset with `cka` and `cka_standard_error` [layer_x, layer_y]. Layers that do not vary (or
@@ -47,35 +48,33 @@ def cka(
       ValueError: no layers, different numbers of images, or fewer than 4 images or images per
         group.
     """
-    layers = [("xs", n, x) for n, x in xs.items()]
-    layers += [("ys", n, y) for n, y in (ys or {}).items()]
     if not xs or (ys is not None and not ys):
         raise ValueError("cka needs at least one layer in xs, and in ys if it is given")
-    counts = {f"{side}[{name!r}]": len(array) for side, name, array in layers}
-    n = next(iter(counts.values()))
-    for label, count in counts.items():
-        if count != n:
-            first = next(iter(counts))
+    layers = {f"xs[{name!r}]": x for name, x in xs.items()}
+    layers |= {f"ys[{name!r}]": y for name, y in (ys or {}).items()}
+    layers = {label: _features(label, x) for label, x in layers.items()}
+    first, n = next((label, len(x)) for label, x in layers.items())
+    for label, x in layers.items():
+        if len(x) != n:
             raise ValueError(
-                f"cka compares the same images: {first} has {n} but {label} has {count}"
+                f"cka compares the same images: {first} has {n} but {label} has {len(x)}"
             )
-    group = n if group is None else group
+    group = n if group is None else operator.index(group)
     check_group(group, n)
     sums = Sums()
     for k, start in enumerate(range(0, n, group)):
-        part = [array[start : start + group] for _, _, array in layers]
-        if len(part[0]) < MIN_GROUP:
-            warnings.warn(
-                f"the last {len(part[0])} of {n} images are left out: HSIC needs 4", stacklevel=2
-            )
+        size = min(group, n - start)
+        if size < MIN_GROUP:
+            warnings.warn(f"the last {size} of {n} images are left out: HSIC needs 4", stacklevel=2)
             break
-        sums.add(to_host(_group_sums(part)), len(part[0]), k)
-    names = [name for _, name, _ in layers]
-    nx = len(xs)
+        part = [_single(x[start : start + size]) for x in layers.values()]
+        sums.add(to_host(_group_sums(part)), size, k)
+    labels = list(xs) if ys is None else list(layers)
+    names, nx = [*xs, *(ys or {})], len(xs)
     columns = slice(0, nx) if ys is None else slice(nx, None)
 
     def finalize(total):
-        matrix = from_sums(total, names)[:nx, columns]
+        matrix = from_sums(total, labels)[:nx, columns]
         coords = {"layer_x": names[:nx], "layer_y": names[columns]}
         attrs = {"long_name": "unbiased linear CKA", "units": "1"}
         return xarray.Dataset({"cka": (("layer_x", "layer_y"), matrix, attrs)}, coords)
@@ -84,8 +83,37 @@ def cka(
 
 
 @jax.jit
-def _group_sums(arrays):
-    return hsic.hsic_sums([hsic.gram(x) for x in arrays])
+def _group_sums(layers):
+    return hsic.hsic_sums([hsic.rescaled(hsic.gram(x), *was) for x, *was in layers])
+
+
+def _features(label: str, x: Any) -> Any:
+    """Returns the features of a layer as an array of NumPy or JAX; a ValueError names bad ones."""
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    numbers = jax.numpy.issubdtype(x.dtype, np.floating) or x.dtype.kind in "iub"
+    if not numbers or x.ndim < 1 or 0 in x.shape[1:]:
+        raise ValueError(
+            f"{label} is {x.dtype} {list(x.shape)}: expected real features [images, ...]"
+        )
+    return x
+
+
+def _single(x: Any) -> tuple[Any, Scaled, np.int32]:
+    """Returns features that float32 holds, the energy of the shift that was taken off, an exponent.
+
+    Float64 and integers lose their shift and scale here, in float64: rounded to float32 as they
+    are, a large mean would cost the digits in which the images differ.
+    """
+    if jax.numpy.issubdtype(x.dtype, np.floating) and x.dtype.itemsize <= 4:
+        return x, Scaled(np.float32(0), np.int32(0)), np.int32(0)
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    shift, x = x[0], x - x[0]
+    size, shift_size = (int(np.frexp(np.max(np.abs(a)))[1]) for a in (x, shift))
+    energy = np.float32(len(x) * np.sum(np.ldexp(shift, -shift_size) ** 2))
+    x = np.ldexp(x, -size).astype(np.float32)
+    # Whether a layer is alive is judged by the rounding of float32; the shift was float64, whose
+    # rounding is 2**29 times finer, so its energy counts for that much less, squared.
+    return x, Scaled(energy, np.int32(2 * shift_size - 58)), np.int32(2 * size)
 
 
 def check_group(group: int, images: int) -> None:

@@ -66,21 +66,37 @@ def gram(x: Float[Array, "n ..."]) -> Gram:
         k = _product(_ldexp(x.astype(jnp.float32) - shift, -exponent))
         return k, 2 * exponent, _energy(shift, n)
 
-    def again(k):
+    def again():
         # The medoid: its mean square distance from the others is at most twice that of the mean,
-        #   and unlike the mean it is not dragged along by an outlier.
+        # and unlike the mean it is not dragged along by an outlier.
+        k, _, _ = shifted_by(x[0], spread(x[0]))
         image = x[jnp.argmin(n * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1))]
-        return shifted_by(image, _exponent(jnp.max(jnp.abs(x - image).astype(jnp.float32))))
+        return shifted_by(image, spread(image))
+
+    def spread(image):
+        return _exponent(jnp.max(jnp.abs(x.astype(jnp.float32) - image.astype(jnp.float32))))
 
     k, exponent, shift_energy = first = shifted_by(x[0], jnp.int32(0))
     trace = jnp.trace(k)
     good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * (trace - jnp.sum(k) / n))
-    k, exponent, shift_energy = jax.lax.cond(good, lambda k: first, again, k)
+    k, exponent, shift_energy = jax.lax.cond(good, lambda: first, again)
     trace = jnp.trace(k)
     step = _exponent(trace / n)
     k = _ldexp(k, -step)
     energy = jnp.trace(k) - jnp.sum(k) / n
     return Gram(u_centre(k), exponent + step, energy, shift_energy)
+
+
+def rescaled(gram: Gram, shift_energy: Scaled, exponent: Int[Array, ""]) -> Gram:
+    """Returns the Gram of features from which a shift and a power of two were taken off before.
+
+    Args:
+      gram: of the features as they are now.
+      shift_energy: n |shift|^2 of that shift.
+      exponent: of the power of two, twice.
+    """
+    left = Scaled(gram.shift_energy.value, gram.shift_energy.exponent + exponent)
+    return gram.replace(exponent=gram.exponent + exponent, shift_energy=_sum(left, shift_energy))
 
 
 def u_centre(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
