@@ -27,10 +27,10 @@ from vitcnn.sums import Scaled
 # A typical image is about twice as far (squared) from another image as from the mean; rounding
 # errors grow with this ratio.
 OUTLIER = 8.0
-SAFE = (
-    1e-30,
-    1e30,
-)  # of the trace; between them neither it nor its products with eps leave float32
+# Features shifted at a time on a CPU, where the shifted copy then stays in cache; an accelerator
+# shifts them all at once, which it fuses into one kernel.
+CHUNK = 2048
+SAFE = (1e-30, 1e30)  # trace of a Gram matrix that float32 holds with room for its products
 
 
 @flax.struct.dataclass
@@ -61,25 +61,26 @@ def gram(x: Float[Array, "n ..."]) -> Gram:
     n = x.shape[0]
     x = x.reshape(n, -1)
 
-    def shifted_by(image, exponent):
-        shift = image.astype(jnp.float32)
-        k = _product(_ldexp(x.astype(jnp.float32) - shift, -exponent))
-        return k, 2 * exponent, _energy(shift, n)
-
-    def again():
+    def turn(state):
+        tries, image, *_ = state
+        shift = x[image].astype(jnp.float32)
+        exponent = jax.lax.cond(tries > 0, lambda: _exponent(_distance(x, shift)), lambda: zero)
+        k = _shifted_product(x, shift, exponent)
+        trace = jnp.trace(k)
+        good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * (trace - jnp.sum(k) / n))
         # The medoid: its mean square distance from the others is at most twice that of the mean,
-        # and unlike the mean it is not dragged along by an outlier.
-        k, _, _ = shifted_by(x[0], spread(x[0]))
-        image = x[jnp.argmin(n * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1))]
-        return shifted_by(image, spread(image))
+        # and unlike the mean it is not dragged along by an outlier. It takes a Gram matrix within
+        # float32 to find it, so the second turn only brings the scale there.
+        medoid = jnp.argmin(n * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1)).astype(jnp.int32)
+        image = jnp.where(tries == 0, 0, medoid)
+        return tries + 1, image, good & (tries == 0), k, 2 * exponent, _energy(shift, n)
 
-    def spread(image):
-        return _exponent(jnp.max(jnp.abs(x.astype(jnp.float32) - image.astype(jnp.float32))))
-
-    k, exponent, shift_energy = first = shifted_by(x[0], jnp.int32(0))
-    trace = jnp.trace(k)
-    good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * (trace - jnp.sum(k) / n))
-    k, exponent, shift_energy = jax.lax.cond(good, lambda: first, again)
+    # One loop of one or three turns, not a product with a `cond` behind it: compiled once, and, as
+    # the only reader of the tap, it does not keep the tap alive.
+    zero, empty = jnp.int32(0), jnp.zeros((n, n), jnp.float32)
+    start = (zero, zero, jnp.bool_(False), empty, zero, Scaled(jnp.float32(0), zero))
+    state = jax.lax.while_loop(lambda state: (state[0] < 3) & ~state[2], turn, start)
+    k, exponent, shift_energy = state[3:]
     trace = jnp.trace(k)
     step = _exponent(trace / n)
     k = _ldexp(k, -step)
@@ -151,6 +152,31 @@ def hsic_sums(grams: list[Gram]) -> HsicSums:
         pairs=jnp.float32(n * (n - 3)),
         images=jnp.float32(n),
     )
+
+
+def _shifted_product(x, shift, exponent):
+    """Returns y y' of y = (x - shift) * 2**-exponent."""
+
+    def whole(x, shift):
+        return _product(_ldexp(x.astype(jnp.float32) - shift, -exponent))
+
+    def in_slices(x, shift):
+        def part(start, size):
+            piece = jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+            return whole(piece, jax.lax.dynamic_slice_in_dim(shift, start, size))
+
+        slices, rest = divmod(x.shape[1], CHUNK)
+        k = part(slices * CHUNK, rest) if rest else jnp.zeros((len(x), len(x)), jnp.float32)
+        if slices:
+            k = jax.lax.fori_loop(0, slices, lambda i, k: k + part(i * CHUNK, CHUNK), k)
+        return k
+
+    return jax.lax.platform_dependent(x, shift, cpu=in_slices, default=whole)
+
+
+def _distance(x, shift):
+    """Returns max |x - shift|."""
+    return jnp.max(jnp.abs(x.astype(jnp.float32) - shift))
 
 
 def _product(x):
