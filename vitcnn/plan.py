@@ -215,7 +215,7 @@ def _select(name, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
     taps = {}
     for model_name, model in models.items():
         hits = [pattern for pattern in asked if model.taps.match(pattern)]
-        if asked and not hits and not analyses.constant(analysis, "ONE_MODEL"):
+        if analysis.TAPS and not hits:
             raise ValueError(
                 f"{name}: no tap of {model_name} matches any of {asked}; set "
                 f"config.analyses.{name}.taps, {nearest(asked[0], model.taps)}"

@@ -7,6 +7,7 @@ to draw.
 """
 
 from vitcnn.figures._correspondence import correspondence
+from vitcnn.figures._curves import curves
 from vitcnn.figures._describe import describe_images, describe_model, family, origin
 from vitcnn.figures._heatmaps import Panel, heatmaps, panels
 from vitcnn.figures._house import png, save
@@ -16,6 +17,7 @@ from vitcnn.figures._ticks import ticks
 __all__ = [
     "Panel",
     "correspondence",
+    "curves",
     "describe_images",
     "describe_model",
     "family",

@@ -1,0 +1,108 @@
+"""Attention distance and its companions: analytic maps, and a real network against NumPy."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import vitcnn
+from vitcnn import analyses, data
+from vitcnn.analyses import attention_distance
+from vitcnn.taps import TapInfo
+
+
+def result_of(weights, grid, image, prefix):
+    """Runs measure and finalize on attention weights [n, heads, tokens, tokens] alone."""
+    info = TapInfo("a", "attention_weights", (), grid, prefix, weights.shape[1])
+    view = analyses.View(
+        np.zeros((len(weights), *image, 3)), {"a": weights}, None, {"a": info}, None
+    )
+    group = analyses.Group(None, None, {"m": view})
+    sums = attention_distance.measure(group, None, {})
+    config = ConfigDict()
+    config.layers, config.infos = (("m", "a"),), (info,)
+    return attention_distance.finalize(
+        {
+            k: {n: np.float64(v) for n, v in s.items()} if isinstance(s, dict) else np.float64(s)
+            for k, s in sums.items()
+        },
+        config,
+    )
+
+
+@pytest.mark.parametrize(
+    ("grid", "image", "expected"),
+    [
+        ((7, 7), (224, 224), 115.5),
+        ((14, 14), (224, 224), 116.5),
+        ((16, 16), (224, 224), 116.6),
+        ((8, 8), (32, 32), 16.5),
+        ((16, 16), (128, 128), 66.2),
+        ((24, 24), (384, 384), 200),
+    ],
+)
+def test_uniform_attention_has_the_published_distance(grid, image, expected):
+    tokens = grid[0] * grid[1]
+    result = result_of(np.full((2, 3, tokens, tokens), 1 / tokens, np.float32), grid, image, 0)
+    assert result.distance.values == pytest.approx(expected, abs=0.5)
+    np.testing.assert_allclose(result.distance, result.attrs["uniform"], rtol=1e-5)
+    np.testing.assert_allclose(result.entropy, np.log(tokens), rtol=1e-5)
+    assert np.all(result.prefix_mass == 0)
+
+
+def test_attention_to_oneself_is_at_no_distance():
+    eye = np.tile(np.eye(17, dtype=np.float32), (2, 1, 1, 1))
+    result = result_of(eye, (4, 4), (32, 32), 1)
+    for name in ("distance", "distance_renormalised", "prefix_mass", "entropy"):
+        np.testing.assert_array_equal(result[name], 0)
+
+
+def test_mass_on_the_class_token_shrinks_only_what_is_not_renormalised():
+    """Half of each patch's attention goes to the class token, half to its right neighbour, 8 px."""
+    weights = np.zeros((1, 1, 5, 5), np.float32)
+    weights[..., 0] = 0.5
+    for query, key in ((1, 2), (2, 1), (3, 4), (4, 3)):  # two rows of two
+        weights[0, 0, query, key] = 0.5
+    result = result_of(weights, (2, 2), (16, 16), 1)
+    assert float(result.distance[0, 0]) == pytest.approx(4)
+    assert float(result.distance_renormalised[0, 0]) == pytest.approx(8)
+    assert float(result.prefix_mass[0, 0]) == pytest.approx(0.5)
+    assert float(result.entropy[0, 0]) == pytest.approx(np.log(2))
+
+
+def test_a_network_against_numpy_for_any_group(tmp_path):
+    model = vitcnn.load("vit", "mini/4", depth=2, width=48, mlp_dim=64, image_size=(24, 32))
+    source = data.load("scenes", size=30)
+    images = model.preprocess([source[i]["image"] for i in range(30)])
+    _, taps = model.run(images, "block*/attn_weights")
+    found = {}
+    for group in (30, 7):
+        config = {"analyses": {"attention_distance": {}}, "group": group}
+        workdir = tmp_path / str(group)
+        found[group] = vitcnn.analyze(
+            config, workdir, models={"v": model}, source=source, progress=False
+        )["attention_distance.v"]
+    places = np.array([(4.0 * r, 4.0 * c) for r in range(6) for c in range(8)])
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    for layer, weights in taps.items():
+        patches = np.asarray(weights, np.float64)[:, :, 1:, 1:]
+        plain = (patches * distance).sum(-1).mean(-1)  # images, heads
+        scaled = ((patches * distance).sum(-1) / patches.sum(-1)).mean(-1)
+        for result in found.values():
+            row = result.sel(layer=layer)
+            np.testing.assert_allclose(row.distance, plain.mean(0), rtol=1e-5)
+            np.testing.assert_allclose(row.distance_renormalised, scaled.mean(0), rtol=1e-5)
+        error = found[7].distance_standard_error.sel(layer=layer)
+        sizes = plain.std(0, ddof=1) / np.sqrt(30)
+        assert np.all(error > 0.2 * sizes) and np.all(error < 5 * sizes)
+    figure = attention_distance.draw([found[7]])
+    axes = figure.axes[0]
+    first = axes.lines[0].get_ydata()
+    np.testing.assert_allclose(first, np.sort(found[7].distance.sel(layer="block00/attn_weights")))
+    assert axes.get_ylabel() == "mean attention distance (px)"
+
+
+def test_a_model_without_attention_is_named(tmp_path):
+    model = vitcnn.load("resnet", "mini")
+    config = {"analyses": {"attention_distance": {}}, "group": 8}
+    with pytest.raises(ValueError, match=r"attention_distance: no tap of r matches"):
+        vitcnn.analyze(config, tmp_path, models={"r": model}, source=data.load("scenes", size=20))

@@ -1,0 +1,109 @@
+"""Attention distance: how far each head looks, in pixels (paper: Figs 3, 4, C.5, C.6).
+
+The distance between a query patch and a key patch is that of their centres; it is weighted by the
+attention between them, summed over keys and averaged over queries and images (Dosovitskiy et al.
+2021, Fig. 11). The class token, and any other prefix token, is left out as query and as key. The
+paper does not say whether the weights that are left then sum to one: `distance` takes them as
+they are, `distance_renormalised` divides by their sum. A head that attends uniformly to 7 x 7
+patches of 32 px, 14 x 14 of 16 px or 16 x 16 of 14 px has a distance of 115.5, 116.5 or 116.6 px.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jaxtyping import Float
+
+TAPS = ("block*/attn_weights",)
+ONE_MODEL = True
+IMAGES = 5000  # as the paper
+
+
+def patch_distances(
+    grid: tuple[int, int], image: tuple[int, int]
+) -> Float[np.ndarray, "patches patches"]:
+    """Returns the distance in px of the centres of every pair of patches, row by row.
+
+    Args:
+      grid: (rows, columns) of patches.
+      image: (height, width) of the image in px.
+    """
+    rows, columns = (np.arange(n) * size / n for n, size in zip(grid, image, strict=True))
+    y, x = (axis.reshape(-1) for axis in np.meshgrid(rows, columns, indexing="ij"))
+    return np.hypot(y[:, None] - y[None, :], x[:, None] - x[None, :])
+
+
+def measure(group, config, given):
+    """Returns for every head the sums over images of its distances, entropy and prefix mass."""
+    (view,) = group.models.values()
+    n, image = len(view.image), view.image.shape[1:3]
+    first = next(iter(view.info.values()))
+    uniform = patch_distances(first.grid, image).mean()
+    sums = {"images": jnp.float32(n), "uniform": jnp.float32(n * uniform)}
+    for name, weights in view.taps.items():
+        info = view.info[name]
+        distance = jnp.asarray(patch_distances(info.grid, image), jnp.float32)
+        weights = weights[:, :, info.prefix_tokens :].astype(jnp.float32)  # queries: patches only
+        patches = weights[..., info.prefix_tokens :]
+        total = jnp.einsum("nhqk,qk->nhq", patches, distance)
+        mass = jnp.sum(patches, axis=-1)
+        entropy = -jnp.sum(jnp.where(weights > 0, weights * jnp.log(weights), 0), axis=-1)
+        per_query = {
+            "distance": total,
+            "distance_renormalised": total / mass,
+            "prefix_mass": jnp.sum(weights[..., : info.prefix_tokens], axis=-1),
+            "entropy": entropy,
+        }
+        sums[name] = {key: value.mean(-1).sum(0) for key, value in per_query.items()}
+    return sums
+
+
+def finalize(sums, config) -> xarray.Dataset:
+    """Returns the means over images of every head of every layer.
+
+    Variables, each [layer, head]:
+      distance: mean attention distance, px, weights without prefix tokens as they are.
+      distance_renormalised: the same with weights divided by their sum over patches, px.
+      prefix_mass: attention of patches on prefix tokens (the class token).
+      entropy: of the attention of patches over all tokens, nat.
+    Attribute `uniform`: distance of a head that attends to all patches alike, px.
+    """
+    layers = [tap for _, tap in config.layers]
+    long_names = {
+        "distance": ("mean attention distance", "px"),
+        "distance_renormalised": ("mean attention distance, weights renormalised", "px"),
+        "prefix_mass": ("attention mass on prefix tokens", "1"),
+        "entropy": ("attention entropy", "nat"),
+    }
+    variables = {}
+    for key, (long_name, units) in long_names.items():
+        values = np.stack([sums[layer][key] for layer in layers]) / sums["images"]
+        variables[key] = (("layer", "head"), values, {"long_name": long_name, "units": units})
+    heads = np.arange(config.infos[0].heads)
+    uniform = float(sums["uniform"] / sums["images"])
+    return xarray.Dataset(variables, {"layer": layers, "head": heads}, {"uniform": uniform})
+
+
+def draw(results: Sequence[xarray.Dataset]):
+    """Draws, for each result, the sorted heads of the first two and the last two blocks."""
+    from vitcnn import figures
+
+    panels = []
+    for result in results:
+        blocks = list(dict.fromkeys([*result.layer.values[:2], *result.layer.values[-2:]]))
+        panels.append({})
+        for layer in blocks:
+            row = result.sel(layer=layer).sortby("distance")
+            place = 1 + np.arange(row.sizes["head"])
+            name = str(layer).split("/")[0]
+            panels[-1][name] = (place, row.distance, row.distance_standard_error)
+    return figures.curves(
+        results,
+        panels,
+        "head, sorted by distance",
+        "mean attention distance (px)",
+        [(result.attrs["uniform"], "uniform attention") for result in results],
+    )
