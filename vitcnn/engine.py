@@ -1,10 +1,9 @@
-"""The engine: runs any analyses of any models over one stream of images, once, and saves the
-results.
+"""The engine: runs any analyses of any models over the images, once, and saves the results.
 
 What analyses share is here and only here: groups and repeats, devices and hosts, blocks and error
-  bars, resuming, the byte budget, progress. A group of images is a pure function of (config,
-  seed, repeat, k), and sums are added in float64 in group order, so a run that was killed and
-  resumed, or was spread over devices, ends with the same bits as one that was not.
+bars, resuming, the byte budget, progress. A group of images is a pure function of (config, seed,
+repeat, k), and sums are added in float64 in group order, so a run that was killed and resumed, or
+was spread over devices, ends with the same bits as one that was not.
 """
 
 from __future__ import annotations

@@ -22,8 +22,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
 
     Args:
       coordinator: "host:port" of process 0; "auto" on a cluster that JAX recognises, such as a
-        Cloud
-        TPU pod slice; "" for one host, which needs no start.
+        Cloud TPU pod slice; "" for one host, which needs no start.
       processes: number of processes, with an explicit coordinator.
       process: index of this process, with an explicit coordinator.
     """

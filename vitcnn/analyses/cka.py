@@ -49,12 +49,13 @@ def finalize(sums, config) -> xarray.Dataset:
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output.
 
     Variables:
-      cka [layer_x, layer_y]. depth [layer_x]: position in its own model, 0 at the first layer, 1
-      at the last. lower_upper [model_x]: mean CKA of the lowest third of a model's layers with
-      its highest third. lower_upper_difference [model_x, model_y]: the same, of model x minus
-      that of model y. match_depth [layer_x, model_y]: depth of the layer of model y that is most
-      similar to layer x. match_cka [layer_x, model_y]: CKA with that layer. lower_match_lag
-      [model_x, model_y]: how much lower than the layer itself its match lies in
+      cka [layer_x, layer_y]: unbiased linear CKA.
+      lower_upper [model_x]: mean CKA of the lowest third of a model's layers with its highest.
+      lower_upper_difference [model_x, model_y]: that of model x minus that of model y.
+      match_depth [layer_x, model_y]: depth of the layer of model y that is most similar to layer x;
+        depth is 0 at the first layer of a model and 1 at the last (coordinates depth_x, depth_y).
+      match_cka [layer_x, model_y]: CKA with that layer.
+      lower_match_lag [model_x, model_y]: how much lower than the layer itself its match lies in
         model y, mean over the lower half of the layers of model x.
       upper_match_drop [model_x, model_y]: CKA with the best match in model y, mean over a third of
         the depth of model x: the lesser of its first and middle third, minus its last third.
