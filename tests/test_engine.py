@@ -406,6 +406,7 @@ BAD = {
     "misspelt tap": ({"analyses": {"cka": {"taps": ("block00/atn",)}}}, "'block00/attn'"),
     "unknown source": ({"data": {"source": "scene"}}, "did you mean 'scenes'"),
     "unknown source field": ({"data": {"source": "scenes", "sise": 3}}, "did you mean 'size'"),
+    "empty path": ({"data": {"source": "npz", "path": ""}}, "config.data.path is empty"),
     "no source": ({"data": {}}, "config.data.source is not set"),
     "no analyses": ({"analyses": {}}, "config.analyses is empty"),
     "unknown family": ({"models": {"v": {"family": "vitt", "variant": "B/16"}}}, "mean 'vit'"),

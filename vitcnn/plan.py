@@ -68,6 +68,11 @@ def check_config(config: Mapping[str, Any], source: Any = None) -> ConfigDict:
     check_name("precision", full.precision, PRECISIONS)
     if source is None and not full.data.get("source"):
         raise ValueError(f"config.data.source is not set: name one of {data.sources()}")
+    for field, value in full.data.items():
+        if source is None and isinstance(value, str) and not value:
+            raise ValueError(
+                f"config.data.{field} is empty; give it with --config.data.{field}=..."
+            )
     return full
 
 

@@ -6,7 +6,7 @@ python scripts/analyze.py --config=configs/analyze/cifar10_pair.py --workdir=run
     --config.models.resnet20.weights=DIR/weights/resnet20-12fca82f.th
 
 Reading .pth files needs the extra: pip install -e ".[torch]". Expected: 7193 (ViT) and 9173
-(ResNet-20) of the 10,000 test images right; about 2 minutes on 2 CPU cores. The argument "smallest"
+(ResNet-20) of the 10,000 test images right; about a minute on 2 CPU cores. The argument "smallest"
 takes random weights and a few scenes instead: --config=.../cifar10_pair.py:smallest
 """
 
