@@ -26,6 +26,9 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.data.source = "scenes"
     config.data.split = "test"
+    config.data.texture = 0.9
+    config.data.arrangement = 0.9
+    config.data.noise = 0.2
     config.data.size = 70 if smallest else 2000
 
     config.analyses.accuracy = plan.job()

@@ -22,6 +22,10 @@ def get_config(argument: str = "vit") -> training.ConfigDict:
     config.data.source = "scenes"
     config.data.size = 20_000
     config.eval_data.source = "scenes"
+    for data in (config.data, config.eval_data):
+        data.texture = 0.9  # how often the texture tells the class
+        data.arrangement = 0.9  # how often the arrangement does
+        data.noise = 0.2
     config.eval_data.split = "test"
     config.eval_data.size = 16 if smallest else 2000
 
