@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
 
@@ -25,6 +25,7 @@ CONFIG: Mapping[str, Any] = {
     "models": {},  # name -> family, variant, weights, preprocess, fields of the module
     "data": {},  # source, and the fields of its `load`
     "analyses": {},  # name -> fields of JOB, and those of the analysis
+    "stages": {},  # name -> fields of STAGE: runs that come first, in the order of their names
     "group": 128,  # images per HSIC estimate
     "seed": 0,  # draws the images
     "precision": "highest",  # of every matrix product of the program
@@ -39,6 +40,12 @@ JOB: Mapping[str, Any] = {
     "images": 0,  # 0 is the analysis's IMAGES, or all there are if that is less
     "repeats": 1,  # draws of the images; the estimate pools them, error bars are those of one
 }
+# A stage is an ordinary run of the same models. Its Results are `given` to the jobs of the same
+# name in later stages and in the config itself: a probe goes on from its fit on other images.
+STAGE: Mapping[str, Any] = {
+    "data": {},  # {} is those of the config
+    "analyses": {},
+}
 NEUTRAL = ("save_every_s", "max_sums_gb")  # fields that do not change a number
 
 
@@ -50,6 +57,11 @@ def defaults() -> ConfigDict:
 def job(**fields: Any) -> ConfigDict:
     """Returns the fields of one analysis, `JOB` with changes, for a config file."""
     return ConfigDict({**JOB, **fields})
+
+
+def stage(**fields: Any) -> ConfigDict:
+    """Returns the fields of one stage, `STAGE` with changes, for a config file."""
+    return ConfigDict({**STAGE, **fields})
 
 
 def check_config(config: Mapping[str, Any], source: Any = None) -> ConfigDict:
@@ -66,14 +78,28 @@ def check_config(config: Mapping[str, Any], source: Any = None) -> ConfigDict:
         check_name("field of the config", field, CONFIG)
     full = ConfigDict({**CONFIG, **dict(config.items())})
     check_name("precision", full.precision, PRECISIONS)
-    if source is None and not full.data.get("source"):
-        raise ValueError(f"config.data.source is not set: name one of {data.sources()}")
-    for field, value in full.data.items():
-        if source is None and isinstance(value, str) and not value:
-            raise ValueError(
-                f"config.data.{field} is empty; give it with --config.data.{field}=..."
-            )
+    if source is None:
+        _check_data(full.data, "config.data")
+    for name, fields in full.stages.items():
+        for field in fields:
+            check_name(f"field of config.stages.{name}", field, STAGE)
+        if fields.get("data"):
+            _check_data(fields.data, f"config.stages.{name}.data")
     return full
+
+
+def _check_data(fields: Mapping[str, Any], where: str) -> None:
+    if not fields.get("source"):
+        raise ValueError(f"{where}.source is not set: name one of {data.sources()}")
+    for field, value in fields.items():
+        if isinstance(value, str) and not value:
+            raise ValueError(f"{where}.{field} is empty; give it with --{where}.{field}=...")
+
+
+def load_data(fields: Mapping[str, Any]) -> Any:
+    """Opens the images that `config.data` names."""
+    fields = dict(fields.items())
+    return data.load(fields.pop("source"), **fields)
 
 
 def load_models(configs: Mapping[str, Any]) -> dict[str, Model]:
@@ -101,11 +127,14 @@ class Job:
     Attributes:
       name: name of its result.
       analysis: module of the analysis.
-      config: its fields, with `layers` ((model, tap), ...) and `infos`, their TapInfo.
+      config: its fields, and those of `PLANNED`.
       taps: model name -> names of its taps.
       images: images of one repeat.
       repeats: number of draws.
     """
+
+    # What the plan adds to the fields of an analysis; see `vitcnn.analyses`.
+    PLANNED: ClassVar = ("layers", "infos", "classes", "length")
 
     name: str
     analysis: ModuleType
@@ -136,9 +165,20 @@ class Span:
 
 
 def plan_jobs(
-    models: Mapping[str, Model], source: Any, configs: Mapping[str, Any], group: int
+    models: Mapping[str, Model],
+    source: Any,
+    configs: Mapping[str, Any],
+    group: int,
+    stages: Mapping[str, Any] = {},
 ) -> list[Job]:
     """Resolves and checks the analyses of a config before any long work.
+
+    Args:
+      models: name -> model.
+      source: the images.
+      configs: name -> fields of an analysis.
+      group: images of a group.
+      stages: what comes before: name of a stage -> its `configs`.
 
     Raises:
       ValueError: unknown analysis, model, field or tap pattern (with the nearest names), a group
@@ -190,9 +230,16 @@ def plan_jobs(
             least = analyses.constant(analysis, "MIN_GROUP")
             raise ValueError(f"{name} needs at least {least} images, not {images}")
         chosen = fields["models"] or tuple(models)
-        if analyses.constant(analysis, "LABELS"):
+        if analyses.constant(analysis, "HEAD"):
             for model in chosen:
                 models[model].check_classes(source)
+        for before in analyses.constant(analysis, "GIVEN"):
+            if name not in stages.get(before, {}):
+                raise ValueError(
+                    f"{name}: the analysis {given.get('analysis') or name} goes on from a job of "
+                    f"the same name in the stage {before!r}: set config.stages.{before}.analyses."
+                    f"{name}, see configs/analyze/everything.py"
+                )
         one = analyses.constant(analysis, "ONE_MODEL")
         every = _select(name, analysis, fields["taps"], {m: models[m] for m in chosen})
         for members in [(m,) for m in chosen] if one else [tuple(chosen)]:
@@ -200,6 +247,7 @@ def plan_jobs(
             config = ConfigDict(fields)
             config.layers = tuple((m, tap) for m in members for tap in taps[m])
             config.infos = tuple(models[m].taps[tap] for m, tap in config.layers)
+            config.classes, config.length = source.classes, len(source)
             label = f"{name}.{members[0]}" if one else name
             jobs.append(Job(label, analysis, config, taps, images, fields["repeats"]))
     if not jobs:

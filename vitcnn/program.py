@@ -13,9 +13,10 @@ from vitcnn.plan import Job
 def group_program(
     models: Mapping[str, Model], jobs: Sequence[Job], takes: Mapping[str, int]
 ) -> Callable[[Any, Any], dict[str, Any]]:
-    """Returns the program of one group, (variables, batch) -> {job name: sums}.
+    """Returns the program of one group, (constants, batch) -> {job name: sums}.
 
-    Taps are reduced to sums inside it, so that no activation outlives its layer.
+    The constants are {"variables": {model: variables}, "given": {job name: {stage: arrays}}}. Taps
+    are reduced to sums inside it, so that no activation outlives its layer.
 
     Args:
       models: every model of the run.
@@ -45,7 +46,8 @@ def group_program(
             view.forward,
         )
 
-    def program(variables, batch):
+    def program(constants, batch):
+        variables, given = constants["variables"], constants["given"]
         used = [name for name in models if any(name in job.taps for job in jobs)]
         views = {name: view(name, variables[name], batch) for name in used}
         sums = {}
@@ -53,7 +55,10 @@ def group_program(
             n = takes[job.name]
             seen = {name: part(views[name], taps, n) for name, taps in job.taps.items()}
             group = analyses.Group(batch["label"][:n], batch["index"][:n], seen)
-            sums[job.name] = job.analysis.measure(group, job.config, {})
+            try:
+                sums[job.name] = job.analysis.measure(group, job.config, given.get(job.name, {}))
+            except ValueError as error:  # while it is traced, before anything runs
+                raise ValueError(f"{job.name}: {error}") from error
         return sums
 
     return program

@@ -15,11 +15,13 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray
 from jaxtyping import Array, Float, Int
 
 BLOCKS = 64
+NO_ERROR = "standard_error"  # attribute of a variable that is no estimate, "none"
 
 
 @flax.struct.dataclass
@@ -38,25 +40,81 @@ class Scaled:
     value: Float[Array, "..."]
     exponent: Int[Array, "..."]
 
+    def to_host(self) -> np.ndarray:
+        """Returns the numbers in float64."""
+        return np.ldexp(np.asarray(self.value, np.float64), np.asarray(self.exponent))
+
+    @property
+    def form(self) -> Any:
+        """An array of the shape that `to_host` returns."""
+        return self.value
+
+
+@flax.struct.dataclass
+class Product:
+    """Sum over images of the outer products x y', exact in float32 for features of any mean.
+
+    The device sums products of what is centred within the group; the host adds the outer product
+    of the means, in float64, where the mean can cancel later without loss.
+
+    Attributes:
+      centred: sum over images of (x - mean x)(y - mean y)'.
+      left, right: mean x and mean y.
+      count: number of images, or the sum of their weights.
+    """
+
+    centred: Float[Array, "... left right"]
+    left: Float[Array, "... left"]
+    right: Float[Array, "... right"]
+    count: Float[Array, "..."]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Array, "n left"],
+        y: Float[Array, "n right"],
+        weight: Float[Array, " n"] | None = None,
+    ) -> Product:
+        """Returns the sum over a group of images, each counted `weight` times (1 by default)."""
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+        weight = jnp.ones(len(x), jnp.float32) if weight is None else weight.astype(jnp.float32)
+        count = jnp.sum(weight)
+
+        def centre(a):  # by one image first: a mean of large numbers is off by their rounding
+            b = a - a[0]
+            mean = weight @ b / jnp.maximum(count, 1)
+            return b - mean, a[0] + mean
+
+        (x, left), (y, right) = centre(x), centre(y)
+        product = jnp.matmul((x * weight[:, None]).T, y, precision=jax.lax.Precision.HIGHEST)
+        return cls(product, left, right, count)
+
+    def to_host(self) -> np.ndarray:
+        """Returns the sum of x y' in float64."""
+        left, right = (np.asarray(a, np.float64) for a in (self.left, self.right))
+        count = np.asarray(self.count, np.float64)[..., None, None]
+        outer = left[..., :, None] * right[..., None, :]
+        return np.asarray(self.centred, np.float64) + count * outer
+
+    @property
+    def form(self) -> Any:
+        """An array of the shape that `to_host` returns."""
+        return self.centred
+
 
 def to_host(tree: Any) -> Any:
-    """Returns a pytree of device arrays as NumPy float64 arrays, each `Scaled` undone."""
-
-    def leaf(x):
-        if isinstance(x, Scaled):
-            return np.ldexp(np.asarray(x.value, np.float64), np.asarray(x.exponent))
-        return np.asarray(x, np.float64)
-
-    return jax.tree.map(leaf, tree, is_leaf=lambda x: isinstance(x, Scaled))
+    """Returns sums of the device as NumPy float64, each `Scaled` and `Product` worked out."""
+    leaf = lambda x: x.to_host() if _special(x) else np.asarray(x, np.float64)  # noqa: E731
+    return jax.tree.map(leaf, tree, is_leaf=_special)
 
 
 def host_shapes(tree: Any) -> Any:
     """Returns the form that `to_host` gives the shapes of device sums."""
+    return jax.tree.map(lambda x: x.form if _special(x) else x, tree, is_leaf=_special)
 
-    def leaf(x):
-        return x.value if isinstance(x, Scaled) else x
 
-    return jax.tree.map(leaf, tree, is_leaf=lambda x: isinstance(x, Scaled))
+def _special(x: Any) -> bool:
+    return isinstance(x, Scaled | Product)
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -143,8 +201,10 @@ class Sums:
 def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Dataset:
     """Returns `finalize` of the total, with `<name>_standard_error` beside every floating variable.
 
-    The standard error is the delete-one-block jackknife for blocks of unequal size (Busing,
-    Meijer and van der Leeden 1999, eq. 9), of one repeat. It is NaN with fewer than two blocks.
+    The standard error is the delete-one-block jackknife for blocks of unequal size (Busing, Meijer
+    and van der Leeden 1999, eq. 9), of one repeat. It is NaN with fewer than two blocks. A variable
+    gets none if `finalize` gave it one of its own, or if its attribute `standard_error` is "none",
+    because it is no estimate (parameters, ends of intervals).
     """
     result = finalize(sums.total())
     sizes, replicates, whole = [], [], result
@@ -156,7 +216,7 @@ def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Da
                 if tree is not None:
                     sizes.append(images)
                     replicates.append(finalize(tree))
-    for name in [n for n, v in result.data_vars.items() if v.dtype.kind == "f"]:
+    for name in [n for n, v in result.data_vars.items() if _estimated(v, n, result)]:
         variable = result[name]
         if replicates:
             values = np.stack([r[name].values for r in replicates])
@@ -168,6 +228,11 @@ def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Da
             attrs["units"] = variable.attrs["units"]
         result[f"{name}_standard_error"] = (variable.dims, error, attrs)
     return result
+
+
+def _estimated(variable: xarray.DataArray, name: str, result: xarray.Dataset) -> bool:
+    own = name.endswith("_standard_error") or f"{name}_standard_error" in result
+    return variable.dtype.kind == "f" and not own and variable.attrs.get(NO_ERROR) != "none"
 
 
 def jackknife(

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import tqdm
 from ml_collections import ConfigDict
 
-from vitcnn import checkpoints, data, engine, parallel, plan, results
+from vitcnn import checkpoints, data, parallel, plan, results, stream
 from vitcnn.lookup import check_name
 from vitcnn.model import Model, load
 
@@ -159,7 +159,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     model.variables = jax.tree.map(np.asarray, variables)
     if jobs:
         shown = progress and process == 0
-        measured = engine.measure({"model": model}, evaluation, jobs, group=group, progress=shown)
+        measured = stream.measure({"model": model}, evaluation, jobs, group=group, progress=shown)
         measured = measured["accuracy.model"]
         for name in ("top1", "nll", "images"):
             run.setdefault("accuracy", {})[name] = measured[name].item()

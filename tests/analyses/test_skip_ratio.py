@@ -3,19 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from networks import randomised
 
 import vitcnn
 from vitcnn import data
 from vitcnn.analyses import skip_ratio
-
-
-def randomised(model):
-    """Replaces zeros (heads, last norms) by noise, so that every branch is alive."""
-    rng = np.random.default_rng(0)
-    model.variables = jax.tree.map(
-        lambda x: np.asarray(x) + rng.normal(0, 0.1, x.shape).astype(np.float32), model.variables
-    )
-    return model
 
 
 def analyze(models, source, workdir, group=8):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import flat, shapes_of
 
 from vitcnn import models, taps
 
@@ -17,19 +18,6 @@ SMALL = {
     "num_classes": 7,
 }
 CIFAR = {"image_size": (14, 18), "units": (1, 2, 1), "num_classes": 7}
-
-
-def shapes_of(module):
-    height, width = np.broadcast_to(module.image_size, 2)
-    images = jax.ShapeDtypeStruct((1, int(height), int(width), 3), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), images), images
-
-
-def flat(tree):
-    return {
-        "/".join(str(k.key) for k in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def random_variables(module, seed=0):

@@ -9,6 +9,12 @@ An analysis is
 
 and, where they differ from the default, the constants of `DEFAULTS` below. `measure` sees one
 group of real images (`Group`) and knows nothing of devices, padding, error bars or other groups.
+
+The `config` that it gets has the fields of `vitcnn.plan.JOB` and its own `FIELDS`, and beside them
+`layers` ((model, tap), ...), `infos` (their TapInfo), `classes` of the labels (None without) and
+`length`, the number of images of the source. `given` has, by name of the stage (`config.stages`),
+the arrays of the Result that the job of the same name had there. What does not fit is a ValueError
+of `measure`, which is traced before anything runs; it names the field to change.
 """
 
 from __future__ import annotations
@@ -29,6 +35,8 @@ DEFAULTS: Mapping[str, Any] = {
     "FIELDS": {},  # further config fields of the analysis, with their defaults
     "ONE_MODEL": False,  # whether it runs once per model, rather than on all of them at once
     "LABELS": False,  # whether it needs labels
+    "HEAD": False,  # whether it holds the model's own logits against the labels
+    "GIVEN": (),  # stages of the config in which a job of the same name must have run before
     "MIN_GROUP": 1,  # smaller groups of images are left out, with a warning
     "BLOCKS": 64,  # 1 for huge sums, which then have no standard errors
 }

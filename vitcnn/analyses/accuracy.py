@@ -16,6 +16,7 @@ import xarray
 TAPS = ()
 ONE_MODEL = True
 LABELS = True
+HEAD = True
 IMAGES = 1_000_000  # all there are: an accuracy is one over the whole set
 
 

@@ -2,8 +2,9 @@
 
 A source is a random-access object: `len(source)`; `source[i]` is `{"image": uint8 [H, W, 3],
 "label": int}`, the label -1 where there is none; `source.labelled`, `source.classes` (None if
-unlabelled) and `source.provenance` (a dictionary that JSON can hold) say what it is. Every other
-module of this folder is one source, found by its file name, with one function `load(**fields)`.
+unlabelled) and `source.provenance` (a dictionary that JSON can hold) say what it is. It may have
+`source.label(i)`, which need not read the image. Every other module of this folder is one source,
+found by its file name, with one function `load(**fields)`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,25 @@ import sys
 from typing import Any
 
 from vitcnn import lookup
+from vitcnn.data.part import few_shot, span
 from vitcnn.data.pipeline import batches, contact_sheet, groups, order
 from vitcnn.data.preprocess import Preprocess
 
-__all__ = ["Preprocess", "batches", "contact_sheet", "groups", "load", "order", "sources"]
+__all__ = [
+    "Preprocess",
+    "batches",
+    "contact_sheet",
+    "few_shot",
+    "groups",
+    "load",
+    "order",
+    "sources",
+    "span",
+]
 
-_NOT_SOURCES = ("pipeline", "preprocess")
+_NOT_SOURCES = ("part", "pipeline", "preprocess")
+# Fields that every source has beside those of its `load`: which of its images to take.
+PART = {"start": 0, "stop": None, "shots": 0, "draws": 1, "draw_seed": 0}
 
 
 def sources() -> list[str]:
@@ -31,17 +45,20 @@ def load(name: str, /, **fields: Any) -> Any:
 
     Args:
       name: a module of this folder (positional: a source may have a field `name` of its own).
-      **fields: arguments of its `load`; those left out have the defaults that it documents.
+      **fields: arguments of its `load`; those left out have the defaults that it documents. And
+        which of its images to take: `start` and `stop` (images start to stop - 1), `shots` of each
+        class, drawn `draws` times by `draw_seed`; see `vitcnn.data.part`.
 
     Raises:
-      ValueError: no such source, no such field, or a field without a default is missing; the
-        message has the nearest names.
+      ValueError: no such source, no such field, or a field without a default is missing (the
+        message has the nearest names); or there are no such images.
     """
     lookup.check_name("data source", name, sources())
     module = lookup.find("data source", sys.modules[__name__], name)
     parameters = inspect.signature(module.load).parameters
     for field in fields:
-        lookup.check_name(f"field of data source {name!r}:", field, parameters)
+        lookup.check_name(f"field of data source {name!r}:", field, [*parameters, *PART])
+    part = {**PART, **{k: fields.pop(k) for k in PART if k in fields}}
     missing = [
         field
         for field, parameter in parameters.items()
@@ -52,4 +69,9 @@ def load(name: str, /, **fields: Any) -> Any:
             f"data source {name!r} needs {', '.join(missing)}; "
             f"its fields are {', '.join(parameters)}"
         )
-    return module.load(**fields)
+    source = module.load(**fields)
+    if part["start"] or part["stop"] is not None:
+        source = span(source, part["start"], part["stop"])
+    if part["shots"]:
+        source = few_shot(source, part["shots"], part["draws"], part["draw_seed"])
+    return source

@@ -160,7 +160,11 @@ class Folder:
             image = read_image(path)
         except ValueError as error:
             raise ValueError(f"{error}; skip_corrupt=True leaves out such files") from error
-        return {"image": image, "label": -1 if self._labels is None else self._labels[i]}
+        return {"image": image, "label": self.label(i)}
+
+    def label(self, i: int) -> int:
+        """Returns the label of image i, -1 without labels; the file is not read."""
+        return -1 if self._labels is None else self._labels[i]
 
 
 def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:

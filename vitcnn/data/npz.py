@@ -99,5 +99,8 @@ class Archive:
         return len(self._images)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        label = int(self._labels[i]) if self.labelled else -1
-        return {"image": as_rgb(self._images[i]), "label": label}
+        return {"image": as_rgb(self._images[i]), "label": self.label(i)}
+
+    def label(self, i: int) -> int:
+        """Returns the label of image i, -1 without labels."""
+        return int(self._labels[i]) if self.labelled else -1

@@ -153,6 +153,10 @@ class Scenes:
         np.clip(image, 0, 255, out=image)
         return {"image": image.astype(np.uint8), "label": label}
 
+    def label(self, i: int) -> int:
+        """Returns the class of scene i."""
+        return self.cues(i)["label"]
+
     def cues(self, i: int) -> dict[str, int]:
         """Returns {"label", "texture", "arrangement"}: the class, and what each cue shows."""
         return dict(

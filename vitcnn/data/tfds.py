@@ -100,8 +100,14 @@ class Prepared:
                 image = read_image(io.BytesIO(image))
             except ValueError as error:
                 raise ValueError(f"{self.provenance['name']}, example {i}: {error}") from error
-        label = -1 if self._label is None else int(example[self._label])
-        return {"image": as_rgb(image), "label": label}
+        return {"image": as_rgb(image), "label": self._label_in(example)}
+
+    def label(self, i: int) -> int:
+        """Returns the label of example i, -1 without labels; its image is not decoded."""
+        return self._label_in(self._data[i])
+
+    def _label_in(self, example: dict[str, Any]) -> int:
+        return -1 if self._label is None else int(example[self._label])
 
 
 def _open(name: str, split: str, data_dir: str | None, decoders: Any = None) -> tuple[Any, Any]:
