@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray
 
-from vitcnn.sums import Scaled, Sums, estimate, host_shapes, jackknife, to_host
+from vitcnn.sums import Product, Scaled, Sums, estimate, host_shapes, jackknife, to_host
 
 
 def mean_of(tree):
@@ -107,3 +107,48 @@ def test_later_repeats_count_for_the_estimate_and_not_for_the_error():
     assert float(result["mean"]) == pytest.approx(groups.mean() + 0.5)
     alone = estimate(filled(groups), mean_of)
     assert float(result.mean_standard_error) == float(alone.mean_standard_error)
+
+
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_products_are_exact_for_features_of_any_mean(offset):
+    """Covariance from raw second moments, where float32 sums would have lost every digit."""
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.normal(size=(60, 5)) + offset)
+    y = np.float32(rng.normal(size=(60, 3)) - offset)
+    weight = np.float32(rng.integers(0, 2, 60))
+    total, count, sum_x, sum_y = 0, 0, 0, 0
+    one = np.ones((60, 1), np.float32)
+    for start in range(0, 60, 16):
+        part = slice(start, start + 16)
+        product = Product.of(x[part], y[part], weight[part])
+        total = total + to_host(product)
+        sum_x = sum_x + to_host(Product.of(x[part], one[part], weight[part]))
+        sum_y = sum_y + to_host(Product.of(y[part], one[part], weight[part]))
+        count += weight[part].sum()
+    found = total / count - sum_x @ sum_y.T / count**2
+    kept = weight > 0
+    a, b = np.float64(x[kept]), np.float64(y[kept])
+    expected = (a - a.mean(0)).T @ (b - b.mean(0)) / kept.sum()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert host_shapes(product).shape == to_host(product).shape == (5, 3)
+
+
+def test_what_is_no_estimate_gets_no_standard_error():
+    total = Sums()
+    for k in range(4):
+        total.add({"x": np.float64(k)}, 1, k)
+
+    def finalize(s):
+        none = {"standard_error": "none"}
+        return xarray.Dataset(
+            {
+                "x": ((), float(s["x"])),
+                "low": ((), 0.0, none),
+                "y": ((), 1.0),
+                "y_standard_error": ((), 7.0),
+            }
+        )
+
+    result = estimate(total, finalize)
+    assert set(result) == {"x", "x_standard_error", "low", "y", "y_standard_error"}
+    assert float(result.y_standard_error) == 7

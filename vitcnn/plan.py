@@ -233,12 +233,13 @@ def plan_jobs(
         if analyses.constant(analysis, "HEAD"):
             for model in chosen:
                 models[model].check_classes(source)
-        for before in analyses.constant(analysis, "GIVEN"):
-            if name not in stages.get(before, {}):
+        for field in analyses.constant(analysis, "GIVEN"):
+            stage = fields[field]
+            if name not in stages.get(stage, {}):
                 raise ValueError(
-                    f"{name}: the analysis {given.get('analysis') or name} goes on from a job of "
-                    f"the same name in the stage {before!r}: set config.stages.{before}.analyses."
-                    f"{name}, see configs/analyze/everything.py"
+                    f"config.analyses.{name}.{field} = {stage!r}: {name} goes on from a job of its "
+                    f"name in that stage, which comes before; set config.stages.{stage}.analyses."
+                    f"{name} as configs/analyze/everything.py does"
                 )
         one = analyses.constant(analysis, "ONE_MODEL")
         every = _select(name, analysis, fields["taps"], {m: models[m] for m in chosen})

@@ -55,17 +55,19 @@ class Product:
     """Sum over images of the outer products x y', exact in float32 for features of any mean.
 
     The device sums products of what is centred within the group; the host adds the outer product
-    of the means, in float64, where the mean can cancel later without loss.
+    of the means, in float64, where the mean can cancel later without loss. The product of x with a
+    column of ones is the sum of x, as exact.
 
     Attributes:
       centred: sum over images of (x - mean x)(y - mean y)'.
-      left, right: mean x and mean y.
+      left, right: mean x and mean y, each as two numbers that add up to it: the features of one
+        image, and the mean of what they differ by. One float32 would round it too coarsely.
       count: number of images, or the sum of their weights.
     """
 
     centred: Float[Array, "... left right"]
-    left: Float[Array, "... left"]
-    right: Float[Array, "... right"]
+    left: Float[Array, "... 2 left"]
+    right: Float[Array, "... 2 right"]
     count: Float[Array, "..."]
 
     @classmethod
@@ -79,19 +81,20 @@ class Product:
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
         weight = jnp.ones(len(x), jnp.float32) if weight is None else weight.astype(jnp.float32)
         count = jnp.sum(weight)
+        highest = jax.lax.Precision.HIGHEST
 
-        def centre(a):  # by one image first: a mean of large numbers is off by their rounding
-            b = a - a[0]
-            mean = weight @ b / jnp.maximum(count, 1)
-            return b - mean, a[0] + mean
+        def centre(a):
+            rest = a - a[0]
+            mean = jnp.matmul(weight, rest, precision=highest) / jnp.maximum(count, 1)
+            return rest - mean, jnp.stack([a[0], mean])
 
         (x, left), (y, right) = centre(x), centre(y)
-        product = jnp.matmul((x * weight[:, None]).T, y, precision=jax.lax.Precision.HIGHEST)
+        product = jnp.matmul((x * weight[:, None]).T, y, precision=highest)
         return cls(product, left, right, count)
 
     def to_host(self) -> np.ndarray:
         """Returns the sum of x y' in float64."""
-        left, right = (np.asarray(a, np.float64) for a in (self.left, self.right))
+        left, right = (np.asarray(a, np.float64).sum(-2) for a in (self.left, self.right))
         count = np.asarray(self.count, np.float64)[..., None, None]
         outer = left[..., :, None] * right[..., None, :]
         return np.asarray(self.centred, np.float64) + count * outer

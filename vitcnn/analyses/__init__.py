@@ -36,7 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
     "ONE_MODEL": False,  # whether it runs once per model, rather than on all of them at once
     "LABELS": False,  # whether it needs labels
     "HEAD": False,  # whether it holds the model's own logits against the labels
-    "GIVEN": (),  # stages of the config in which a job of the same name must have run before
+    "GIVEN": (),  # its config fields that name a stage in which a job of its name comes before
     "MIN_GROUP": 1,  # smaller groups of images are left out, with a warning
     "BLOCKS": 64,  # 1 for huge sums, which then have no standard errors
 }
