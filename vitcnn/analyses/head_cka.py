@@ -1,0 +1,262 @@
+"""Head CKA: do local and global heads compute different features? (paper: Fig. 5).
+
+Heads of the first block of a ViT are sorted from the most local to the most global by their mean
+attention distance, and CKA of subsets of them with the low layers of other networks is held against
+the mean distance of the subset. The paper does not say how large a subset is or whether subsets
+overlap, which tensor it takes, or whether it has the class token in it: here `subset` heads that
+follow each other, `mode` "sliding" or "nested" (the k most local, k = 1 to all), the output of each
+head before the output projection (the only tensor that belongs to a head), and `tokens`.
+
+Linear HSIC is bilinear and the Gram matrix of heads side by side is the sum of theirs, so
+
+    HSIC(S, L) = sum_h HSIC(h, L),   HSIC(S, S) = sum_hh' HSIC(h, h'),
+
+and the HSIC of all single heads and layers, one matrix product a group, gives every subset in every
+order. The order is not known before the last image. Where a block of images is left out for the
+standard errors, heads are sorted, and subsets formed, by the images that are left: errors are those
+of "the i-th subset from local to global", whatever heads it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jaxtyping import Bool, Float
+
+from vitcnn import similarity
+from vitcnn.analyses import _tokens
+from vitcnn.analyses.attention_distance import patch_distances
+from vitcnn.lookup import check_name
+from vitcnn.similarity import hsic
+
+TAPS = (
+    "block00/heads",
+    "block00/attn_weights",
+    "stage1/unit*/out",
+    "stage2/unit01/out",
+    "stage2/unit02/out",
+)
+IMAGES = 10_240  # as CKA
+MIN_GROUP = similarity.cka.MIN_GROUP
+MODES = ("sliding", "nested")
+FIELDS: Mapping[str, Any] = {
+    "tokens": "spatial",  # "all", "class" or "spatial"; of layers with a class token, too
+    "mode": "sliding",  # subsets: "sliding" windows over the sorted heads, or "nested"
+    "subset": 4,  # heads of a sliding subset
+}
+ROLES = ("heads", "attention_weights")
+Z = 1.96  # standard errors in half of a 95% interval
+
+
+def measure(group, config, given):
+    """Returns HSIC sums of all heads, then all layers, and the summed distances of the heads."""
+    check_name("mode", config.mode, MODES)
+    _tokens.check(config.tokens, config.infos)
+    heads, weights, layers = _parts(config)
+    count = config.infos[heads].heads
+    if config.mode == "sliding" and not 1 <= config.subset <= count:
+        raise ValueError(
+            f"subset = {config.subset}, but {'/'.join(config.layers[heads])} has {count} heads; "
+            f"set config.analyses.<name>.subset to 1 to {count}"
+        )
+
+    def tap(i):
+        model, name = config.layers[i]
+        return group.models[model].taps[name]
+
+    features = _tokens.take(tap(heads), config.infos[heads], config.tokens)
+    stacked = jax.vmap(hsic.gram, in_axes=2)(features)
+    grams = [jax.tree.map(lambda leaf, h=h: leaf[h], stacked) for h in range(count)]
+    grams += [hsic.gram(_tokens.take(tap(i), config.infos[i], config.tokens)) for i in layers]
+    info, image = config.infos[weights], group.models[config.layers[weights][0]].image
+    distance = jnp.asarray(patch_distances(info.grid, image.shape[1:3]), jnp.float32)
+    prefix = info.prefix_tokens
+    patches = tap(weights)[:, :, prefix:, prefix:].astype(jnp.float32)
+    return {
+        "hsic": hsic.hsic_sums(grams),
+        "images": jnp.float32(len(image)),
+        "distance": jnp.einsum("nhqk,qk->nhq", patches, distance).mean(-1).sum(0),
+    }
+
+
+def _parts(config) -> tuple[int, int, list[int]]:
+    """Returns where in `config.layers` the heads, their weights and the layers are."""
+    at = {role: [i for i, info in enumerate(config.infos) if info.role == role] for role in ROLES}
+    models = list(dict.fromkeys(model for model, _ in config.layers))
+    owners = list(dict.fromkeys(config.layers[i][0] for i in at["heads"]))
+    if len(owners) != 1:
+        found = f"of {', '.join(models)}, {', '.join(owners) if owners else 'none'} has them"
+        raise ValueError(
+            f"the heads of exactly one model are compared with layers of others, but {found}; name "
+            "one model with attention heads, and the others, in config.analyses.<name>.models"
+        )
+    chosen = [config.layers[i] for role in ROLES for i in at[role]]
+    if [len(at[role]) for role in ROLES] != [1, 1] or chosen[0][0] != chosen[1][0]:
+        listed = ", ".join("/".join(layer) for layer in chosen)
+        raise ValueError(
+            f"the heads and the attention weights of one block are needed, but the taps are "
+            f"{listed}; set config.analyses.<name>.taps, such as block00/heads and "
+            "block00/attn_weights"
+        )
+    layers = [i for i, info in enumerate(config.infos) if info.role not in ROLES]
+    if not layers:
+        raise ValueError(
+            f"there is no layer to compare the heads of {owners[0]} with; name another model in "
+            "config.analyses.<name>.models, or its layers in config.analyses.<name>.taps"
+        )
+    return at["heads"][0], at["attention_weights"][0], layers
+
+
+def finalize(sums, config) -> xarray.Dataset:
+    """Returns CKA of subsets of heads with layers, and the distance at which these heads look.
+
+    Subsets are in order from the most local to the most global; layers are "<model>/<tap>".
+
+    Variables:
+      distance [subset]: mean attention distance of the heads of a subset, px, attention weights
+        without prefix tokens as they are (see `attention_distance`).
+      cka [subset, layer]: unbiased linear CKA of a layer with the heads of a subset side by side.
+      heads [subset, head]: 1 where a head is in a subset.
+      spearman [layer]: rank correlation of distance and CKA over subsets, NaN with fewer than 3.
+      spearman_z [layer]: Fisher's z of it, finite; `spearman_interval` makes an interval of it.
+      head_distance [head], head_cka [head, layer]: the same of single heads.
+    """
+    heads, _, members = _parts(config)
+    count = config.infos[heads].heads
+    layers = ["/".join(config.layers[i]) for i in members]
+    head_distance = sums["distance"] / sums["images"]
+    order = np.argsort(head_distance, kind="stable")
+    subsets = subsets_of(order, config.mode, config.subset)
+    names = [f"heads {', '.join(map(str, np.flatnonzero(row)))}" for row in subsets]
+    matrix = similarity.cka.from_sums(
+        _joined(sums["hsic"], subsets), [*(f"head {h}" for h in range(count)), *names, *layers]
+    )
+    distance = subsets @ head_distance / subsets.sum(1)
+    cka = matrix[count : count + len(subsets), count + len(subsets) :]
+    rho = np.array([spearman(distance, column) for column in cka.T])
+    one = {"units": "1"}
+    return xarray.Dataset(
+        {
+            "distance": (
+                "subset",
+                distance,
+                {"long_name": "mean attention distance of the heads", "units": "px"},
+            ),
+            "cka": (("subset", "layer"), cka, {"long_name": "unbiased linear CKA", **one}),
+            "heads": (
+                ("subset", "head"),
+                subsets.astype(np.int8),
+                {"long_name": "head is in the subset", **one},
+            ),
+            "spearman": (
+                "layer",
+                rho,
+                {"long_name": "rank correlation of distance and CKA", **one},
+            ),
+            "spearman_z": (
+                "layer",
+                fisher_z(rho, len(subsets)),
+                {"long_name": "Fisher's z of the rank correlation", **one},
+            ),
+            "head_distance": (
+                "head",
+                head_distance,
+                {"long_name": "mean attention distance", "units": "px"},
+            ),
+            "head_cka": (
+                ("head", "layer"),
+                matrix[:count, count + len(subsets) :],
+                {"long_name": "unbiased linear CKA of one head", **one},
+            ),
+        },
+        coords={"layer": layers, "head": np.arange(count)},
+        attrs={"heads_of": "/".join(config.layers[heads])},
+    )
+
+
+def subsets_of(order: Sequence[int], mode: str, size: int) -> Bool[np.ndarray, "subsets heads"]:
+    """Returns which heads are in each subset, from the most local subset to the most global.
+
+    Args:
+      order: heads, the most local first.
+      mode: "sliding", windows of `size` heads; or "nested", the k first, k = 1 to all.
+      size: heads of a window.
+    """
+    count = len(order)
+    if mode == "nested":
+        spans = [(0, k) for k in range(1, count + 1)]
+    else:
+        spans = [(k, k + size) for k in range(count - size + 1)]
+    subsets = np.zeros((len(spans), count), bool)
+    for row, (start, stop) in zip(subsets, spans, strict=True):
+        row[order[start:stop]] = True
+    return subsets
+
+
+def _joined(total: hsic.HsicSums, subsets: Bool[np.ndarray, "subsets heads"]) -> hsic.HsicSums:
+    """Returns the sums of all heads, then all subsets, then all layers."""
+    count, kept = subsets.shape[1], np.eye(len(total.energy))
+    join = np.concatenate(
+        [kept[:count], np.pad(subsets, ((0, 0), (0, len(kept) - count))), kept[count:]]
+    )
+    return total.replace(
+        hsic=join @ total.hsic @ join.T, energy=join @ total.energy, square=join @ total.square
+    )
+
+
+def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Returns the rank correlation of the pairs that are finite, NaN if there are fewer than three.
+
+    Ties have their average rank. NaN too if all x, or all y, are equal.
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    if known.sum() < 3:
+        return float("nan")
+    ranks = []
+    for values in (x[known], y[known]):
+        _, place, times = np.unique(values, return_inverse=True, return_counts=True)
+        rank = (np.cumsum(times) - (times - 1) / 2)[place]
+        ranks.append(rank - rank.mean())
+    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float(ranks[0] @ ranks[1] / size) if size else float("nan")
+
+
+def fisher_z(rho: Float[np.ndarray, " n"], pairs: int) -> Float[np.ndarray, " n"]:
+    """Returns artanh of rank correlations, those of 1 and -1 moved inwards by half a step.
+
+    A step is what exchanging two neighbours takes off a perfect rank correlation of so many pairs,
+    12 / (pairs^3 - pairs); z is then finite.
+    """
+    most = 1 - 6 / max(pairs**3 - pairs, 12)
+    return np.arctanh(np.clip(rho, -most, most))
+
+
+def spearman_interval(result: xarray.Dataset) -> Float[np.ndarray, "2 layer"]:
+    """Returns the ends of the 95% interval of `spearman`, tanh(z +- 1.96 standard errors of z).
+
+    On the scale of z the distribution of a correlation near -1 or 1 is less skewed, and the ends
+    stay within them. It is an interval over images, not over subsets, which overlap.
+    """
+    z, error = result.spearman_z.values, result.spearman_z_standard_error.values
+    return np.tanh([z - Z * error, z + Z * error])
+
+
+def draw(results: Sequence[xarray.Dataset]):
+    """Draws, for each result, CKA of the subsets against their distance, one curve a layer."""
+    from vitcnn import figures
+
+    panels = []
+    for result in results:
+        models = {str(layer).split("/")[0] for layer in result.layer.values}
+        panels.append({})
+        for layer in result.layer.values:
+            one = result.sel(layer=layer)
+            name = str(layer).split("/", 1)[1] if len(models) == 1 else str(layer)
+            panels[-1][name] = (one.distance, one.cka, one.cka_standard_error)
+    title = "mean attention distance of the heads (px)"
+    return figures.curves(results, panels, title, "CKA of the heads with the layer")

@@ -1,0 +1,285 @@
+"""Localization: which input patch each token resembles (paper: Figs 9, 10, D.1-D.3).
+
+Linear CKA of the token at every grid position with the raw input patch at every grid position. A
+token is the vector of one position (paper: section 7; of a ResNet all channels at one location),
+prefix tokens such as the class token are left out; a patch is the pixels of that cell of the tap's
+own grid, as the model sees them, normalised. CKA is the unbiased minibatch estimate of
+`vitcnn.similarity.cka`; the paper does not name its estimator. The paper shows the outputs of the
+last blocks; the default taps are the outputs of all blocks, which gives curves over depth.
+
+The early grids of a ResNet are fine (56 x 56 in ResNet-50), and a map has the square of as many
+numbers. A grid with more than `max_positions` is measured in square cells of several positions, the
+smallest that do, and the token of a cell is the concatenation of its positions, as its patch is the
+concatenation of their pixels: nothing is averaged away. ResNet-50 at 224 px so has 14 x 14 cells
+of 16 px in its first three stages, 7 x 7 of 32 px in the last. `own_rate` depends on the number of
+positions (by chance it is one over them), so compare networks on one grid: with max_positions = 49
+all grids from 56 x 56 down are measured as 7 x 7.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jaxtyping import Array, Float
+
+from vitcnn import similarity
+from vitcnn.analyses.attention_distance import patch_distances
+from vitcnn.similarity import hsic
+from vitcnn.sums import Scaled
+from vitcnn.taps import TapInfo
+
+TAPS = ("block*/out", "stage*/unit*/out")
+ONE_MODEL = True
+IMAGES = 10_240  # as CKA
+MIN_GROUP = similarity.cka.MIN_GROUP
+FIELDS: Mapping[str, Any] = {
+    "max_positions": 256,  # of the grid of a tap; finer grids are measured in coarser cells
+}
+
+SLICE = 2**25  # entries of the Gram matrices that are made at a time, 128 MiB
+SHOWN = 8  # positions that a warning lists
+# The four tokens of the paper's 7 x 7 grids, (0, 0), (2, 1), (4, 2), (4, 4), in parts of the grid.
+TOKENS = ((0, 0), (2 / 6, 1 / 6), (4 / 6, 2 / 6), (4 / 6, 4 / 6))
+
+
+def measure(group, config, given):
+    """Returns the HSIC sums of every token with every patch, one tap after the other."""
+    ((model, view),) = group.models.items()
+    image = view.image
+    grids = {name: _cell_grid(info, config.max_positions) for name, info in view.info.items()}
+    for name, (rows, columns) in grids.items():
+        height, width = image.shape[1:3]
+        if height % rows or width % columns:
+            raise ValueError(
+                f"{name} of {model} has {rows} x {columns} positions, which do not divide the "
+                f"image, {height} x {width} px, into patches; change config.models.{model}."
+                f"image_size, or choose other taps in config.analyses.<name>.taps"
+            )
+    sums = {"images": jnp.float32(len(image)), "patches": {}, "tokens": {}, "cross": {}}
+    sums["size"] = jnp.float32(len(image)) * jnp.array(image.shape[1:3], jnp.float32)
+    patches = {}
+    for grid in dict.fromkeys(grids.values()):
+        matrices, exponents, sums["patches"][_label(grid)] = _each(_gram, _cells(image, grid))
+        patches[grid] = matrices, exponents
+
+    def against(matrices, exponents, cell):
+        matrix, exponent, own = _gram(cell)
+        product = jnp.matmul(matrices, matrix, precision=jax.lax.Precision.HIGHEST)
+        return Scaled(product, exponents + exponent), own
+
+    for name, grid in grids.items():
+        tokens = _cells(_as_map(view.taps[name], view.info[name]), grid)
+        found = _each(jax.tree_util.Partial(against, *patches[grid]), tokens)
+        sums["cross"][name], sums["tokens"][name] = found
+    return sums
+
+
+def _cell_grid(info: TapInfo, max_positions: int) -> tuple[int, int]:
+    """Returns the (rows, columns) in which a tap is measured; a ValueError if there are none."""
+    if info.grid is None or info.role == "attention_weights":
+        raise ValueError(
+            f"{info.name} has no features at positions of the image; choose others in "
+            "config.analyses.<name>.taps"
+        )
+    rows, columns = info.grid
+    for k in range(1, math.gcd(rows, columns) + 1):
+        cells = (rows // k) * (columns // k)
+        if rows % k == columns % k == 0 and 2 <= cells <= max_positions:
+            return rows // k, columns // k
+    raise ValueError(
+        f"{info.name} has a grid of {rows} x {columns} positions, which square cells divide into "
+        f"no number from 2 to max_positions = {max_positions}; raise config.analyses.<name>."
+        "max_positions, or choose other taps"
+    )
+
+
+def _label(grid: tuple[int, int]) -> str:
+    return f"{grid[0]}x{grid[1]}"
+
+
+def _as_map(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n rows columns features"]:
+    """Returns a tap as a map, without prefix tokens."""
+    if x.shape[1:3] != info.grid:
+        x = x[:, info.prefix_tokens :]
+        if x.ndim < 3 or x.shape[1] != math.prod(info.grid):
+            raise ValueError(
+                f"{info.name} is [{', '.join(map(str, info.shape))}] for one image, which is no "
+                f"map of its grid, {info.grid}, and no list of {info.prefix_tokens} prefix tokens "
+                "and its positions; declare it so where the network calls tap"
+            )
+    return x.reshape(len(x), *info.grid, -1)
+
+
+def _cells(
+    x: Float[Array, "n height width c"], grid: tuple[int, int]
+) -> Float[Array, "positions n features"]:
+    """Returns the non-overlapping cells of a map, row by row."""
+    n, height, width, _ = x.shape
+    rows, columns = grid
+    x = x.reshape(n, rows, height // rows, columns, width // columns, -1)
+    return x.transpose(1, 3, 0, 2, 4, 5).reshape(rows * columns, n, -1)
+
+
+def _gram(cell: Float[Array, "n features"]):
+    """Returns (flat U-centred Gram matrix, its exponent, its own sums) of one position."""
+    gram = hsic.gram(cell)
+    return gram.matrix.reshape(-1), gram.exponent, hsic.hsic_sums([gram])
+
+
+def _each(function, cells: Float[Array, "positions n features"]):
+    """Returns a function of every position, in slices that bound the memory of the Grams."""
+    batch = max(1, SLICE // cells.shape[1] ** 2)
+    if batch >= len(cells):
+        return jax.vmap(function)(cells)
+    return jax.lax.map(function, cells, batch_size=batch)
+
+
+def finalize(sums, config) -> xarray.Dataset:
+    """Returns the maps of every layer, and what they say of its place.
+
+    Variables, `<grid>` such as 14x14:
+      cka_<grid> [layer_<grid>, token_row_<grid>, token_column_<grid>, patch_row_<grid>,
+        patch_column_<grid>]: CKA of tokens and patches, for all layers of one grid; `cka_of` reads
+        it by layer. NaN where a token or a patch does not vary over the images.
+      own_rate [layer]: share of the tokens whose most similar patch is their own.
+      own_rate_chance [layer]: what it would be by chance, one over the number of positions.
+      peak_distance [layer]: from a token to its most similar patch, px, mean over tokens.
+      own [layer]: CKA of a token with its own patch, mean over tokens.
+      contrast [layer]: CKA of a token with its most similar patch minus its mean over patches, mean
+        over tokens. A difference: the mean is near zero, and may be negative, where tokens are well
+        localised, so that a ratio to it says nothing.
+      own_contrast [layer]: the same with its own patch in place of the most similar one.
+    Means are over tokens that vary and whose own patch does. What rests on the most similar patch
+    jumps where two patches are nearly as similar, and its jackknife errors are rough. Coordinate
+    `grid` [layer] has the grid of each layer, `cell` [layer] how many positions of the tap are
+    along a side of its cells.
+    """
+    infos = {info.name: info for info in config.infos}
+    grids = {name: _cell_grid(info, config.max_positions) for name, info in infos.items()}
+    size = sums["size"] / sums["images"]
+    patches = {}
+    for grid in dict.fromkeys(grids.values()):
+        own, label = sums["patches"][_label(grid)], _label(grid)
+        patches[grid] = _norms(own, f"patches of the {label} grid", grid)
+    maps, read = {}, {}
+    for name, grid in grids.items():
+        norms = _norms(sums["tokens"][name], f"tokens of {name}", grid)
+        cka = sums["cross"][name] / norms[:, None] / patches[grid][None, :]
+        maps.setdefault(grid, {})[name] = cka
+        read[name] = _read(cka, patch_distances(grid, tuple(size)))
+    variables = {}
+    for grid, layers in maps.items():
+        label = _label(grid)
+        dims = ("layer", "token_row", "token_column", "patch_row", "patch_column")
+        values = np.stack(list(layers.values())).reshape(-1, *grid, *grid)
+        attrs = {"long_name": "unbiased linear CKA of token and patch", "units": "1"}
+        variables[f"cka_{label}"] = ([f"{dim}_{label}" for dim in dims], values, attrs)
+    for key, (long_name, units) in {
+        "own_rate": ("tokens most similar to their own patch", "1"),
+        "peak_distance": ("distance to the most similar patch", "px"),
+        "own": ("CKA with the own patch", "1"),
+        "contrast": ("highest minus mean CKA over patches", "1"),
+        "own_contrast": ("CKA with the own patch minus mean over patches", "1"),
+    }.items():
+        values = np.array([row[key] for row in read.values()])
+        variables[key] = ("layer", values, {"long_name": long_name, "units": units})
+    chance = np.array([1 / math.prod(grid) for grid in grids.values()])
+    attrs = {"long_name": "own_rate by chance", "units": "1", "standard_error": "none"}
+    variables["own_rate_chance"] = ("layer", chance, attrs)
+    coords: dict[str, Any] = {f"layer_{_label(g)}": list(maps[g]) for g in maps}
+    coords["layer"] = list(grids)
+    coords["grid"] = ("layer", [_label(grid) for grid in grids.values()])
+    coords["cell"] = ("layer", [infos[name].grid[0] // grid[0] for name, grid in grids.items()])
+    return xarray.Dataset(variables, coords)
+
+
+def _norms(own: hsic.HsicSums, what: str, grid: tuple[int, int]) -> Float[np.ndarray, " positions"]:
+    """Returns the root of the HSIC of each position with itself, NaN where it is dead; warns."""
+    squares = own.hsic[:, 0, 0]
+    total = hsic.HsicSums(
+        np.diag(squares), own.energy[:, 0], own.square[:, 0], own.pairs[0], own.images[0]
+    )
+    live = similarity.cka.alive(total)
+    if not live.all():
+        places = [f"({i // grid[1]}, {i % grid[1]})" for i in np.flatnonzero(~live)]
+        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        warnings.warn(
+            f"{what} that do not vary over the images beyond rounding noise, or are not finite, "
+            f"CKA is NaN: {', '.join(places[:SHOWN])}{more}",
+            stacklevel=3,
+        )
+    return np.sqrt(np.where(live, squares, np.nan))
+
+
+def _read(
+    cka: Float[np.ndarray, "tokens patches"], distance: Float[np.ndarray, "tokens patches"]
+) -> dict[str, float]:
+    """Returns what the map of one layer says, see `finalize`."""
+    counted = np.isfinite(np.diagonal(cka))
+    if not counted.any():
+        return dict.fromkeys(
+            ("own_rate", "peak_distance", "own", "contrast", "own_contrast"), np.nan
+        )
+    rows, patches = np.flatnonzero(counted), np.isfinite(cka).any(0)
+    best = np.argmax(np.where(patches, cka[rows], -np.inf), axis=1)
+    own, peak = cka[rows, rows], cka[rows, best]
+    mean = cka[np.ix_(rows, patches)].mean(1)
+    return {
+        "own_rate": np.mean(best == rows),
+        "peak_distance": np.mean(distance[rows, best]),
+        "own": np.mean(own),
+        "contrast": np.mean(peak - mean),
+        "own_contrast": np.mean(own - mean),
+    }
+
+
+def cka_of(result: xarray.Dataset, layer: str, name: str = "cka") -> xarray.DataArray:
+    """Returns the CKA of one layer, [token_row, token_column, patch_row, patch_column].
+
+    Args:
+      result: Result of this analysis.
+      layer: name of the tap.
+      name: "cka"; or "standard_error", that of the CKA.
+    """
+    grid = str(result.grid.sel(layer=layer).item())
+    variable = result[f"cka_{grid}" + ("" if name == "cka" else f"_{name}")]
+    one = variable.sel({f"layer_{grid}": layer}, drop=True)
+    return one.rename({dim: str(dim).removesuffix(f"_{grid}") for dim in one.dims})
+
+
+def draw(results: Sequence[xarray.Dataset]):
+    """Draws maps of a corner and of inner tokens of the last layer of each result (Fig. 9)."""
+    from vitcnn import figures
+
+    panels, layers = [], []
+    for result in results:
+        layers.append(str(result.layer.values[-1]))
+        cka = cka_of(result, layers[-1]).values
+        rows, columns = cka.shape[:2]
+        places = [(round(r * (rows - 1)), round(c * (columns - 1))) for r, c in TOKENS]
+        panels.append(
+            [figures.Map(f"token {place}", cka[place], place) for place in dict.fromkeys(places)]
+        )
+    remark = f"Token at the outlined position, of {', '.join(dict.fromkeys(layers))}."
+    return figures.maps(results, panels, "CKA with each patch", remark=remark)
+
+
+def draw_curves(results: Sequence[xarray.Dataset]):
+    """Draws the share of tokens that match their own patch best, and the contrast, by depth."""
+    from vitcnn import figures
+
+    named = {"own_rate": "tokens that match their patch", "contrast": "highest minus mean CKA"}
+    panels = []
+    for result in results:
+        place = 1 + np.arange(result.sizes["layer"])
+        curves = {n: (place, result[k], result[f"{k}_standard_error"]) for k, n in named.items()}
+        chance = result.own_rate_chance
+        panels.append(curves | {"match by chance": (place, chance, np.zeros(len(place)))})
+    return figures.curves(results, panels, "block or unit, from 1", "share of tokens, or CKA")
