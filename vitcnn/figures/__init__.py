@@ -12,9 +12,12 @@ from vitcnn.figures._describe import describe_images, describe_model, family, or
 from vitcnn.figures._heatmaps import Panel, heatmaps, panels
 from vitcnn.figures._house import png, save
 from vitcnn.figures._intervals import intervals
+from vitcnn.figures._maps import Map, maps
 from vitcnn.figures._ticks import ticks
+from vitcnn.figures._tokens import tokens
 
 __all__ = [
+    "Map",
     "Panel",
     "correspondence",
     "curves",
@@ -23,9 +26,11 @@ __all__ = [
     "family",
     "heatmaps",
     "intervals",
+    "maps",
     "origin",
     "panels",
     "png",
     "save",
     "ticks",
+    "tokens",
 ]

@@ -1,0 +1,43 @@
+"""Where the cells of a tap's grid lie in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from vitcnn.taps import TapInfo
+
+
+def cell(info: TapInfo, position: Sequence[float]) -> tuple[int, int]:
+    """Returns the (row, column) of the cell of a tap's grid that a point of the image is in.
+
+    Args:
+      info: of the tap.
+      position: (down, right), from 0 to 1.
+    """
+    row, column = (int(share * n) for share, n in zip(position, info.grid, strict=True))
+    return row, column
+
+
+def geometry(
+    info: TapInfo, position: Sequence[float], image: tuple[int, int]
+) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
+    """Returns the distance in px of each pixel from the middle of the cell, and what is inside it.
+
+    Args:
+      info: of the tap.
+      position: (down, right), from 0 to 1.
+      image: (height, width) in px.
+
+    Returns:
+      (distances of the middles of the pixels, share of each pixel that is inside the cell).
+    """
+    away, inside = [], []
+    for at, cells, size in zip(cell(info, position), info.grid, image, strict=True):
+        start, stop = at * size / cells, (at + 1) * size / cells
+        pixel = np.arange(size)
+        away.append(pixel + 0.5 - (start + stop) / 2)
+        inside.append(np.clip(np.minimum(pixel + 1, stop) - np.maximum(pixel, start), 0, 1))
+    return np.hypot(away[0][:, None], away[1][None, :]), np.outer(*inside)
