@@ -134,7 +134,7 @@ class Job:
     """
 
     # What the plan adds to the fields of an analysis; see `vitcnn.analyses`.
-    PLANNED: ClassVar = ("layers", "infos", "classes", "length")
+    PLANNED: ClassVar = ("layers", "infos", "classes", "length", "draws")
 
     name: str
     analysis: ModuleType
@@ -249,6 +249,7 @@ def plan_jobs(
             config.layers = tuple((m, tap) for m in members for tap in taps[m])
             config.infos = tuple(models[m].taps[tap] for m, tap in config.layers)
             config.classes, config.length = source.classes, len(source)
+            config.draws = getattr(source, "draws", 1)
             label = f"{name}.{members[0]}" if one else name
             jobs.append(Job(label, analysis, config, taps, images, fields["repeats"]))
     if not jobs:

@@ -48,7 +48,7 @@ def test_few_shot_takes_as_many_of_each_class_by_seed_without_reading_images():
     labels = np.random.default_rng(0).integers(0, 5, 200).tolist()
     source = Labels(labels)
     part = data.few_shot(source, shots=4, draws=3, seed=1)
-    assert len(part) == 3 * 4 * 5
+    assert len(part) == 3 * 4 * 5 and part.draws == 3
     draws = []
     for d in range(3):
         chosen = [part._indices[i] for i in range(20 * d, 20 * d + 20)]

@@ -9,10 +9,13 @@ An analysis is
 
 and, where they differ from the default, the constants of `DEFAULTS` below. `measure` sees one
 group of real images (`Group`) and knows nothing of devices, padding, error bars or other groups.
+Further figures are functions whose names begin with `draw_`; one that has nothing to show returns
+None.
 
 The `config` that it gets has the fields of `vitcnn.plan.JOB` and its own `FIELDS`, and beside them
-`layers` ((model, tap), ...), `infos` (their TapInfo), `classes` of the labels (None without) and
-`length`, the number of images of the source. `given` has, by name of the stage (`config.stages`),
+`layers` ((model, tap), ...), `infos` (their TapInfo), `classes` of the labels (None without),
+`length`, the number of images of the source, and `draws`, the number of equal parts that few-shot
+images fall into (1 for any others). `given` has, by name of the stage (`config.stages`),
 the arrays of the Result that the job of the same name had there. What does not fit is a ValueError
 of `measure`, which is traced before anything runs; it names the field to change.
 """
@@ -38,6 +41,7 @@ DEFAULTS: Mapping[str, Any] = {
     "HEAD": False,  # whether it holds the model's own logits against the labels
     "GIVEN": (),  # its config fields that name a stage in which a job of its name comes before
     "MIN_GROUP": 1,  # smaller groups of images are left out, with a warning
+    "CAPTIONS": {},  # name of a drawing function -> (heading, caption) in the report
     "BLOCKS": 64,  # 1 for huge sums, which then have no standard errors
 }
 

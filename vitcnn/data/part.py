@@ -15,11 +15,15 @@ class Part:
       source: the other source.
       indices: which of its images, in this order.
       what: says so, for provenance.
+      draws: parts of equal size that it falls into, one behind the other.
     """
 
-    def __init__(self, source: Any, indices: Sequence[int], what: Mapping[str, Any]):
+    def __init__(
+        self, source: Any, indices: Sequence[int], what: Mapping[str, Any], draws: int = 1
+    ):
         self._source = source
         self._indices = indices
+        self.draws = draws
         self.labelled = source.labelled
         self.classes = source.classes
         self.provenance = {
@@ -92,4 +96,4 @@ def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
                 f"class {least} only {len(found[least])}; set data.shots to that or less"
             )
         chosen += [i for images in found.values() for i in images]
-    return Part(source, chosen, {"shots": shots, "draws": draws, "draw_seed": seed})
+    return Part(source, chosen, {"shots": shots, "draws": draws, "draw_seed": seed}, draws)
