@@ -99,6 +99,16 @@ def test_a_network_against_numpy_for_any_group(tmp_path):
     first = axes.lines[0].get_ydata()
     np.testing.assert_allclose(first, np.sort(found[7].distance.sel(layer="block00/attn_weights")))
     assert axes.get_ylabel() == "mean attention distance (px)"
+    local = attention_distance.draw_depth([found[7]]).axes[0].lines
+    assert [line.get_label() for line in local] == [
+        "most global head",
+        "most local head",
+        "mean of heads",
+        "uniform attention",
+    ]
+    for line, reduced in zip(local[:3], (np.max, np.min, np.mean), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1])
+        np.testing.assert_allclose(line.get_ydata(), reduced(found[7].distance.values, axis=1))
 
 
 def test_a_model_without_attention_is_named(tmp_path):

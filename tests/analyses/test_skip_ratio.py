@@ -114,3 +114,23 @@ def test_curves_show_the_numbers(measured):
     ]
     attention = vit.isel(branch=vit.role.values == "attention")
     np.testing.assert_allclose(axes.lines[1].get_ydata(), attention.ratio_prefix)
+    np.testing.assert_array_equal(axes.lines[1].get_xdata(), [0, 1])
+    titles = [axes.get_xlabel() for axes in figure.axes]
+    assert titles == ["block", "residual unit, from 1"]
+
+
+def test_tokens_are_drawn_with_the_class_token_apart(measured):
+    vit, resnet = (measured[2][f"skip_ratio.{name}"] for name in "vr")
+    figure = skip_ratio.draw_tokens([vit, resnet])
+    drawn = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(drawn) == 4, "attention and mlp, image positions and the class token"
+    for k, role in enumerate(("attention", "mlp")):
+        values = vit.ratio_token.isel(branch=vit.role.values == role).values.T
+        spatial, prefix = drawn[2 * k : 2 * k + 2]
+        np.testing.assert_allclose(spatial.get_array(), values[1:])
+        np.testing.assert_allclose(prefix.get_array(), values[:1])
+        assert spatial.get_extent() == [-0.5, 1.5, 64.5, 0.5]
+        assert spatial.norm is prefix.norm
+    labels = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
+    assert labels.count("class token") == 1
+    assert skip_ratio.draw_tokens([resnet]) is None

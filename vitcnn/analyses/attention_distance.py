@@ -107,3 +107,31 @@ def draw(results: Sequence[xarray.Dataset]):
         "mean attention distance (px)",
         [(result.attrs["uniform"], "uniform attention") for result in results],
     )
+
+
+def draw_depth(results: Sequence[xarray.Dataset]):
+    """Draws the most local head, the most global head and the mean of all by block.
+
+    The bands are those of that head; the mean has none, because heads
+    of one image are not independent.
+    """
+    from vitcnn import figures
+
+    panels = []
+    for result in results:
+        place = np.arange(result.sizes["layer"])
+        rows = result.transpose("layer", "head")
+        distance, error = rows.distance.values, rows.distance_standard_error.values
+        panels.append({})
+        for name, head in (("most global head", np.argmax), ("most local head", np.argmin)):
+            at = head(distance, axis=1)[:, None]
+            found = (np.take_along_axis(a, at, axis=1)[:, 0] for a in (distance, error))
+            panels[-1][name] = (place, *found)
+        panels[-1]["mean of heads"] = (place, distance.mean(1), np.full(len(place), np.nan))
+    return figures.curves(
+        results,
+        panels,
+        "block",
+        "mean attention distance (px)",
+        [(result.attrs["uniform"], "uniform attention") for result in results],
+    )

@@ -27,8 +27,9 @@ TAPS = (
 ONE_MODEL = True
 IMAGES = 5000
 
+RATIO = "|skip| / |branch|"
 STATISTICS = {
-    "ratio": "|skip| / |branch|",
+    "ratio": RATIO,
     "cosine_output": "cosine of skip and skip + branch",
     "cosine_branch": "cosine of skip and branch",
 }
@@ -59,9 +60,10 @@ def finalize(sums, config) -> xarray.Dataset:
       <name>_prefix [branch]: mean over prefix tokens (the class token), NaN without any.
       <name>_spatial [branch]: mean over image positions.
       <name>_token [branch, token]: every token; only if all branches have as many (a ViT).
+    Attribute `prefix_tokens`: how many of those come before the image positions.
     """
     infos = {info.name: info for info in config.infos if info.skip is not None}
-    variables = {}
+    variables, attributes = {}, {}
     for statistic, long_name in STATISTICS.items():
         rows = {name: sums[name][statistic] / sums["images"] for name in infos}
         prefix = [row[: infos[name].prefix_tokens] for name, row in rows.items()]
@@ -73,24 +75,57 @@ def finalize(sums, config) -> xarray.Dataset:
         if len({row.size for row in rows.values()}) == 1:
             tokens = np.stack(list(rows.values()))
             variables[f"{statistic}_token"] = (("branch", "token"), tokens, attrs)
+            attributes["prefix_tokens"] = next(iter(infos.values())).prefix_tokens
     roles = [info.role for info in infos.values()]
-    return xarray.Dataset(variables, {"branch": list(infos), "role": ("branch", roles)})
+    return xarray.Dataset(variables, {"branch": list(infos), "role": ("branch", roles)}, attributes)
 
 
 def draw(results: Sequence[xarray.Dataset]):
-    """Draws the ratio by depth, prefix tokens and image positions apart."""
+    """Draws the ratio by depth, prefix tokens and image positions apart.
+
+    Blocks of a ViT are numbered as in the names of taps, from 0; residual units of a ResNet are
+    counted through all its stages, from 1.
+    """
     from vitcnn import figures
 
-    panels = []
+    panels, titles = [], []
     for result in results:
         panels.append({})
         for role in dict.fromkeys(result.role.values.tolist()):
             rows = result.isel(branch=result.role.values == role)
-            place = np.arange(rows.sizes["branch"])
+            place = np.arange(rows.sizes["branch"]) + _units(result)
             for part in ("spatial", "prefix"):
                 value, error = rows[f"ratio_{part}"], rows[f"ratio_{part}_standard_error"]
                 if np.isfinite(value).any():
                     branch = "unit" if role == "norm" else role  # the last norm of a ResNet unit
                     name = f"{branch}, {'class token' if part == 'prefix' else 'spatial'}"
                     panels[-1][name] = (place, value, error)
-    return figures.curves(results, panels, "block or unit", "|skip| / |branch|")
+        titles.append(_depth(result))
+    return figures.curves(results, panels, titles, RATIO)
+
+
+def draw_tokens(results: Sequence[xarray.Dataset]):
+    """Draws the ratio of every token in every block of ViTs (paper: Figs 7 left, E.1).
+
+    Returns None if no Result has the same tokens in all its branches.
+    """
+    from vitcnn import figures
+
+    results = [result for result in results if "ratio_token" in result]
+    if not results:
+        return None
+    panels = []
+    for result in results:
+        rows = {role: result.role.values == role for role in dict.fromkeys(result.role.values)}
+        panels.append({str(r): result.ratio_token.values[at].T for r, at in rows.items()})
+    prefix = [int(result.attrs["prefix_tokens"]) for result in results]
+    return figures.tokens(results, panels, prefix, [_depth(r) for r in results], RATIO)
+
+
+def _depth(result: xarray.Dataset) -> str:
+    """Returns what the branches of a Result are counted by."""
+    return "residual unit, from 1" if _units(result) else "block"
+
+
+def _units(result: xarray.Dataset) -> bool:
+    return any(str(name).startswith("stage") for name in result.branch.values)

@@ -10,75 +10,122 @@ import numpy as np
 import xarray
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import GREY, Z, add_axes, new_figure, styled, title
+from vitcnn.figures._house import GREY, Z, add_axes, new_figure, short, styled, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, made for colour-blind readers, in an order of contrast; with markers, so
-# that curves can be told apart in grey too.
+# that curves can be told apart in grey too. Further curves go round with another dash and marker.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 WIDTH, HEIGHT = 2.3, 1.7  # of a panel, in inches
 COLUMNS = 3
+ENTRY = 0.125  # height of a line of the legend, in inches
+LONGEST = 34  # letters of a name in the legend
 
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]  # x, y, standard error
+# A level, or (x, y) of a line, and its name.
+Reference = tuple[float | tuple[Sequence[float], Sequence[float]], str]
 
 
 @styled
 def curves(
     results: Sequence[xarray.Dataset],
     panels: Sequence[Mapping[str, Curve]],
-    x_title: str,
+    x_title: str | Sequence[str],
     y_title: str,
-    reference: Sequence[tuple[float, str]] = (),
+    reference: Sequence[Reference] = (),
 ) -> Figure:
-    """Draws curves with bands of 95%, one panel for each Result, all on one scale.
+    """Draws curves with bands of 95%, one panel for each Result, all on one scale upwards.
+
+    One name has one look in every panel. Where x holds only whole numbers, so do the ticks.
 
     Args:
       results: Results, which title the panels.
-      panels: for each Result, name of a curve -> (x, y, standard error).
-      x_title, y_title: titles of the axes, with units.
-      reference: for each Result, a value that is drawn dashed, and its name; () for none.
+      panels: for each Result, name of a curve -> (x, y, standard error); NaN is a gap.
+      x_title: title of the axis to the right, with units; or one for each Result.
+      y_title: title of the axis upwards, with units.
+      reference: for each Result, what is drawn dashed: a level or a line, and its name; () for
+        none.
     """
+    x_titles = [x_title] * len(panels) if isinstance(x_title, str) else x_title
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    left, right, bottom, top, legend = 0.5, 0.15, 0.45, 0.42, 1.25
+    known = list(dict.fromkeys(name for panel in panels for name in panel))
+    names = [*known, *dict.fromkeys(name for _, name in reference)]
+    left, right, bottom, top = 0.5, 0.15, 0.45, 0.42
     cell = (left + WIDTH + right, bottom + HEIGHT + top)
+    lines = max(1, int((rows * cell[1] - top) / ENTRY))  # that the legend has room for
+    blocks = math.ceil(len(names) / lines)
+    shown = [short(name, LONGEST) for name in names]
+    legend = max(1.25, blocks * (0.42 + max(map(_inches, shown), default=0)) + 0.05)
     figure = new_figure(columns * cell[0] + legend, rows * cell[1])
-    drawn, known = [], list(dict.fromkeys(name for panel in panels for name in panel))
+    drawn = []
     for k, (result, named) in enumerate(zip(results, panels, strict=True)):
         row, column = divmod(k, columns)
         base = (rows - 1 - row) * cell[1] + bottom
         axes = add_axes(figure, column * cell[0] + left, base, WIDTH, HEIGHT)
         for name, curve in named.items():
-            i = known.index(name)  # one name, one colour, in every panel
-            x, y, error = (np.asarray(a, float) for a in curve)
-            look = {"color": COLOURS[i % len(COLOURS)], "label": name}
-            mark = {"marker": MARKERS[i % len(MARKERS)], "markersize": 2.2, "mew": 0}
-            axes.plot(x, y, linewidth=0.8, **mark, **look)
-            band = {"alpha": 0.2, "linewidth": 0, "color": look["color"]}
-            axes.fill_between(x, y - Z * error, y + Z * error, **band)
+            _draw(axes, name, curve, known.index(name))
         if reference:
-            value, name = reference[k]
-            dashes = (0, (4, 3))
-            axes.axhline(value, color=GREY, linestyle=dashes, linewidth=0.7, label=name, zorder=1)
+            dashed = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 1}
+            where, name = reference[k]
+            if np.ndim(where):
+                axes.plot(*where, label=name, **dashed)
+            else:
+                axes.axhline(where, label=name, **dashed)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel(x_title)
+        places = np.concatenate([np.ravel(x) for x, _, _ in named.values()] or [np.zeros(1)])
+        whole = bool(np.all(np.mod(places, 1) == 0))
+        axes.xaxis.get_major_locator().set_params(integer=whole)
+        axes.set_xlabel(short(x_titles[k], 46))
         axes.set_ylabel(y_title)
         provenance = origin(result)
         models = list(provenance.get("models", {}))
         made_of = ", ".join(describe_model(provenance, name) for name in models)
-        lines = [line for line in (made_of, describe_images(provenance)) if line]
-        title(axes, " and ".join(models), lines)
+        about = [line for line in (made_of, describe_images(provenance)) if line]
+        title(axes, " and ".join(models), about)
         drawn.append(axes)
-    finite = [v for axes in drawn for v in axes.get_ylim()]
+    ends = [v for axes in drawn for v in axes.get_ylim()]
     for axes in drawn:
-        axes.set_ylim(min(0, *finite), max(finite))
+        axes.set_ylim(min(0, *ends), max(ends))
     handles = {}
     for axes in drawn:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    place = {"loc": "upper left", "bbox_to_anchor": (1.03, 1.02), "borderaxespad": 0}
-    drawn[columns - 1].legend(handles.values(), handles, frameon=False, fontsize=6, **place)
+    drawn[columns - 1].legend(
+        [handles[name] for name in names],
+        shown,
+        loc="upper left",
+        bbox_to_anchor=(1.03, 1.02),
+        borderaxespad=0,
+        frameon=False,
+        fontsize=6,
+        ncols=blocks,
+        handlelength=2.6,  # so that dashes show
+        labelspacing=0.4,
+        columnspacing=1,
+    )
     return figure
+
+
+def _draw(axes, name: str, curve: Curve, i: int) -> None:
+    """Draws the i-th of all curves with its band."""
+    x, y, error = (np.asarray(a, float) for a in curve)
+    around = i // len(COLOURS)
+    colour = COLOURS[i % len(COLOURS)]
+    mark = MARKERS[(i + around) % len(MARKERS)]
+    dash = DASHES[around % len(DASHES)]
+    look = {"linewidth": 0.8, "linestyle": dash, "marker": mark, "markersize": 2.2, "mew": 0}
+    axes.plot(x, y, color=colour, label=name, **look)
+    axes.fill_between(x, y - Z * error, y + Z * error, color=colour, alpha=0.2, linewidth=0)
+
+
+def _inches(text: str, size: float = 6) -> float:
+    """Returns the width of a text of a size in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    font = FontProperties(size=size)
+    return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] / 72

@@ -24,7 +24,8 @@ def intervals(results: Sequence[xarray.Dataset], shown: Mapping[str, tuple[str, 
       shown: name of a variable -> (title of its axis, factor to multiply by), such as {"top1":
         ("top-1 accuracy (%)", 100)}.
     """
-    width, right, line, bottom, top = 1.6, 1.1, 0.3, 0.4 + NOTE, 0.1
+    line, bottom, top = 0.3, 0.4 + NOTE, 0.1
+    width, right = (1.6, 1.1) if len(shown) < 3 else (1.2, 0.85)  # a page is 7 inches wide
     height = line * len(results)
     total = bottom + height + top
     names = []

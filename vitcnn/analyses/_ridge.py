@@ -1,0 +1,114 @@
+"""Ridge regression and its R^2 on other tokens, from the sums of products of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+NOISE = (8 * np.finfo(np.float32).eps) ** 2  # share of E|x|^2 below which a variance is rounding
+
+
+class Moments:
+    """Sums over the tokens of a fold; those of several folds are their sum.
+
+    Args:
+      products: sum of (x, 1) (x, y, 1)', features x and targets y.
+      squares: sums of the squares of y.
+    """
+
+    def __init__(
+        self,
+        products: Float[np.ndarray, "x+1 x+y+1"],
+        squares: Float[np.ndarray, " y"],
+    ):
+        self.products, self.squares = products, squares
+        self.width = len(products) - 1
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.products + other.products, self.squares + other.squares)
+
+    @property
+    def numbers(self) -> int:
+        """Length of y."""
+        return len(self.squares)
+
+    @property
+    def count(self) -> float:
+        """Number of tokens."""
+        return self.products[-1, -1]
+
+    @property
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean x and mean y."""
+        mean = self.products[-1, :-1] / self.count
+        return mean[: self.width], mean[self.width :]
+
+    def about(self, x: np.ndarray, y: np.ndarray):
+        """Returns xx', xy' and the squares of y, of features less x and targets less y."""
+        d, n = self.width, self.count
+        mine_x, mine_y = self.means
+        products = self.products[:d, :-1] - n * np.outer(mine_x, np.append(mine_x, mine_y))
+        squares = self.squares - n * mine_y**2
+        off_x, off_y = mine_x - x, mine_y - y
+        products += n * np.outer(off_x, np.append(off_x, off_y))
+        return products[:, :d], products[:, d:], squares + n * off_y**2
+
+    def alive(self) -> bool:
+        """Whether the features are finite and vary by more than rounding."""
+        if not np.isfinite(self.products).all():
+            return False
+        whole = np.trace(self.products[:, : self.width])
+        return bool(np.trace(self.about(*self.means)[0]) > NOISE * whole)
+
+
+def held_out(
+    folds: Sequence[Moments],
+    turn: Sequence[int],
+    parts: Mapping[str, slice],
+    penalties: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (R^2 on the first fold of `turn`, penalty that was chosen on the second) by target.
+
+    Args:
+      folds: the sums of each.
+      turn: three folds or more: to test on, to choose on, the others to fit.
+      parts: target -> its columns.
+      penalties: to choose from, in units of the mean eigenvalue.
+    """
+    test, choice, *rest = (folds[f] for f in turn)
+    fit = sum(rest[1:], rest[0])
+    tried = r_squared(fit, choice, parts, penalties)
+    best = np.argmax(np.nan_to_num(tried, nan=-np.inf), axis=0)
+    final = r_squared(fit + choice, test, parts, penalties)[best, np.arange(len(parts))]
+    # A target that does not vary has no R^2, whatever the penalty.
+    return final, np.where(np.isnan(final), np.nan, np.asarray(penalties, np.float64)[best])
+
+
+def r_squared(
+    fit: Moments, test: Moments, parts: Mapping[str, slice], penalties: Sequence[float]
+) -> Float[np.ndarray, "penalties targets"]:
+    """Returns R^2 on `test` of the ridge regressions fitted on `fit`, for every penalty and target.
+
+    With xx' = V diag(e) V' of the fit, B = V' xy', the map of penalty k is V B / (e + k mean e).
+    All that the error of a target needs of B is B B', so a further penalty costs next to nothing.
+    """
+    xx, xy, _ = fit.about(*fit.means)
+    e, v = np.linalg.eigh(xx)
+    test_xx, test_xy, test_squares = test.about(*fit.means)  # the map is about the fit's means
+    _, _, about_own = test.about(*test.means)
+    a = v.T @ test_xx @ v
+    b, c = v.T @ xy, v.T @ test_xy
+    found = np.full((len(penalties), len(parts)), np.nan)
+    for j, part in enumerate(parts.values()):
+        total = about_own[part].sum()
+        if total <= NOISE * test.squares[part].sum():
+            continue
+        errors = (b[:, part] @ b[:, part].T) * a
+        gain = np.sum(b[:, part] * c[:, part], axis=1)
+        for i, penalty in enumerate(penalties):
+            w = 1 / (e + penalty * e.mean())
+            sse = test_squares[part].sum() - 2 * w @ gain + w @ errors @ w
+            found[i, j] = 1 - sse / total
+    return found

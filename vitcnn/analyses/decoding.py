@@ -1,0 +1,237 @@
+"""Decoding: where a token is and what its patch shows, read off the token by ridge regression.
+
+Not in the paper: a token can be most similar to its own patch (CKA, Figs 9 and D.1 to D.7) without
+telling where it is. Here a linear map goes from each token to its place in the grid, to the mean
+colour of its patch, or to the pixels of its patch, and R^2 is that of images it was not fitted on.
+
+Examples are tokens: all image positions of all images. An image is in fold h(index) mod `folds`, h
+the finaliser of MurmurHash3 (multiply, shift and xor, 32 bits) of its position in the source, so a
+fold depends neither on groups nor on the order of the images, and does not follow the period of a
+source that is sorted by class. Each fold f is held out once. The penalty of each target is the one
+that does best on fold f + 1 after a fit on the others; the fit is then repeated on all folds but f.
+
+R^2 = 1 - SSE / SST, both summed over the numbers of a target; SST is about the mean of the held-out
+fold itself. Features and targets are centred by their training means and not scaled; a penalty is
+in units of the mean eigenvalue of the features' training covariance, so neither the scale of a
+layer nor a rotation of it matters. Everything follows from products of sums over tokens, kept a
+fold: one pass over the images, and no token is stored.
+
+Size of the sums of a layer of D channels with P pixel values a patch, in bytes on the host:
+8 folds (D + 1) (D + P + 6). All of ViT-B/32 (13 layers, D = 768, P = 3072) takes 1.2 GB, of which
+`targets` without "pixels" leaves 0.25 GB; ViT-B/16 0.5 GB; ResNet-50 1.4 GB. The engine asks for
+twice that (`max_sums_gb`). At the end, a layer takes 2 `folds` eigendecompositions of D x D, on two
+cores 20 seconds for D = 768 and a minute or two for D = 2048.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jaxtyping import Array, Float, Int
+
+from vitcnn.analyses._ridge import Moments, held_out
+from vitcnn.lookup import check_name
+from vitcnn.sums import Product
+from vitcnn.taps import TapInfo
+
+TAPS = ("embed", "block*/out", "stage*/unit*/out")
+ONE_MODEL = True
+IMAGES = 5000
+BLOCKS = 1  # the sums are large; the spread over folds is the standard error
+FIELDS = {
+    "targets": ("position", "colour", "pixels"),
+    "folds": 4,  # one to test on, one to choose the penalty on, the others to fit
+    "penalties": tuple(10.0**k for k in range(-5, 3)),  # of the mean eigenvalue; below: rounding
+}
+
+TARGETS = {
+    "position": "position in the grid",
+    "colour": "mean colour of the patch",
+    "pixels": "pixels of the patch",
+}
+
+
+def measure(group, config, given):
+    """Returns, by fold, the products of the sums of the features and of the targets of all tokens.
+
+    Returns:
+      "tokens": tap -> per fold, the sum over tokens of (x, 1) (x, y, 1)'.
+      "squares": grid -> per fold, the sums of squares of the targets.
+      "images": per fold, the number of images.
+
+    Raises:
+      ValueError: a field is out of its range, a tap has no grid, or its grid does not divide the
+        image.
+    """
+    _check(config)
+    (view,) = group.models.values()
+    folds = fold_of(group.index, config.folds)
+    inside = [(folds == f).astype(jnp.float32) for f in range(config.folds)]
+    tokens, squares = {}, {}
+    for name, x in view.taps.items():
+        info = view.info[name]
+        x = _positions(x, info)
+        n, positions, _ = x.shape
+        y = [target_of(view.image, info, target) for target in config.targets]
+        y = jnp.concatenate([a.astype(jnp.float32) for a in y], axis=-1)
+        one = jnp.ones((n, positions, 1), jnp.float32)
+        x, y, one = (a.reshape(n * positions, -1) for a in (x.astype(jnp.float32), y, one))
+        left, right = jnp.concatenate([x, one], 1), jnp.concatenate([x, y, one], 1)
+        weights = [jnp.repeat(w, positions) for w in inside]
+        tokens[name] = [Product.of(left, right, w) for w in weights]
+        if (grid := _grid(info)) not in squares:
+            # y' y alone: all products of two pixels would be four times the products with x.
+            single = jax.vmap(Product.of, (1, 1, None))
+            squares[grid] = [single(y[..., None], y[..., None], w) for w in weights]
+    return {"tokens": tokens, "squares": squares, "images": jnp.stack([w.sum() for w in inside])}
+
+
+def fold_of(index: Int[Array, " n"], folds: int) -> Int[Array, " n"]:
+    """Returns the fold of each image: a hash of its position in the source, modulo `folds`."""
+    h = index.astype(jnp.uint32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        h = (h ^ (h >> shift)) * jnp.uint32(factor)
+    return (h % folds).astype(jnp.int32)
+
+
+def target_of(
+    image: Float[Array, "n height width 3"], info: TapInfo, target: str
+) -> Float[Array, "n positions numbers"]:
+    """Returns what is to be read off each token of a tap.
+
+    Args:
+      image: the images as the model sees them, normalised.
+      info: of the tap, with a grid; its cells are the patches.
+      target: "position", row and column from 0 to 1; "colour", the mean of the 3 channels of the
+        patch; "pixels", all its values.
+
+    Raises:
+      ValueError: the patches of this grid are not all of one size.
+    """
+    n, height, width, _ = image.shape
+    rows, columns = info.grid
+    if target == "position":
+        row, column = (jnp.arange(size) / max(size - 1, 1) for size in info.grid)
+        places = jnp.stack(jnp.meshgrid(row, column, indexing="ij"), -1).reshape(1, -1, 2)
+        return jnp.broadcast_to(places, (n, rows * columns, 2))
+    if height % rows or width % columns:
+        raise ValueError(
+            f"tap {info.name} has a grid of {rows} x {columns}, which does not divide the image of "
+            f"{height} x {width}: choose other taps (field taps), set targets = ('position',), or "
+            "give the model another image size"
+        )
+    cells = image.reshape(n, rows, height // rows, columns, width // columns, 3)
+    cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * columns, -1, 3)
+    return cells.mean(2) if target == "colour" else cells.reshape(n, rows * columns, -1)
+
+
+def finalize(sums, config) -> xarray.Dataset:
+    """Returns R^2 on held-out images.
+
+    Variables:
+      r2 [layer, target]: mean over the held-out folds. Its standard error is the standard deviation
+        over folds by the square root of their number; folds share training images, so it is a
+        rough one.
+      r2_fold [layer, target, fold]: of each held-out fold. NaN where a layer or a target does not
+        vary, and for folds without images.
+      penalty [layer, target, fold]: the one that was chosen, of the mean eigenvalue.
+    Coordinate depth [layer]: 0 is the first layer, 1 the last.
+    """
+    layers, targets = [tap for _, tap in config.layers], list(config.targets)
+    filled = [f for f in range(config.folds) if sums["images"][f] > 0]
+    if len(filled) < config.folds:
+        warnings.warn(
+            f"{int(sums['images'].sum())} images leave {config.folds - len(filled)} of "
+            f"{config.folds} folds empty: take more images or fewer folds",
+            stacklevel=2,
+        )
+    shape = (len(layers), len(targets), config.folds)
+    scores, chosen = np.full(shape, np.nan), np.full(shape, np.nan)
+    dead = []
+    for i, info in enumerate(config.infos):
+        squares = sums["squares"][_grid(info)]
+        folds = [
+            Moments(p, s.ravel()) for p, s in zip(sums["tokens"][layers[i]], squares, strict=True)
+        ]
+        parts = _parts(targets, folds[0].numbers)
+        if not sum(folds[1:], folds[0]).alive():
+            dead.append(layers[i])
+        elif len(filled) >= 3:
+            for k, f in enumerate(filled):
+                found = held_out(folds, filled[k:] + filled[:k], parts, config.penalties)
+                scores[i, :, f], chosen[i, :, f] = found
+    if dead:
+        warnings.warn(f"constant, NaN or infinite, so not decoded: {', '.join(dead)}", stacklevel=2)
+    used = scores[..., filled]
+    spread = used.std(-1, ddof=1) if len(filled) > 1 else used.mean(-1) * np.nan
+    no_error = {"standard_error": "none"}
+    long_name, dims = {"long_name": "R\u00b2 on held-out images", "units": "1"}, ("layer", "target")
+    error = {"long_name": f"standard error of {long_name['long_name']}", "units": "1"}
+    relative = {"long_name": "penalty, of the mean eigenvalue", "units": "1"}
+    return xarray.Dataset(
+        {
+            "r2": (dims, used.mean(-1), long_name),
+            "r2_standard_error": (dims, spread / np.sqrt(len(filled)), error),
+            "r2_fold": ((*dims, "fold"), scores, long_name | no_error),
+            "penalty": ((*dims, "fold"), chosen, relative | no_error),
+        },
+        {
+            "layer": layers,
+            "target": targets,
+            "fold": np.arange(config.folds),
+            "depth": ("layer", np.linspace(0, 1, len(layers)), {"long_name": "relative depth"}),
+        },
+    )
+
+
+def _parts(targets: Sequence[str], numbers: int) -> dict[str, slice]:
+    """Returns the columns of each target among all `numbers` of them."""
+    sizes = {"position": 2, "colour": 3}
+    sizes["pixels"] = numbers - sum(sizes[t] for t in targets if t != "pixels")
+    ends = np.cumsum([sizes[target] for target in targets]).tolist()
+    return {t: slice(end - sizes[t], end) for t, end in zip(targets, ends, strict=True)}
+
+
+def _positions(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n positions channels"]:
+    """Returns the image positions of a tap, row by row."""
+    if info.grid is None or info.role == "attention_weights":
+        raise ValueError(
+            f"tap {info.name} holds no vector for each image position (it is {info.role or 'plain'}"
+            f", {' x '.join(map(str, info.shape))}): leave it out of the field taps"
+        )
+    x = x[:, info.prefix_tokens :]  # a map has none
+    return x.reshape(len(x), info.grid[0] * info.grid[1], -1)
+
+
+def _grid(info: TapInfo) -> str:
+    return "x".join(map(str, info.grid))
+
+
+def _check(config) -> None:
+    for target in config.targets:
+        check_name("target", target, TARGETS)
+    if not config.targets or len(set(config.targets)) < len(config.targets):
+        raise ValueError(f"targets = {tuple(config.targets)}: name one or more, each once")
+    if config.folds < 3:
+        raise ValueError(f"folds = {config.folds}: at least 3 are needed, to fit, choose and test")
+    if not config.penalties or min(config.penalties) <= 0:
+        raise ValueError(f"penalties = {tuple(config.penalties)}: one or more, all above 0")
+
+
+def draw(results: Sequence[xarray.Dataset]):
+    """Draws R^2 against depth, one curve a target."""
+    from vitcnn import figures
+
+    panels = []
+    for result in results:
+        panels.append({})
+        for target in result.target.values.tolist():
+            rows = result.sel(target=target)
+            panels[-1][TARGETS[target]] = (result.depth, rows.r2, rows.r2_standard_error)
+    title = "relative depth (first layer 0, last 1)"
+    return figures.curves(results, panels, title, "R\u00b2 on held-out images")
