@@ -21,6 +21,7 @@ import xarray
 from jaxtyping import Array, Float, Int
 
 BLOCKS = 64
+Z = 1.96  # standard errors in half of a 95% interval
 NO_ERROR = "standard_error"  # attribute of a variable that is no estimate, "none"
 
 

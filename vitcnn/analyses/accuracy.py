@@ -23,6 +23,18 @@ LABELS = True
 HEAD = True
 IMAGES = 1_000_000  # all there are: an accuracy is one over the whole set
 FIELDS = {"bins": 15}  # of confidence; 15 as Guo et al.
+CAPTIONS = {
+    "draw": (
+        "Accuracy",
+        "Each model's own head on the images: top-1 accuracy, negative log-likelihood and "
+        "expected calibration error, with 95% intervals.",
+    ),
+    "draw_calibration": (
+        "Calibration",
+        "Accuracy of the images whose top-1 probability lies in a bin, against that "
+        "probability. On the dashed line a network is as sure as it is right.",
+    ),
+}
 
 
 def measure(group, config, given):

@@ -20,6 +20,19 @@ from jaxtyping import Float
 TAPS = ("block*/attn_weights",)
 ONE_MODEL = True
 IMAGES = 5000  # as the paper
+GLOBAL = 0.7  # distance of a global head, in units of uniform attention
+CAPTIONS = {
+    "draw": (
+        "Attention distance",
+        "Mean distance in px between a patch and what it attends to, for every head of the "
+        "first two and last two blocks, sorted (paper: Figs 3, 4). The dashed line is a head "
+        "that attends to all patches alike.",
+    ),
+    "draw_depth": (
+        "Attention distance by depth",
+        "The most local and the most global head of every block, and the mean of all heads.",
+    ),
+}
 
 
 def patch_distances(
@@ -69,6 +82,7 @@ def finalize(sums, config) -> xarray.Dataset:
       distance_renormalised: the same with weights divided by their sum over patches, px.
       prefix_mass: attention of patches on prefix tokens (the class token).
       entropy: of the attention of patches over all tokens, nat.
+    And local_and_global, a number: see the function of this name.
     Attribute `uniform`: distance of a head that attends to all patches alike, px.
     """
     layers = [tap for _, tap in config.layers]
@@ -84,7 +98,26 @@ def finalize(sums, config) -> xarray.Dataset:
         variables[key] = (("layer", "head"), values, {"long_name": long_name, "units": units})
     heads = np.arange(config.infos[0].heads)
     uniform = float(sums["uniform"] / sums["images"])
+    mixed = local_and_global(variables["distance"][1] / uniform)
+    said = {"long_name": "local and global heads below, only global ones on top", "units": "1"}
+    variables["local_and_global"] = ((), mixed, said)
     return xarray.Dataset(variables, {"layer": layers, "head": heads}, {"uniform": uniform})
+
+
+def local_and_global(distance: Float[np.ndarray, "layer head"]) -> float:
+    """Returns how far low layers mix local and global heads, as no high layer does (Fig. 3).
+
+    It is the lesser of two differences, NaN with fewer than 4 layers: the most local head of the
+    last two layers less that of the first two, and the most global head of the first two less
+    `GLOBAL`. The paper says so in words only; these numbers are ours.
+
+    Args:
+      distance: in units of uniform attention, layers from input to output.
+    """
+    if len(distance) < 4:
+        return float("nan")
+    local = distance[-2:].min() - distance[:2].min()
+    return float(min(local, distance[:2].max() - GLOBAL))
 
 
 def draw(results: Sequence[xarray.Dataset]):

@@ -54,6 +54,14 @@ TARGETS = {
     "colour": "mean colour of the patch",
     "pixels": "pixels of the patch",
 }
+CAPTIONS = {
+    "draw": (
+        "What tokens know of their place",
+        "Held-out R\u00b2 of ridge regression from one token to its position, to the mean "
+        "colour and to the pixels of its own patch, by relative depth. A high localisation "
+        "CKA need not mean that any of these can be read.",
+    ),
+}
 
 
 def measure(group, config, given):

@@ -51,6 +51,13 @@ FIELDS: Mapping[str, Any] = {
 }
 ROLES = ("heads", "attention_weights")
 Z = 1.96  # standard errors in half of a 95% interval
+CAPTIONS = {
+    "draw": (
+        "Local and global heads",
+        "CKA of sets of heads of the first block with low layers of the other model, against "
+        "their mean attention distance (paper: Fig. 5).",
+    ),
+}
 
 
 def measure(group, config, given):

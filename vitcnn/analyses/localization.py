@@ -47,6 +47,18 @@ SLICE = 2**25  # entries of the Gram matrices that are made at a time, 128 MiB
 SHOWN = 8  # positions that a warning lists
 # The four tokens of the paper's 7 x 7 grids, (0, 0), (2, 1), (4, 2), (4, 4), in parts of the grid.
 TOKENS = ((0, 0), (2 / 6, 1 / 6), (4 / 6, 2 / 6), (4 / 6, 4 / 6))
+CAPTIONS = {
+    "draw": (
+        "Which patch a token resembles",
+        "CKA of the last layer's token at one position (framed) with the image patch at "
+        "every position (paper: Figs 9, 10).",
+    ),
+    "draw_curves": (
+        "Localization by depth",
+        "Share of positions whose token is most similar to its own patch, and how far the "
+        "greatest CKA stands out from the mean, by relative depth.",
+    ),
+}
 
 
 def measure(group, config, given):

@@ -58,6 +58,18 @@ NAMES = {
     "tokens": "single positions",
     "whole": "whole layer",
 }
+CAPTIONS = {
+    "draw": (
+        "Linear probes",
+        "Test accuracy of a ridge classifier on what one layer holds, by relative depth "
+        "(paper: Figs 11, 13); the penalty was chosen on held-out training images. Dashed: "
+        "chance.",
+    ),
+    "draw_tokens": (
+        "Probes of single positions",
+        "Test accuracy of a probe at each position of the grid (paper: Fig. D.4).",
+    ),
+}
 
 
 def measure(group, config, given):

@@ -50,6 +50,18 @@ FIELDS = {
     "mass": 0.5,  # share of the field inside `radius`
     "batch": 8,  # images differentiated at a time; bounds memory
 }
+CAPTIONS = {
+    "draw": (
+        "Receptive fields",
+        "Mean |gradient| of the feature at the middle of the map with respect to the image "
+        "(paper: Fig. 6). The frame is the feature's own cell; each map has its own colour "
+        "scale.",
+    ),
+    "draw_radius": (
+        "Size of receptive fields",
+        "Radius of the disc that holds half of the mean |gradient|, by relative depth.",
+    ),
+}
 
 
 def chosen(config) -> list[TapInfo]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 import xarray
+from jaxtyping import Float
 
 TAPS = (
     "block*/in",
@@ -32,6 +33,19 @@ STATISTICS = {
     "ratio": RATIO,
     "cosine_output": "cosine of skip and skip + branch",
     "cosine_branch": "cosine of skip and branch",
+}
+CAPTIONS = {
+    "draw": (
+        "Skip ratio",
+        "Norm of what comes by the skip connection over the norm of what the branch adds "
+        "(paper: Fig. 7 right). Above 1 the skip carries more. Units of a ResNet have their "
+        "projected shortcut.",
+    ),
+    "draw_tokens": (
+        "Skip ratio of every token",
+        "The same for every token in every block (paper: Figs 7 left, E.1), the class token "
+        "on top.",
+    ),
 }
 
 
@@ -60,6 +74,7 @@ def finalize(sums, config) -> xarray.Dataset:
       <name>_prefix [branch]: mean over prefix tokens (the class token), NaN without any.
       <name>_spatial [branch]: mean over image positions.
       <name>_token [branch, token]: every token; only if all branches have as many (a ViT).
+    And phases, a number: see the function of this name.
     Attribute `prefix_tokens`: how many of those come before the image positions.
     """
     infos = {info.name: info for info in config.infos if info.skip is not None}
@@ -77,7 +92,22 @@ def finalize(sums, config) -> xarray.Dataset:
             variables[f"{statistic}_token"] = (("branch", "token"), tokens, attrs)
             attributes["prefix_tokens"] = next(iter(infos.values())).prefix_tokens
     roles = [info.role for info in infos.values()]
+    apart = [variables[f"ratio_{part}"][1] for part in ("prefix", "spatial")]
+    said = {"long_name": "class token skips first, image positions later", "units": "1"}
+    variables["phases"] = ((), phases(*apart), said)
     return xarray.Dataset(variables, {"branch": list(infos), "role": ("branch", roles)}, attributes)
+
+
+def phases(prefix: Float[np.ndarray, " branch"], spatial: Float[np.ndarray, " branch"]) -> float:
+    """Returns how far the class token and the positions change places half-way (Figs 7, E.1).
+
+    With log2 of the ratio of the class token over that of the positions, it is the lesser of its
+    mean over the first half of the branches and of minus its mean over the second half: above 0
+    only if the class token goes by the skip first and by the branch later. NaN without class token.
+    """
+    share = np.log2(prefix / spatial)
+    half = len(share) // 2
+    return float(min(share[:half].mean(), -share[-half:].mean())) if half else float("nan")
 
 
 def draw(results: Sequence[xarray.Dataset]):

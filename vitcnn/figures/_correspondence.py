@@ -16,7 +16,6 @@ from vitcnn.figures._house import (
     GREY,
     LABEL_GAP,
     NOTE,
-    Z,
     add_axes,
     new_figure,
     note,
@@ -25,6 +24,7 @@ from vitcnn.figures._house import (
     title,
 )
 from vitcnn.figures._ticks import label_layers
+from vitcnn.sums import Z
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,8 @@ import numpy as np
 import xarray
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import GREY, Z, add_axes, new_figure, short, styled, title
+from vitcnn.figures._house import GREY, add_axes, new_figure, short, styled, title
+from vitcnn.sums import Z
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -32,7 +32,6 @@ STYLE: Mapping[str, Any] = {
     "pdf.fonttype": 42,  # text stays text, as journals ask
 }
 BLUE, GREY = "#0072B2", "0.45"  # the blue of Okabe and Ito, made for colour-blind readers
-Z = 1.96  # standard errors in half of a 95% interval
 LABEL_GAP = 9.0  # least distance of two tick labels, in points
 NOTE = 0.17  # height of the line of notes at the bottom, in inches
 LINE = 7.5  # height of a line of a panel's title, in points

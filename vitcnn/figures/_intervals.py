@@ -9,7 +9,8 @@ import numpy as np
 import xarray
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import BLUE, NOTE, Z, add_axes, new_figure, note, short, styled
+from vitcnn.figures._house import BLUE, NOTE, add_axes, new_figure, note, short, styled
+from vitcnn.sums import Z
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
