@@ -13,6 +13,7 @@ from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine import analyze
 from vitcnn.model import Model, load
 from vitcnn.similarity.cka import cka
+from vitcnn.similarity.compare import compare
 from vitcnn.taps import TapInfo, TapTable, alias, tap
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "alias",
     "analyze",
     "cka",
+    "compare",
     "load",
     "tap",
 ]

@@ -16,7 +16,7 @@ def finalize(matrix, layers):
     hsic = np.asarray(matrix) * scale[:, None] * scale[None, :]
     ones = np.ones(len(matrix))
     sums = HsicSums(hsic=hsic, energy=ones, square=2 * ones, pairs=1.0, images=1.0)
-    config = ConfigDict()
+    config = ConfigDict(cka.FIELDS)
     config.layers = tuple(layers)
     return cka.finalize(sums, config)
 

@@ -6,17 +6,23 @@ itself is not given): for ViT six per block (both normalisations, attention and 
 hidden, block output) with the embedding, final norm, pooled and logits; for ResNet every
 convolution, norm and residual sum. That makes 76, 148 and 196 layers for ViT-B, L and H (one more
 with `pre_logits`), 125 for ResNet-50 and 363 for ResNet-152.
+
+The paper takes all tokens and the linear kernel. `tokens` takes the class token or the image
+positions alone, where a tap has a class token; `kernel` may be "rbf", of a width `bandwidth` in
+median distances of the images of a group (Kornblith et al. 2019).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray
 
 from vitcnn import similarity
-from vitcnn.similarity import hsic
+from vitcnn.analyses import _tokens
+from vitcnn.similarity import gram, hsic
 
 TAPS = (
     "embed",
@@ -35,12 +41,38 @@ TAPS = (
 )
 IMAGES = 10_240  # 10 groups of 1024 in the paper
 MIN_GROUP = similarity.cka.MIN_GROUP
+FIELDS = {
+    "tokens": "all",  # or "class" or "spatial", of taps with a class token
+    "kernel": "linear",  # or "rbf"
+    "bandwidth": 1.0,  # of the RBF kernel, in median distances
+}
+CAPTIONS = {
+    "draw": (
+        "Similarity of layers",
+        "Unbiased CKA of every layer with every layer, from input to output (paper: Figs 1, 2); "
+        "panels are square, so the diagonal joins layers of the same relative depth. Point at a "
+        "cell to read its layers, value and standard error.",
+    ),
+    "draw_correspondence": (
+        "Which layer matches which",
+        "For every layer of one model, the relative depth of the most similar layer of the other, "
+        "and their CKA. A curve below the dashed line says that it takes more layers of the first "
+        "model to get as far as the second does.",
+    ),
+}
+OF_TOKENS = {"all": "", "class": ", class token", "spatial": ", image positions"}
 
 
 def measure(group, config, given):
     """Returns the HSIC sums of all layers of all models of one group of images."""
-    grams = [hsic.gram(x) for view in group.models.values() for x in view.taps.values()]
-    return hsic.hsic_sums(grams)
+    _tokens.check(config.tokens, config.infos)
+    gram.check_kernel(config.kernel, config.bandwidth)
+    taps = [
+        _tokens.take(x, view.info[name], config.tokens)
+        for view in group.models.values()
+        for name, x in view.taps.items()
+    ]
+    return hsic.hsic_sums([hsic.gram(x, config.kernel, config.bandwidth) for x in taps])
 
 
 def finalize(sums, config) -> xarray.Dataset:
@@ -49,7 +81,7 @@ def finalize(sums, config) -> xarray.Dataset:
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output.
 
     Variables:
-      cka [layer_x, layer_y]: unbiased linear CKA.
+      cka [layer_x, layer_y]: unbiased CKA.
       lower_upper [model_x]: mean CKA of the lowest third of a model's layers with its highest.
       lower_upper_difference [model_x, model_y]: that of model x minus that of model y.
       match_depth [layer_x, model_y]: depth of the layer of model y that is most similar to layer x;
@@ -60,11 +92,10 @@ def finalize(sums, config) -> xarray.Dataset:
       upper_match_drop [model_x, model_y]: CKA with the best match in model y, mean over a third of
         the depth of model x: the lesser of its first and middle third, minus its last third.
     """
-    layers = [f"{model}/{tap}" for model, tap in config.layers]
-    owner = np.array([model for model, _ in config.layers])
+    coords = coordinates(config)
+    layers, (_, owner), (_, depth) = (coords[c] for c in ("layer_x", "model_of_x", "depth_x"))
     names = list(dict.fromkeys(owner))
     matrix = similarity.cka.from_sums(sums, layers)
-    depth = np.concatenate([np.linspace(0, 1, (owner == name).sum()) for name in names])
     read = [similarity.cka.match(matrix[:, owner == name], depth[owner == name]) for name in names]
     match_depth = np.stack([d for d, _ in read], axis=1)
     match_cka = np.stack([c for _, c in read], axis=1)
@@ -78,10 +109,12 @@ def finalize(sums, config) -> xarray.Dataset:
             first, middle, last = (mean(match_cka[mine & (third == k), j]) for k in range(3))
             drop[i, j] = np.minimum(first, middle) - last  # NaN if one has no live layer
     one = {"units": "1"}
+    made_of = "linear CKA" if config.kernel == "linear" else "CKA, RBF kernel"
+    long_name = f"unbiased {made_of}{OF_TOKENS[config.tokens]}"
     model_pair = ("model_x", "model_y")
     return xarray.Dataset(
         {
-            "cka": (("layer_x", "layer_y"), matrix, {"long_name": "unbiased linear CKA", **one}),
+            "cka": (("layer_x", "layer_y"), matrix, {"long_name": long_name, **one}),
             "lower_upper": (
                 "model_x",
                 lower_upper,
@@ -116,17 +149,26 @@ def finalize(sums, config) -> xarray.Dataset:
                 },
             ),
         },
-        coords={
-            "layer_x": layers,
-            "layer_y": layers,
-            "model_of_x": ("layer_x", owner),
-            "model_of_y": ("layer_y", owner),
-            "depth_x": ("layer_x", depth),
-            "depth_y": ("layer_y", depth),
-            "model_x": names,
-            "model_y": names,
-        },
+        coords={**coords, "model_x": names, "model_y": names},
     )
+
+
+def coordinates(config) -> dict[str, Any]:
+    """Returns the coordinates of [layer_x, layer_y], the layers of all models from input to output.
+
+    They are "<model>/<tap>" (layer_x, layer_y), the model (model_of_x, model_of_y), and the depth
+    in it, 0 at its first layer and 1 at its last (depth_x, depth_y).
+    """
+    layers = [f"{model}/{tap}" for model, tap in config.layers]
+    owner = np.array([model for model, _ in config.layers])
+    names = dict.fromkeys(owner)
+    depth = np.concatenate([np.linspace(0, 1, (owner == name).sum()) for name in names])
+    made: dict[str, Any] = {}
+    for side in ("x", "y"):
+        made[f"layer_{side}"] = layers
+        made[f"model_of_{side}"] = (f"layer_{side}", owner)
+        made[f"depth_{side}"] = (f"layer_{side}", depth)
+    return made
 
 
 def lower_upper_similarity(matrix, depth, mine) -> float:
@@ -151,3 +193,14 @@ def draw(results: Sequence[xarray.Dataset]):
     from vitcnn import figures
 
     return figures.heatmaps(results)
+
+
+def draw_correspondence(results: Sequence[xarray.Dataset]):
+    """Draws, for every pair of models, the depth and the CKA of the best match of every layer.
+
+    Returns None if no Result has two models.
+    """
+    from vitcnn import figures
+
+    pairs = [result for result in results if result.sizes["model_x"] > 1]
+    return figures.correspondence(pairs) if pairs else None

@@ -35,6 +35,7 @@ TAPS = (
     "block*/mlp",
     "block*/out",
     "stem/conv",
+    "stage*/unit*/conv*",
     "stage*/unit*/norm*",
     "stage*/unit*/out",
 )
@@ -73,10 +74,10 @@ def chosen(config) -> list[TapInfo]:
     check_name("residual", config.residual, ("after", "before"))
     if config.taps:
         return list(config.infos)
-    before, parts = config.residual == "before", ("attention", "mlp", "norm")
-    branches = [info for info in config.infos if info.skip is not None]
-    others = [i for i in config.infos if i.skip is None and i.role not in parts]
-    if kept := branches if before else others:
+    parts = ("attention", "token_mixing", "mlp", "conv", "norm")
+    before = [info for info in config.infos if info.skip is not None]
+    after = [i for i in config.infos if i.role not in parts or i.name.startswith("stem/")]
+    if kept := before if config.residual == "before" else after:
         return kept
     raise ValueError(f"no tap is {config.residual} a residual addition; change residual or taps")
 
@@ -296,15 +297,16 @@ def _kinds(result) -> dict[str, list[tuple[int, str]]]:
     from vitcnn import figures
 
     known = figures.origin(result)
-    vit = any(figures.family(known, model) == "vit" for model in known.get("models", ()))
-    parts = {"mid": "attention", "attn": "attention", "out": "MLP", "mlp": "MLP"} if vit else {}
+    families = [figures.family(known, model) for model in known.get("models", ())]
+    first = {"vit": "attention", "mixer": "token mixing"}.get(families[0] if families else "")
+    parts = {"mid": first, "attn": first, "out": "MLP", "mlp": "MLP"} if first else {}
     kinds: dict[str, list[tuple[int, str]]] = {}
     for i, tap in enumerate(result.tap.values.tolist()):
         kind, title = re.sub(r"\d", "", tap), tap
         if found := re.fullmatch(r"block(\d+)/(\w+)", tap):
             kind = parts.get(found[2], found[2])
             title = f"block {int(found[1])}, {kind}"
-        elif found := re.fullmatch(r"stage(\d+)/unit(\d+)/(out|norm\d)", tap):
+        elif found := re.fullmatch(r"stage(\d+)/unit(\d+)/(out|norm\d|conv\d)", tap):
             kind, title = "unit", f"stage {found[1]}, unit {int(found[2])}"
         elif tap == "stem/conv":
             kind = title = "initial conv"

@@ -22,6 +22,7 @@ TAPS = (
     "block*/mid",
     "block*/mlp",
     "stage*/unit*/in",
+    "stage*/unit*/conv*",
     "stage*/unit*/norm*",
     "stage*/unit*/shortcut_*",
 )
@@ -127,7 +128,9 @@ def draw(results: Sequence[xarray.Dataset]):
             for part in ("spatial", "prefix"):
                 value, error = rows[f"ratio_{part}"], rows[f"ratio_{part}_standard_error"]
                 if np.isfinite(value).any():
-                    branch = "unit" if role == "norm" else role  # the last norm of a ResNet unit
+                    branch = (
+                        "unit" if role in ("norm", "conv") else role
+                    )  # the last of a ResNet unit
                     name = f"{branch}, {'class token' if part == 'prefix' else 'spatial'}"
                     panels[-1][name] = (place, value, error)
         titles.append(_depth(result))

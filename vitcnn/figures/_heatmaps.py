@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = "magma"  # perceptually even, for colour-blind readers and grey print too
+CKA = MappingProxyType({"cka": "CKA"})
 PANEL = 1.5  # side of a heatmap, in inches; three make a page 7 inches wide
 
 
@@ -43,16 +45,21 @@ class Panel:
     errors: Float[np.ndarray, "y x"]
 
 
-def panels(result: xarray.Dataset) -> list[Panel]:
-    """Returns the heatmaps of one CKA Result: every model with itself, then every pair.
+def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list[Panel]:
+    """Returns the heatmaps of one Result: every model with itself, then every pair.
 
     In a pair, a ViT is model y and the other one model x (paper: Fig. 2); else the first is x. The
-    Dataset of `vitcnn.cka` is one heatmap.
+    Dataset of `vitcnn.cka` or `vitcnn.compare` is one heatmap.
+
+    Args:
+      result: Result with similarities of layers.
+      name: variable [layer_x, layer_y].
+      what: what titles the heatmap of a Dataset without models.
     """
-    matrix, errors = result.cka, result.cka_standard_error
+    matrix, errors = result[name], result[f"{name}_standard_error"]
     if "model_of_x" not in result.coords:
         x, y = (tuple(map(str, result[d].values)) for d in ("layer_x", "layer_y"))
-        return [Panel("CKA", (), ("x", "y"), x, y, matrix.values.T, errors.values.T)]
+        return [Panel(what, (), ("x", "y"), x, y, matrix.values.T, errors.values.T)]
     provenance = origin(result)
     names = list(dict.fromkeys(map(str, result.model_of_x.values)))
     made = []
@@ -81,58 +88,85 @@ def layer_names(names: Sequence[str], model: str) -> tuple[str, ...]:
 
 
 @styled
-def heatmaps(results: Sequence[xarray.Dataset]) -> Figure:
-    """Draws the CKA of all layers, one heatmap a model and a pair of models (paper: Figs 1, 2).
+def heatmaps(results: Sequence[xarray.Dataset], measures: Mapping[str, str] = CKA) -> Figure:
+    """Draws the similarity of all layers, one heatmap a model and a pair of models (Figs 1, 2).
 
     Panels are square, so that the diagonal joins layers of the same relative depth. Layers without
-    a CKA are hatched; the colour bar says if values below 0 occur.
+    a value are hatched. One measure is drawn from 0 to 1, and the colour bar says if values below 0
+    occur. Several stand side by side, each on a scale of its own up to 1.
 
     Args:
-      results: Results of the analysis `cka`, or Datasets of `vitcnn.cka`.
+      results: Results of the analyses `cka` or `similarity`, or Datasets of `vitcnn.compare`.
+      measures: variable [layer_x, layer_y] -> what it is called.
     """
+    import matplotlib
+
+    drawn = {
+        name: [panel for result in results for panel in panels(result, name, what)]
+        for name, what in measures.items()
+    }
+    several, count = len(drawn) > 1, max(map(len, drawn.values()))
+    columns = len(drawn) if several else min(count, 3)
+    rows = count if several else -(-count // columns)
+    lowest = {name: min(_lowest(panel) for panel in todo) for name, todo in drawn.items()}
+    notes = []
+    if not several and min(lowest.values()) < 0:
+        notes.append(f"Lowest {''.join(measures.values())} {min(lowest.values()):.3f}, drawn as 0.")
+    if any(np.isnan(panel.values).any() for todo in drawn.values() for panel in todo):
+        what = "" if several else f"{''.join(measures.values())} is "
+        notes.append(f"Hatched: {what}undefined.")
+    left, right, bottom, top = 0.68, 0.55 if several else 0.06, 0.65, 0.6 if several else 0.5
+    strip = NOTE if notes else 0
+    height = rows * (bottom + PANEL + top) + strip
+    width = columns * (left + PANEL + right)
+    figure = new_figure(width if several else width + 0.55, height)
+    for i, (name, todo) in enumerate(drawn.items()):
+        low = np.floor(10 * min(lowest[name], 0.9)) / 10 if several else 0
+        norm = matplotlib.colors.Normalize(low, 1)
+        for k, panel in enumerate(todo):
+            row, column = (k, i) if several else divmod(k, columns)
+            x = column * (left + PANEL + right) + left
+            y = strip + (rows - 1 - row) * (bottom + PANEL + top) + bottom
+            axes = add_axes(figure, x, y, PANEL, PANEL)
+            image = _heatmap(axes, panel, norm)
+            if several:
+                lines = () if panel.title == measures[name] else (panel.title, *panel.subtitle)
+                title(axes, measures[name], lines)
+            else:
+                title(axes, panel.title, panel.subtitle)
+        first = strip + (rows - 1) * (bottom + PANEL + top) + bottom
+        side = (i + 1) * (left + PANEL + right) - 0.47 if several else width + 0.05
+        scale = add_axes(figure, side, first, 0.09, PANEL)
+        extend = "min" if lowest[name] < low else "neither"
+        ticks = np.linspace(0, 1, 6) if low == 0 else None
+        figure.colorbar(image, cax=scale, ticks=ticks, extend=extend)
+        if not several:
+            scale.set_title(measures[name], loc="left")
+    note(figure, " ".join(notes))
+    return figure
+
+
+def _lowest(panel: Panel) -> float:
+    return float(np.min(panel.values, where=~np.isnan(panel.values), initial=1))
+
+
+def _heatmap(axes, panel, norm):
+    """Draws one heatmap, undefined cells hatched, with the names of its layers."""
     import matplotlib
     from matplotlib.patches import Rectangle
 
-    todo = [panel for result in results for panel in panels(result)]
-    lowest = min(float(np.min(p.values, where=~np.isnan(p.values), initial=1)) for p in todo)
-    notes = []
-    if lowest < 0:
-        notes.append(f"Lowest CKA {lowest:.3f}, drawn as 0.")
-    if any(np.isnan(panel.values).any() for panel in todo):
-        notes.append("Hatched: CKA is undefined.")
-    columns = min(len(todo), 3)
-    rows = -(-len(todo) // columns)
-    left, right, bottom, top = 0.68, 0.06, 0.65, 0.5
-    strip = NOTE if notes else 0
-    height = rows * (bottom + PANEL + top) + strip
-    figure = new_figure(columns * (left + PANEL + right) + 0.55, height)
-    colours = matplotlib.colormaps[COLOURS].with_extremes(bad=(0, 0, 0, 0))
-    norm = matplotlib.colors.Normalize(0, 1)
-    gap = LABEL_GAP / 72 / PANEL
-    for k, panel in enumerate(todo):
-        row, column = divmod(k, columns)
-        x = column * (left + PANEL + right) + left
-        y = strip + (rows - 1 - row) * (bottom + PANEL + top) + bottom
-        axes = add_axes(figure, x, y, PANEL, PANEL)
-        undefined = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "/" * 6, "linewidth": 0}
-        axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, zorder=-1, **undefined))
-        image = axes.imshow(
-            panel.values,
-            origin="lower",
-            aspect="auto",
-            cmap=colours,
-            norm=norm,
-            interpolation="nearest",
-        )
-        for axis, names in ((axes.xaxis, panel.x_layers), (axes.yaxis, panel.y_layers)):
-            label_layers(axis, names, gap)
-        axes.set_xlabel(f"{short(panel.models[0])} layers")
-        axes.set_ylabel(f"{short(panel.models[1])} layers")
-        title(axes, panel.title, panel.subtitle)
-    first = figure.axes[min(columns, len(todo)) - 1].get_position()
-    scale = add_axes(figure, figure.get_size_inches()[0] - 0.5, first.y0 * height, 0.09, PANEL)
-    extend = "min" if lowest < 0 else "neither"
-    figure.colorbar(image, cax=scale, ticks=np.linspace(0, 1, 6), extend=extend)
-    scale.set_title("CKA", loc="left")
-    note(figure, " ".join(notes))
-    return figure
+    undefined = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "/" * 6, "linewidth": 0}
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, zorder=-1, **undefined))
+    image = axes.imshow(
+        panel.values,
+        origin="lower",
+        aspect="auto",
+        cmap=matplotlib.colormaps[COLOURS].with_extremes(bad=(0, 0, 0, 0)),
+        norm=norm,
+        interpolation="nearest",
+    )
+    for axis, names in ((axes.xaxis, panel.x_layers), (axes.yaxis, panel.y_layers)):
+        label_layers(axis, names, LABEL_GAP / 72 / PANEL)
+    axes.set_xlabel(f"{short(panel.models[0])} layers")
+    axes.set_ylabel(f"{short(panel.models[1])} layers")
+    return image

@@ -1,5 +1,10 @@
-"""Similarity of representations: pure maths, arrays in, arrays out."""
+"""Similarity of representations: pure maths, arrays in, arrays out.
 
-from vitcnn.similarity import cka, hsic
+Every measure is a function of the linear Gram matrices of the layers on the same images (`gram`),
+one file each: `cka` (of `hsic`), `procrustes`, `cca`, `rsa`, `neighbours`. `measures` has them all
+by name, `compare` applies one to arrays.
+"""
 
-__all__ = ["cka", "hsic"]
+from vitcnn.similarity import cca, cka, gram, hsic, measures, neighbours, procrustes, rsa
+
+__all__ = ["cca", "cka", "gram", "hsic", "measures", "neighbours", "procrustes", "rsa"]

@@ -1,0 +1,156 @@
+"""Similarity of every layer with every layer by measures beside CKA, in the same pass.
+
+The paper compares layers by CKA alone. Here the same layers are compared by Procrustes, by RSA, by
+mutual nearest neighbours and, if asked for, by canonical correlations, so that a finding can be
+told from a property of one measure; `vitcnn.similarity.rsa.rank_correlation` says how far two maps
+agree. All names of `vitcnn.similarity.measures.MEASURES` may be asked for.
+
+CKA ("cka", "cka_biased", "cka_rbf") is made of HSIC summed over groups. Every other measure is made
+in each group of images and averaged over groups, so it depends on their size (`group` in the
+provenance): neighbours are those within a group, and Procrustes and CCA of independent layers
+grow with the number of directions over the number of images.
+
+Cost, for L layers and groups of n images: "procrustes" takes the singular values of L^2 / 2
+matrices of n x n for each group, which cannot be avoided and soon is nearly all of the time (200
+layers, n = 128: 20,000 of some milliseconds); a group of 128, some hundred layers or a few thousand
+`images` keep it in bounds. One eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2
+distances a layer (rsa_spearman), and matrix products are the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+import xarray
+from jaxtyping import Array, Float
+
+from vitcnn.analyses import _tokens
+from vitcnn.analyses.cka import OF_TOKENS, TAPS, coordinates
+from vitcnn.lookup import check_name
+from vitcnn.similarity import gram, measures
+from vitcnn.taps import TapInfo
+
+__all__ = ["FIELDS", "IMAGES", "MIN_GROUP", "TAPS", "draw", "finalize", "measure", "pool"]
+
+IMAGES = 10_240
+MIN_GROUP = 16  # ten nearest neighbours of fewer are nearly all there are
+POOLS = ("none", "mean")
+FIELDS = {
+    "measures": ("procrustes", "rsa_spearman", "neighbours"),
+    "tokens": "all",  # or "class" or "spatial", of taps with a class token
+    "pool": "none",  # whole features; or "mean", over positions. CCA needs vectors
+    "neighbours": 10,
+    "components": 0,  # principal components before CCA; 0 is one for every 20 images of a group
+    "bandwidth": 1.0,  # of the RBF kernel of cka_rbf, in median distances
+}
+CAPTIONS = {
+    "draw": (
+        "Layers by other measures",
+        "The same layers compared by measures beside CKA, each with its own colour scale where it "
+        "says so; the table above has how far they agree.",
+    ),
+}
+TITLES = {
+    "cka": "CKA",
+    "cka_biased": "biased CKA",
+    "cka_rbf": "RBF CKA",
+    "procrustes": "Procrustes",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "cca": "mean squared CCA",
+    "rsa_pearson": "RSA, Pearson",
+    "rsa_spearman": "RSA, Spearman",
+    "neighbours": "nearest neighbours",
+}
+
+
+def measure(group, config, given):
+    """Returns the sums of every measure of one group of images, of all layers of all models."""
+    chosen = _measures(config)
+    _tokens.check(config.tokens, config.infos)
+    check_name("pool", config.pool, POOLS)
+    layers = {}
+    for model, view in group.models.items():
+        for tap, x in view.taps.items():
+            x = _tokens.take(x, view.info[tap], config.tokens)
+            layers[f"{model}/{tap}"] = x if config.pool == "none" else pool(x, view.info[tap])
+    asked = [name for name in chosen if name in measures.CCA]
+    wide = [name for name, x in layers.items() if np.prod(x.shape[1:-1], dtype=int) > 1]
+    if asked and wide:
+        raise ValueError(
+            f"{', '.join(asked)} compare one vector an image, but {', '.join(wide[:3])} "
+            f'{"have" if len(wide) > 1 else "has"} one at each position; set pool = "mean", or '
+            'tokens = "class" with taps that have a class token, or leave out '
+            f"{', '.join(asked)} of measures"
+        )
+    sizes = {name: int(np.prod(x.shape[1:])) for name, x in layers.items()}
+    options = measures.Options(config.neighbours, config.components, config.bandwidth)
+    options = measures.check(chosen, options, len(group.label), sizes)
+    return measures.group_sums([gram.linear(x) for x in layers.values()], chosen, options)
+
+
+def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
+    """Returns the mean of a tap over its positions (the queries of attention weights).
+
+    Args:
+      x: the tap, or the tokens of it that `_tokens.take` returned.
+      info: what is known of the tap. Without a grid, it is returned as it is.
+    """
+    if info.grid is None:
+        return x
+    mapped = not info.prefix_tokens and tuple(info.shape[:2]) == tuple(info.grid)
+    axes = (2,) if info.role == "attention_weights" else (1, 2) if mapped else (1,)
+    return jnp.mean(x.astype(jnp.float32), axes)
+
+
+def finalize(sums, config) -> xarray.Dataset:
+    """Returns the similarity of every layer with every layer, by every measure asked for.
+
+    Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output, as
+    in the analysis `cka`.
+
+    Variables, each [layer_x, layer_y], NaN for layers that do not vary (for CCA also for those that
+    vary in fewer directions than `components`), which a warning names:
+      <measure>: see `vitcnn.similarity.measures.MEASURES`. All are symmetric but pwcca, which is
+        weighted by layer x.
+      <measure>_chance: of svcca, pwcca and cca; that of independent layers. For svcca and pwcca the
+        images of layer y are permuted; that of cca, k / (n - 1), is exact.
+    Attributes: `neighbours_chance`, the share k / (n - 1) of independent layers; `components`, if
+    CCA was asked for. With groups of several sizes, both are means over images.
+    """
+    coords = coordinates(config)
+    found = measures.variables(measures.matrices(sums, coords["layer_x"]))
+    of_what = OF_TOKENS[config.tokens] + ", mean over positions" * (config.pool == "mean")
+    for _, _, attrs in found.values():
+        attrs["long_name"] += of_what
+    attrs = {}
+    if "neighbours" in found:
+        attrs["neighbours_chance"] = float(
+            config.neighbours * sums["inverse_size"] / sums["images"]
+        )
+    if set(found) & set(measures.CCA):
+        attrs["components"] = float(sums["components"] / sums["images"])
+    return xarray.Dataset(found, coords, attrs)
+
+
+def draw(results: Sequence[xarray.Dataset]):
+    """Draws the heatmaps of every model and pair of models, one measure beside the other."""
+    from vitcnn import figures
+
+    known = [name for name in TITLES if all(name in result for result in results)]
+    if not known:
+        raise ValueError("the Results have no measure in common, so there is nothing to draw")
+    return figures.heatmaps(results, {name: TITLES[name] for name in known})
+
+
+def _measures(config) -> tuple[str, ...]:
+    """Returns the measures asked for; a ValueError names an unknown one, or says there is none."""
+    chosen = config.measures
+    chosen = (chosen,) if isinstance(chosen, str) else tuple(dict.fromkeys(chosen))
+    if not chosen:
+        raise ValueError(f"measures is empty: name at least one of {', '.join(measures.MEASURES)}")
+    for name in chosen:
+        check_name("measure in measures", name, measures.MEASURES)
+    return chosen
