@@ -7,7 +7,7 @@ One table for each pair of networks, with random weights. Its parts are
 
 - forward: the bare forward passes of both, one program that returns their logits;
 - grams: the bare Gram products x x' of every tap (the default taps of CKA), inputs in memory;
-- whole: `engine.measure`, the real engine, on groups of images that its loader brings;
+- whole: `stream.measure`, the real engine, on groups of images that its loader brings;
 - peer: pytorch-cka on the same architectures in torch with as many taps, where it is installed. It
   compares the layers of one network with those of the other; the engine, all layers with all.
 
@@ -40,7 +40,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import vitcnn
-from vitcnn import engine, parallel, plan
+from vitcnn import parallel, plan, stream
 
 PAIR = flags.DEFINE_enum("pair", "all", ["all", "large", "small"], "Which networks.")
 GROUP = flags.DEFINE_integer("group", 128, "Images of a group.", lower_bound=4)
@@ -307,7 +307,7 @@ class Setting:
 
         source, jobs = Pool(self.pool, groups * GROUP.value), self.jobs(groups)
         with mock.patch.object(parallel, "GroupProgram", Clocked):
-            engine.measure(self.models, source, jobs, group=GROUP.value, progress=False)
+            stream.measure(self.models, source, jobs, group=GROUP.value, progress=False)
         return Clocked.xla
 
     def peer(self):

@@ -25,33 +25,27 @@ import numpy as np
 import PIL.Image
 import xarray
 
-from vitcnn import analyses, data, figures
+from vitcnn import analyses, data, figures, similarity
 from vitcnn import claims as claims_
 from vitcnn import results as results_
 from vitcnn.data import scenes
 
 Results = Mapping[str, xarray.Dataset]
 
-# Analysis -> heading and caption of its figure; they come first, in this order. The others have
-# the first line of their module as heading.
-SECTIONS: Mapping[str, tuple[str, str]] = {
-    "cka": (
-        "Similarity of layers",
-        "Unbiased linear CKA of every layer with every layer, from input to output; panels are "
-        "square, so the diagonal joins layers of the same relative depth. Point at a cell to read "
-        "its layers, value and standard error.",
-    ),
-    "correspondence": (
-        "Which layer matches which",
-        "For every layer of one model, the relative depth of the most similar layer of the other, "
-        "and their CKA. A curve below the dashed line says that it takes more layers of the first "
-        "model to get as far as the second does.",
-    ),
-    "accuracy": (
-        "Accuracy",
-        "Each model's own head on the images; with 95% intervals.",
-    ),
-}
+# The order of the figures by analysis; those of others come behind.
+ORDER = (
+    "cka",
+    "accuracy",
+    "similarity",
+    "attention_distance",
+    "head_cka",
+    "receptive_field",
+    "skip_ratio",
+    "localization",
+    "decoding",
+    "probe",
+)
+SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,28 +121,70 @@ def write(
 
 
 def drawings(results: Results) -> list[Drawing]:
-    """Returns every figure: of CKA one a Result, of any other analysis one of all its Results."""
+    """Returns every figure that the analyses of the Results draw."""
     kinds = collections.defaultdict(dict)
     for name, result in results.items():
         kinds[results_.provenance(result)["analysis"]][name] = result
+    rank = {kind: i for i, kind in enumerate(ORDER)}
     drawn = []
-    for name, result in kinds["cka"].items():
-        stem, suffix = _stem(name), f": {name}" if len(kinds["cka"]) > 1 else ""
-        heading, caption = SECTIONS["cka"]
-        figure, panels = analyses.find("cka").draw([result]), figures.panels(result)
-        drawn.append(Drawing(stem, heading + suffix, caption, figure, panels))
-        if result.sizes["model_x"] > 1:
-            heading, caption = SECTIONS["correspondence"]
-            figure = figures.correspondence([result])
-            drawn.append(Drawing(f"{stem}.correspondence", heading + suffix, caption, figure))
-    for kind in sorted(kinds, key=lambda kind: (kind not in SECTIONS, kind)):
-        analysis = analyses.find(kind)
-        if kind != "cka" and hasattr(analysis, "draw"):
-            heading = (analysis.__doc__ or kind).splitlines()[0].rstrip(".")
-            heading, caption = SECTIONS.get(kind, (heading, ""))
-            figure = analysis.draw(list(kinds[kind].values()))
-            drawn.append(Drawing(kind, heading, caption, figure))
+    for kind in sorted(kinds, key=lambda kind: (rank.get(kind, len(ORDER)), kind)):
+        analysis, members = analyses.find(kind), kinds[kind]
+        for group in [{n: r} for n, r in members.items()] if kind in SINGLE else [members]:
+            stem = _stem(next(iter(group))) if kind in SINGLE else kind
+            said = f": {next(iter(group))}" if kind in SINGLE and len(members) > 1 else ""
+            for function in [f for f in dir(analysis) if f == "draw" or f.startswith("draw_")]:
+                figure = getattr(analysis, function)(list(group.values()))
+                if figure is None:
+                    continue
+                heading = (analysis.__doc__ or kind).splitlines()[0].rstrip(".")
+                captions = analyses.constant(analysis, "CAPTIONS")
+                heading, caption = captions.get(function, (heading, ""))
+                panels = (
+                    figures.panels(*group.values()) if (kind, function) == ("cka", "draw") else ()
+                )
+                name = stem + function.removeprefix("draw").replace("_", ".", 1)
+                drawn.append(Drawing(name, heading + said, caption, figure, panels))
     return drawn
+
+
+def agreement(results: Results) -> list[dict[str, Any]]:
+    """Returns how far other measures order the pairs of layers as CKA does.
+
+    One row a measure of a Result of the analysis `similarity`: `result`, `measure` (its long name)
+    and, for every model and pair of models, Spearman's correlation of its map with that of unbiased
+    linear CKA, over pairs of different layers. CKA is that of the Result itself or, where it has
+    none, of a Result of the analysis `cka` of the same images.
+    """
+    maps = [r for r in results.values() if results_.provenance(r)["analysis"] == "cka"]
+    rows = []
+    for name, result in results.items():
+        origin = results_.provenance(result)
+        if origin["analysis"] != "similarity":
+            continue
+        layers = {"layer_x": result.layer_x.values, "layer_y": result.layer_y.values}
+        same = [m for m in maps if _comparable(m, origin, layers["layer_x"])]
+        if "cka" not in result and not same:
+            continue
+        cka = result.cka if "cka" in result else same[0].cka.sel(layers)
+        models = result.model_of_x.values
+        pairs = [(m, m) for m in origin["models"]] + [*itertools.combinations(origin["models"], 2)]
+        for measure in [m for m in similarity.measures.MEASURES if m in result and m != "cka"]:
+            row = {"result": name, "measure": result[measure].attrs["long_name"]}
+            for x, y in pairs:
+                at = np.ix_(models == x, models == y)
+                maps_of = result[measure].values[at], cka.values[at]
+                label = x if x == y else f"{x} and {y}"
+                row[label] = similarity.rsa.rank_correlation(*maps_of)
+            rows.append(row)
+    return rows
+
+
+def _comparable(cka: xarray.Dataset, origin: Mapping[str, Any], layers: Sequence[str]) -> bool:
+    """Returns whether a Result of `cka` is of the images and layers of one of `similarity`."""
+    other = results_.provenance(cka)
+    fields = [(o["data"], o["seed"], o["fields"].get("tokens", "all")) for o in (origin, other)]
+    linear = other["fields"].get("kernel", "linear") == "linear"
+    return fields[0] == fields[1] and linear and set(layers) <= set(cka.layer_x.values)
 
 
 def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
@@ -156,6 +192,8 @@ def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
     import pandas as pd
 
     made = {"claims": pd.DataFrame(map(dataclasses.asdict, found)).rename_axis("row")}
+    if agreed := agreement(results):
+        made["agreement"] = pd.DataFrame(agreed).rename_axis("row")
     for name, result in results.items():
         shapes = collections.defaultdict(list)
         for key, variable in result.data_vars.items():
@@ -191,6 +229,7 @@ def html(results: Results, found: Sequence[claims_.Claim], drawn: Sequence[Drawi
         versions=_unique(origin["versions"] for origin in origins.values()),
         claims=found,
         plots=_plots(found),
+        agreement=agreement(results),
         drawings=[(d, _picture(figures.png(d.figure)), hover(d)) for d in drawn],
         warnings=[(name, text) for name, o in origins.items() for text in o["warnings"]],
         sheets=sheets,

@@ -33,8 +33,9 @@ class TapInfo:
 
     Attributes:
       name: full name, such as "block00/attn" or "stage1/unit02/conv3".
-      role: what the array is: embed, norm, attention_weights, heads, attention, residual, hidden,
-        mlp, conv, shortcut, pool, pooled, pre_logits, logits, or "" if it was not declared.
+      role: what the array is: embed, norm, attention_weights, heads, attention, token_mixing,
+        residual, hidden, mlp, conv, shortcut, pool, pooled, pre_logits, logits, or "" if it was not
+        declared.
       shape: shape of the array for one image.
       grid: (rows, columns) of the image positions that the array holds, None if it has none.
       prefix_tokens: number of tokens before the first image position (class token, registers).

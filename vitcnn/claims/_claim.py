@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import xarray
 
@@ -80,13 +81,22 @@ def judge(
     measured: tuple[float, float],
     models: tuple[str, ...],
     source: str,
-    result: xarray.Dataset,
+    results: Sequence[xarray.Dataset],
     note: str = "",
 ) -> Claim:
+    """Returns the claim with its interval, its verdict, and what to mind.
+
+    Args:
+      number, statement, effect_name, definition, models, source: see `Claim`.
+      measured: the effect and its standard error.
+      results: the Results that it was read off.
+      note: what else to mind.
+    """
     effect, error = measured
     low, high = effect - Z * error, effect + Z * error
-    provenance = results_.provenance(result)
-    groups = math.ceil(provenance["fields"]["images"] / provenance["group"])
+    origins = [results_.provenance(result) for result in results]
+    groups = min(math.ceil(o["fields"]["images"] / o["group"]) for o in origins)
+    known = {name: model for o in origins for name, model in o["models"].items()}
     notes = [note] if note else []
     if math.isnan(effect):
         verdict, reason = "cannot tell", "The effect is undefined: no live layers to take it from."
@@ -102,7 +112,7 @@ def judge(
     if error < ROUNDING:
         notes.append("No left-out block changed it: the interval has no width.")
     for name in models:
-        if provenance["models"][name].get("weights", {}).get("format") == "random":
+        if known[name].get("weights", {}).get("format") == "random":
             notes.append(f"{name} has random weights.")
     if 1 < groups < FEW:
         notes.append(f"Only {groups} groups of images: the interval is too narrow.")

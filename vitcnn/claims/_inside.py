@@ -27,7 +27,7 @@ def local_and_global_heads(result: xarray.Dataset, vit: str) -> Claim:
         scalar(result, "local_and_global"),
         (vit,),
         "Fig. 3",
-        result,
+        [result],
     )
 
 
@@ -48,7 +48,7 @@ def class_token_skips_first(result: xarray.Dataset, vit: str) -> Claim:
         scalar(result, "phases"),
         (vit,),
         "Fig. 7",
-        result,
+        [result],
     )
 
 
@@ -70,7 +70,7 @@ def place_is_kept(results: Mapping[str, xarray.Dataset], vit: str, resnet: str) 
         difference(*(scalar(end, "own_rate") for end in last)),
         (vit, resnet),
         "Figs 9, D.3",
-        results[vit],
+        [results[vit], results[resnet]],
         ""
         if grids[0] == grids[1]
         else f"Grids differ ({' and '.join(grids)} cells), so chance does: set max_positions.",
@@ -100,5 +100,5 @@ def low_layers_see_more(results: Mapping[str, xarray.Dataset], vit: str, resnet:
         difference(low(results[vit]), low(results[resnet])),
         (vit, resnet),
         "Fig. 6",
-        results[vit],
+        [results[vit], results[resnet]],
     )

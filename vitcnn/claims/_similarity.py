@@ -26,7 +26,7 @@ def similar_throughout(result: xarray.Dataset, vit: str, resnet: str) -> Claim:
         (effect, error),
         (vit, resnet),
         "Fig. 1",
-        result,
+        [result],
     )
 
 
@@ -47,7 +47,7 @@ def low_layers_need_more(result: xarray.Dataset, vit: str, resnet: str) -> Claim
         (effect, error),
         (vit, resnet),
         "Fig. 2",
-        result,
+        [result],
         ROUGH,
     )
 
@@ -71,6 +71,6 @@ def top_layers_differ(result: xarray.Dataset, vit: str, resnet: str) -> Claim:
         (effect, error),
         (vit, resnet),
         "Fig. 2",
-        result,
+        [result],
         ROUGH,
     )

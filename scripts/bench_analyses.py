@@ -1,0 +1,127 @@
+"""Times one pass that makes every measurement against one pass for each, and the bare forwards.
+
+    python scripts/bench_analyses.py                # a CIFAR ViT and ResNet-20, 32 px
+    python scripts/bench_analyses.py --pair=large   # ViT-B/32 and ResNet-50, 224 px
+
+Networks have random weights; each analysis takes its own number of images, up to --images. A pass
+has several kinds of groups, since an analysis that has enough images leaves the program: receptive
+fields take 32, CKA 10,240. The programs of every kind are compiled, then run in turns on one group
+that is in memory, so that what else the machine does slows all alike. The time of a pass is the sum
+over its kinds of the median time times the number of such groups. Images are not loaded in it, which
+separate passes would do once each. Ratios are of medians, with their range over the rounds.
+"""
+
+import time
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+import vitcnn
+from vitcnn import analyses, lookup, parallel, plan
+from vitcnn.data import scenes
+from vitcnn.program import group_program
+
+PAIR = flags.DEFINE_enum("pair", "small", ["small", "large"], "Which networks.")
+GROUP = flags.DEFINE_integer("group", 128, "Images of a group.", lower_bound=4)
+IMAGES = flags.DEFINE_integer("images", 10_240, "Most images of an analysis.", lower_bound=4)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed groups of every kind.", lower_bound=1)
+WITHOUT = flags.DEFINE_multi_string("without", [], "Analyses to leave out.")
+
+PAIRS = {
+    "small": {"vit": ("vit", "cifar/4"), "resnet": ("resnet", "20")},
+    "large": {"vit": ("vit", "B/32"), "resnet": ("resnet", "50")},
+}
+# Goes on from another pass over training images, so it is not part of one over these.
+APART = ("probe",)
+
+
+def main(_):
+    logging.set_verbosity(logging.ERROR)
+    models = {n: randomised(vitcnn.load(*which)) for n, which in PAIRS[PAIR.value].items()}
+    side = models["vit"].image_size[0]
+    source = scenes.load(size=IMAGES.value, image_size=side, classes=10)
+    jobs = every_job(models, source)
+    constants = {"variables": {n: m.variables for n, m in models.items()}, "given": {}}
+    constants = parallel.on_devices(constants)
+    image = np.random.default_rng(0).integers(0, 256, (GROUP.value, side, side, 3), np.uint8)
+    label = np.arange(GROUP.value, dtype=np.int32) % 10
+
+    def batch(n):
+        images = {name: image[:n] for name in models}
+        return {"images": images, "label": label[:n], "index": label[:n]}
+
+    def forward(constants, batch):
+        views = {n: m.preprocess.normalise(batch["images"][n]) for n, m in models.items()}
+        return [m.forward(constants["variables"][n], views[n], ())[0] for n, m in models.items()]
+
+    passes = {"joint": jobs, **{job.name: [job] for job in jobs}}
+    programs, kinds = {}, {}
+    for name, members in passes.items():
+        kinds[name] = {}
+        for span in plan.plan_spans(members, GROUP.value):
+            kinds[name][span.shape] = kinds[name].get(span.shape, 0) + 1
+        for shape in kinds[name]:
+            function = group_program(models, members, dict(shape[1]))
+            programs[name, shape] = compiled(function, constants, batch(shape[0]))
+    programs["forward", None] = compiled(forward, constants, batch(GROUP.value))
+    rounds = []
+    for _ in range(ROUNDS.value + 1):
+        rounds.append({key: timed(program) for key, program in programs.items()})
+    rounds = rounds[1:]  # the first warms
+
+    def seconds(name, times):
+        return sum(n * times[name, shape] for shape, n in kinds[name].items())
+
+    groups = -(-IMAGES.value // GROUP.value)
+    totals = [{name: seconds(name, times) for name in passes} for times in rounds]
+    for total, times in zip(totals, rounds, strict=True):
+        total["forward"] = groups * times["forward", None]
+        total["separate"] = sum(total[job.name] for job in jobs)
+    print(
+        f"{PAIR.value} pair, {IMAGES.value} images in groups of {GROUP.value}, "
+        f"{parallel.device_kind()}, medians of {ROUNDS.value} rounds"
+    )
+    print(f"{'pass':28s} {'images':>7s} {'seconds':>9s} {'/ forward':>10s}")
+    images = {job.name: job.images for job in jobs}
+    for name in ["forward", *images, "separate", "joint"]:
+        taken = np.median([total[name] for total in totals])
+        ratio = np.median([total[name] / total["forward"] for total in totals])
+        print(f"{name:28s} {images.get(name, IMAGES.value):7d} {taken:9.2f} {ratio:10.2f}")
+    ratios = [total["joint"] / total["separate"] for total in totals]
+    print(f"joint / separate: {np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def every_job(models, source):
+    """Plans every analysis that there is, of the models that it can be made of."""
+    jobs = []
+    for name in lookup.names_in(analyses):
+        if name.startswith(APART) or name in WITHOUT.value:
+            continue
+        images = min(analyses.constant(analyses.find(name), "IMAGES"), IMAGES.value)
+        chosen = ("vit",) if name == "attention_distance" else tuple(models)
+        config = {name: {"images": images, "models": chosen}}
+        jobs += plan.plan_jobs(models, source, config, GROUP.value)
+    return jobs
+
+
+def randomised(model):
+    rng = np.random.default_rng(0)
+    noise = lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32)  # noqa: E731
+    model.variables = jax.tree.map(noise, model.variables)
+    return model
+
+
+def compiled(function, constants, batch):
+    program = parallel.GroupProgram(function)
+    return lambda: program(constants, [batch] * program.width)()
+
+
+def timed(program):
+    started = time.perf_counter()
+    program()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    app.run(main)
