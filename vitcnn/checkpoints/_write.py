@@ -10,13 +10,15 @@ import numpy as np
 from flax import traverse_util
 
 from vitcnn import results
+from vitcnn.checkpoints import google_bit_npz
 
 
 def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
     """Writes variables as a NumPy archive under Google's names, such as "head/kernel".
 
-    A ViT file is read by timm and big_vision. Running statistics, which only our ResNets have, are
-    under "batch_stats/".
+    Files of a plain ViT or of a BiT are read by timm (`load_pretrained`) and by big_vision, those
+    of a Mixer by big_vision alone. timm's ViT has no `pre_logits` and passes it over. Running
+    statistics, which only our ResNets have, are under "batch_stats/".
 
     Args:
       path: the file to write, ending in .npz; an older one is replaced in one step.
@@ -32,5 +34,7 @@ def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
     arrays = {
         key.removeprefix("params/"): np.asarray(value, np.float32) for key, value in flat.items()
     }
+    if google_bit_npz.matches(arrays):
+        arrays = google_bit_npz.rename(arrays)
     with results.atomic(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)

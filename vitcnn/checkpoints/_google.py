@@ -1,0 +1,34 @@
+"""What Google's NumPy archives have in common, whatever the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+# The files are of many sizes: the network says which, and whole images are resized to it.
+PREPROCESS = {"interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+_PREFIXES = ("opt/target/params/", "opt/target/", "params/")
+
+
+def bare(keys: Iterable[str]) -> dict[str, str]:
+    """Returns bare name -> key: "head/bias" -> "opt/target/head/bias".
+
+    What lies beside the prefix is the state of training, and is left out.
+    """
+    keys = list(keys)
+    prefix = next((p for p in _PREFIXES if any(key.startswith(p) for key in keys)), "")
+    return {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
+
+
+def arrays(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns float32 arrays by bare name."""
+    found = {}
+    for name, key in bare(raw).items():
+        value = np.asarray(raw[key])
+        if value.dtype == np.dtype("V2"):  # NumPy has no bfloat16: a file has the raw bytes
+            value = value.view(jnp.bfloat16)
+        found[name] = np.asarray(value, np.float32)
+    return found

@@ -1,0 +1,178 @@
+"""MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601), with taps.
+
+A block is `x = x + token_mixing(norm(x)); x = x + channel_mixing(norm(x))`, both MLPs: the first
+runs over the tokens, for each channel alone, the second over the channels of each token.
+Parameters have the names and shapes of Google's released files, so these need no rename table.
+
+The token-mixing branch stands where attention stands in a ViT, so its tap is "block00/attn", with
+role "token_mixing": every glob and skip that fits a ViT fits a Mixer. There are no attention
+weights and no heads; the hidden layer of token mixing is "block00/tokens_hidden", of [channels,
+hidden units]: it has no positions.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitcnn.lookup import check_name
+from vitcnn.models import _images
+from vitcnn.taps import alias, tap
+
+# Stable under a large mean: E[x^2] - E[x]^2 loses digits where the residual stream has an offset.
+_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
+
+
+class _Mlp(nn.Module):
+    """Two dense layers over the last axis with a GELU between."""
+
+    hidden: int
+    gelu: str
+    name_of_tap: str  # of the hidden layer
+    where: dict[str, Any]  # grid and prefix_tokens of that tap
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch rows size"]) -> Float[Array, "batch rows size"]:
+        size = x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=self.dtype, name="Dense_0")(x)
+        x = nn.gelu(x, approximate=self.gelu == "tanh")
+        x = tap(self, self.name_of_tap, x, role="hidden", **self.where)
+        return nn.Dense(size, dtype=self.dtype, name="Dense_1")(x)
+
+
+class _Block(nn.Module):
+    """One Mixer block."""
+
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    gelu: str
+    block: str  # first part of the names of its taps
+    where: dict[str, Any]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
+        block, where, dtype = self.block, self.where, self.dtype
+        y = _layer_norm(dtype=dtype, name="LayerNorm_0")(x)
+        y = tap(self, f"{block}/ln1", y, role="norm", **where)
+        hidden = f"{block}/tokens_hidden"
+        mix = _Mlp(self.tokens_mlp_dim, self.gelu, hidden, {}, dtype=dtype, name="token_mixing")
+        y = mix(y.swapaxes(1, 2)).swapaxes(1, 2)
+        y = tap(self, f"{block}/attn", y, role="token_mixing", skip=f"{block}/in", **where)
+        x = tap(self, f"{block}/mid", x + y, role="residual", **where)
+        y = _layer_norm(dtype=dtype, name="LayerNorm_1")(x)
+        y = tap(self, f"{block}/ln2", y, role="norm", **where)
+        hidden = f"{block}/hidden"
+        mix = _Mlp(
+            self.channels_mlp_dim, self.gelu, hidden, where, dtype=dtype, name="channel_mixing"
+        )
+        y = tap(self, f"{block}/mlp", mix(y), role="mlp", skip=f"{block}/mid", **where)
+        return tap(self, f"{block}/out", x + y, role="residual", **where)
+
+
+class _PatchEmbedding(nn.Module):
+    """Maps each patch of pixels to a vector: a convolution done as one matrix product."""
+
+    patch: tuple[int, int]
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch tokens dim"]:
+        (n, height, width, channels), (ph, pw) = x.shape, self.patch
+        shape = (ph, pw, channels, self.width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        x = x.reshape(n, height // ph, ph, width // pw, pw, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(n, -1, ph * pw * channels)
+        return x @ kernel.reshape(-1, self.width).astype(self.dtype) + bias.astype(self.dtype)
+
+
+class Module(nn.Module):
+    """MLP-Mixer.
+
+    Attributes:
+      num_classes: width of the head; 0 for no head, then the output is the pooled features.
+      image_size: side of the images in pixels, or (rows, columns). The token-mixing weights have
+        the number of patches in their shapes, so a trained network keeps its size.
+      patch: side of a patch in pixels, or (rows, columns); it divides the image size.
+      width: size of a token.
+      depth: number of blocks.
+      tokens_mlp_dim: width of the hidden layer that mixes tokens.
+      channels_mlp_dim: width of the hidden layer that mixes channels.
+      gelu: "tanh", the approximation that Google's models use, or "exact".
+      dtype: type of the activations; parameters are float32.
+    """
+
+    num_classes: int = 1000
+    image_size: int | tuple[int, int] = 224
+    patch: int | tuple[int, int] = 16
+    width: int = 768
+    depth: int = 12
+    tokens_mlp_dim: int = 384
+    channels_mlp_dim: int = 3072
+    gelu: str = "tanh"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], train: bool = False
+    ) -> Float[Array, "batch classes"]:
+        """Returns the logits of normalised RGB images; `train` changes nothing in this family.
+
+        Raises:
+          ValueError: a field does not fit the others, or the images are of another size.
+        """
+        check_name("gelu of mixer", self.gelu, ("tanh", "exact"))
+        (height, width), (ph, pw) = _images.pair(self.image_size), _images.pair(self.patch)
+        if height % ph or width % pw:
+            raise ValueError(
+                f"image_size {height} x {width} is not a multiple of the patch, {ph} x {pw}; "
+                f"the nearest size is {max(1, round(height / ph)) * ph} x "
+                f"{max(1, round(width / pw)) * pw}"
+            )
+        _images.check(images, self.image_size)
+        where = {"grid": (height // ph, width // pw), "prefix_tokens": 0}
+        x = jnp.asarray(images, self.dtype)
+        x = _PatchEmbedding((ph, pw), self.width, dtype=self.dtype, name="stem")(x)
+        x = tap(self, before := "embed", x, role="embed", **where)
+        for i in range(self.depth):
+            block = f"block{i:02d}"
+            alias(f"{block}/in", before)
+            x = _Block(
+                self.tokens_mlp_dim,
+                self.channels_mlp_dim,
+                self.gelu,
+                block,
+                where,
+                dtype=self.dtype,
+                name=f"MixerBlock_{i}",
+            )(x)
+            before = f"{block}/out"
+        x = _layer_norm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+        x = tap(self, "norm", x, role="norm", **where)
+        x = tap(self, "pooled", x.mean(axis=1), role="pooled")
+        if not self.num_classes:
+            return x
+        head = nn.Dense(
+            self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head"
+        )
+        return tap(self, "logits", head(x), role="logits")
+
+
+_SIZES = {  # Tolstikhin et al., table 1
+    "S": {"width": 512, "depth": 8, "tokens_mlp_dim": 256, "channels_mlp_dim": 2048},
+    "B": {"width": 768, "depth": 12, "tokens_mlp_dim": 384, "channels_mlp_dim": 3072},
+    "L": {"width": 1024, "depth": 24, "tokens_mlp_dim": 512, "channels_mlp_dim": 4096},
+    "H": {"width": 1280, "depth": 32, "tokens_mlp_dim": 640, "channels_mlp_dim": 5120},
+}
+
+VARIANTS = {
+    f"{size}/{patch}": {**_SIZES[size], "patch": patch, "image_size": 224}
+    for size, patch in (("S", 32), ("S", 16), ("B", 32), ("B", 16), ("L", 32), ("L", 16), ("H", 14))
+}
