@@ -35,7 +35,7 @@ BESIDE = {("lookup", "taps"), ("plan", "program"), ("stream", "engine"), ("claim
 ONLY_IN = {
     "torch": {"checkpoints/_torch.py"},
     "tensorflow": set(),
-    "huggingface_hub": set(),
+    "huggingface_hub": {"checkpoints/_hub.py"},
     "tensorflow_datasets": {"data/tfds.py"},
     "grain": {"data/pipeline.py"},
 }

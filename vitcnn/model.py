@@ -146,6 +146,9 @@ def load(
     *,
     preprocess: Preprocess | Mapping[str, Any] | None = None,
     seed: int = 0,
+    new_head: bool = False,
+    position_resize: str = "bicubic",
+    position_grid: tuple[int, int] | None = None,
     **overrides: Any,
 ) -> Model:
     """Makes a model: a network by its usual name, with trained weights or random ones.
@@ -154,24 +157,34 @@ def load(
       family: a file of `vitcnn/models`, such as "vit" or "resnet".
       variant: a usual name, such as "B/16", "R50x1" or "20"; an unknown one lists what there is.
       weights: path of a checkpoint in any known format, or of a folder that training wrote;
-        None for random weights.
+        "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face; "https://...#sha256=<hex>"; None
+        for random weights.
       preprocess: replaces the preprocessing that the weights bring, whole or (a mapping) in part.
-      seed: of the random weights.
+      seed: of the random weights, and of a new head.
+      new_head: whether to leave the head of the weights out, and start a new one of num_classes (0
+        for none).
+      position_resize: how position embeddings of another grid are resized: "bicubic" as in timm, or
+        "linear" as in Google's vision_transformer.
+      position_grid: (rows, columns) of the grid that the weights are of, where it is no square.
       **overrides: fields of the module that differ, such as num_classes=10 or image_size=384.
 
     Returns:
-      The model, its preprocessing that of the weights, with their SHA-256 in its provenance.
+      The model, its preprocessing that of the weights, with their SHA-256 in its provenance. Unless
+      given, num_classes is that of the weights, and so are fields that the library of their format
+      sets and that change no array, such as the kind of GELU.
 
     Raises:
       ValueError: unknown family, variant or field (with the nearest names), or weights that do not
-        fit (both sides listed).
-      FileNotFoundError: there are no such weights.
+        fit (both sides listed), or that do not say how images are normalised.
+      FileNotFoundError, ConnectionError: there are no such weights, or they cannot be downloaded.
     """
-    known = {}
-    if str(weights).startswith(("hf:", "http:", "https:", "gs:")):
-        raise ValueError(f"weights {str(weights)!r}: only local files so far; download it first")
-    if weights is not None and os.path.isdir(weights):
+    known: dict[str, Any] = {}
+    source = None
+    if weights is not None:
+        weights, source = checkpoints.locate(weights)
+    if weights is not None and weights.is_dir():
         known = checkpoints.trained(weights, family, variant)
+        position_grid = position_grid or _grid(models.create(family, variant, **known["fields"]))
         overrides, weights = {**known["fields"], **overrides}, known["path"]
     module = models.create(family, variant, **overrides)
     images = jax.ShapeDtypeStruct((1, *_pair(module.image_size), 3), jnp.float32)
@@ -184,13 +197,39 @@ def load(
         origin["weights"] = {"format": "random", "seed": seed}
     else:
         shapes = jax.eval_shape(module.init, jax.random.key(0), images)
-        restored = checkpoints.restore(weights, family, module, shapes)
+        restored = checkpoints.restore(
+            weights,
+            family,
+            module,
+            shapes,
+            position_resize=position_resize,
+            position_grid=position_grid,
+            new_head=_head(module, shapes, seed) if new_head else None,
+            any_classes="num_classes" not in overrides,
+        )
         variables, origin["weights"] = restored.variables, restored.provenance
+        origin["weights"]["arrays"] = restored.report
+        if source is not None:
+            origin["weights"]["source"] = source
+        implied = {
+            name: value
+            for name, value in restored.fields.items()
+            if name not in overrides and getattr(module, name) != value
+        }
+        module = module.clone(**implied)
+        origin["fields"] = {**overrides, **implied}
         fields |= known.get("preprocess") or restored.preprocess
     if isinstance(preprocess, Preprocess):
         fields = preprocess.to_dict()
     else:
         fields |= dict(preprocess or {})
+        if weights is not None and not fields.keys() >= {"mean", "std"}:
+            raise ValueError(
+                f"{weights.name} does not say how images are normalised, and no config.json of "
+                "timm or preprocessor_config.json lies beside it; pass preprocess with mean and "
+                "std: 0.5 three times for models that Google trained, mean=(0.485, 0.456, 0.406) "
+                "and std=(0.229, 0.224, 0.225) for DeiT, DINO and most others"
+            )
     made = Preprocess(**fields)
     size = _pair(module.image_size)
     if made.size != size:
@@ -206,3 +245,22 @@ def load(
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _grid(module: nn.Module) -> tuple[int, int] | None:
+    """Returns the grid of patches of a network that has patches."""
+    if not hasattr(module, "patch"):
+        return None
+    sides = zip(_pair(module.image_size), _pair(module.patch), strict=True)
+    rows, columns = (size // patch for size, patch in sides)
+    return rows, columns
+
+
+def _head(module: nn.Module, shapes: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of a new head by full name."""
+    names = [name for name in shapes["params"] if name in ("head", "head_dist")]
+    images = jnp.zeros((1, *_pair(module.image_size), 3))
+    # Only what is returned is worked out.
+    init = jax.jit(lambda key: {n: module.init(key, images)["params"][n] for n in names})
+    heads = init(jax.random.key(seed))
+    return {f"params/{n}/{k}": np.asarray(v) for n in names for k, v in heads[n].items()}

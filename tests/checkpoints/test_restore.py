@@ -49,6 +49,8 @@ def vit():
     [
         ("vit", "mini/4", TINY),
         ("vit", "mini/4", {**TINY, "pool": "gap", "pre_logits": 6}),
+        ("vit", "mini/4", {**TINY, "distilled": True, "registers": 2, "layer_scale": 0.1}),
+        ("vit", "mini/4", {**TINY, "pool": "gap", "norm_pooled": True}),
         ("resnet", "mini", {}),
         ("resnet", "20", {}),
     ],
@@ -173,7 +175,7 @@ def test_count_of_batches_is_dropped_and_foreign_keys_are_not():
     got = cifar_resnet_torch.convert(raw, None)
     assert list(got) == ["params/bn_root/scale", "ema.x"]
     assert list(cifar_vit_torch.convert({"encoder.layers.0.x.weight": one}, None)) == [
-        "params/encoder.layers.0.x.weight"
+        "encoder.layers.0.x.weight"
     ]
     root = np.arange(12.0).reshape(2, 1, 3, 2)
     got = keras_resnet.convert({"conv1/kernel": root, "top/kernel": one}, None)

@@ -171,7 +171,14 @@ def test_group_norm_networks_have_no_running_statistics_and_train_alike():
 
 @pytest.mark.parametrize(
     ("variant", "count"),
-    [("50", 25_557_032), ("101", 44_549_160), ("152", 60_192_808), ("20", 269_722)],
+    [
+        ("18", 11_689_512),
+        ("34", 21_797_672),
+        ("50", 25_557_032),
+        ("101", 44_549_160),
+        ("152", 60_192_808),
+        ("20", 269_722),
+    ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):
     shapes, _ = shapes_of(models.create("resnet", variant))

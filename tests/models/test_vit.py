@@ -54,9 +54,10 @@ def oracle(p, images, patch, heads, pool, gelu):
         for c in range(width // pw):
             piece = images[:, r * ph : (r + 1) * ph, c * pw : (c + 1) * pw].astype(np.float64)
             tokens.append(np.tensordot(piece, p["embedding/kernel"], 3) + p["embedding/bias"])
-    if pool == "token":
-        tokens.insert(0, np.repeat(p["cls"][0], n, axis=0))
-    x = np.stack(tokens, axis=1) + p["Transformer/posembed_input/pos_embedding"]
+    prefix = [np.repeat(p[name][0], n, axis=0) for name in ("cls", "dist") if name in p]
+    x = np.stack(prefix + tokens, axis=1) + p["Transformer/posembed_input/pos_embedding"]
+    for i, register in enumerate(p.get("registers", [[]])[0]):  # after the class token, in order
+        x = np.insert(x, len(prefix) + i, register, axis=1)
     out["embed"] = x
     i = 0
     while f"Transformer/encoderblock_{i}/LayerNorm_0/scale" in p:
@@ -75,7 +76,8 @@ def oracle(p, images, patch, heads, pool, gelu):
             joined.append(weights[-1] @ v)
         out[f"{o}/attn_weights"] = np.stack(weights, axis=1)
         out[f"{o}/heads"] = z = np.stack(joined, axis=2)
-        out[f"{o}/attn"] = z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
+        z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
+        out[f"{o}/attn"] = z = z * p.get(f"{b}/ls1/gamma", 1)
         out[f"{o}/mid"] = x = x + z
         out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
         y = y @ p[f"{b}/MlpBlock_3/Dense_0/kernel"] + p[f"{b}/MlpBlock_3/Dense_0/bias"]
@@ -85,11 +87,21 @@ def oracle(p, images, patch, heads, pool, gelu):
             y = y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3))) / 2
         out[f"{o}/hidden"] = y
         y = y @ p[f"{b}/MlpBlock_3/Dense_1/kernel"] + p[f"{b}/MlpBlock_3/Dense_1/bias"]
-        out[f"{o}/mlp"] = y
+        out[f"{o}/mlp"] = y = y * p.get(f"{b}/ls2/gamma", 1)
         out[f"{o}/out"] = x = x + y
         i += 1
-    out["norm"] = x = norm(x, "Transformer/encoder_norm")
-    out["pooled"] = x = x[:, 0] if pool == "token" else x.mean(1)
+    spatial = slice(x.shape[1] - len(tokens), None)
+    if "fc_norm/scale" in p:
+        out["pooled"] = x = norm(x[:, spatial].mean(1), "fc_norm")
+    else:
+        out["norm"] = x = norm(x, "Transformer/encoder_norm")
+        read = x
+        x = x[:, spatial].mean(1) if pool == "gap" else x[:, : len(prefix)].mean(1)
+        out["pooled"] = x
+    if "dist" in p:
+        both = (read[:, i] @ p[f"{h}/kernel"] for i, h in enumerate(("head", "head_dist")))
+        out["logits"] = (sum(both) + p["head/bias"] + p["head_dist/bias"]) / 2
+        return out
     if "pre_logits/kernel" in p:
         out["pre_logits"] = x = np.tanh(x @ p["pre_logits/kernel"] + p["pre_logits/bias"])
     out["logits"] = x @ p["head/kernel"] + p["head/bias"]
@@ -97,17 +109,26 @@ def oracle(p, images, patch, heads, pool, gelu):
 
 
 @pytest.mark.parametrize(
-    ("pool", "gelu", "pre_logits"),
-    [("token", "tanh", 11), ("gap", "exact", None), ("token", "exact", None)],
+    ("pool", "gelu", "fields"),
+    [
+        ("token", "tanh", {"pre_logits": 11}),
+        ("gap", "exact", {}),
+        ("token", "exact", {"distilled": True}),
+        ("token", "exact", {"registers": 3, "layer_scale": 0.1}),
+        ("gap", "exact", {"registers": 2, "norm_pooled": True}),
+    ],
 )
-def test_every_tap_equals_the_formula(pool, gelu, pre_logits):
-    module = models.create("vit", "B/16", **SMALL, pool=pool, gelu=gelu, pre_logits=pre_logits)
+def test_every_tap_equals_the_formula(pool, gelu, fields):
+    module = models.create("vit", "B/16", **SMALL, pool=pool, gelu=gelu, **fields)
     variables = random_variables(module)
     assert ("cls" in variables["params"]) == (pool == "token")
     images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
     expected = oracle(variables, images, (4, 5), 3, pool, gelu)
     table = taps.tabulate(module, variables, images)
     assert list(table) == list(expected)
+    prefix = (pool == "token") + fields.get("distilled", False) + fields.get("registers", 0)
+    assert {table[f"block02/{name}"].prefix_tokens for name in ("attn_weights", "mlp")} == {prefix}
+    assert table["embed"].shape == (prefix + 12, 24)
     logits, got = taps.forward(module, variables, images, table, list(table))
     np.testing.assert_array_equal(logits, got["logits"])
     for name, value in expected.items():
@@ -181,6 +202,18 @@ def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
         ("B/16", 86_567_656),
         ("L/16", 304_326_632),
         ("H/14", 632_045_800),
+        ("DeiT-Ti/16-distilled", 5_910_800),
+        ("DeiT-S/16-distilled", 22_436_432),
+        ("DeiT-B/16-distilled", 87_338_192),
+        ("DINO-S/16", 21_665_664),
+        ("DINO-S/8", 21_670_272),
+        ("DINO-B/16", 85_798_656),
+        ("DINO-B/8", 85_807_872),
+        # less the mask token of the published ones, which only training reads
+        ("DINOv2-S/14", 22_056_576 - 384),
+        ("DINOv2-B/14", 86_580_480 - 768),
+        ("DINOv2-L/14", 304_368_640 - 1024),
+        ("DINOv2-S/14-registers", 22_056_576 - 384 + 4 * 384),
     ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):
@@ -260,6 +293,9 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
         ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
         ({"pool": "mean"}, "unknown pool of vit 'mean': there is 'token', 'gap'"),
         ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
+        ({"distilled": True, "pool": "gap"}, 'distilled needs pool "token" and no pre_logits'),
+        ({"distilled": True, "pre_logits": 3}, 'distilled needs pool "token" and no pre_logits'),
+        ({"norm_pooled": True}, 'norm_pooled is the norm of a mean over tokens; set pool to "gap"'),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(overrides, message):
@@ -274,3 +310,22 @@ def test_images_of_another_size_are_refused():
         module.apply(variables, np.zeros((2, 20, 12, 3), np.float32))
     with pytest.raises(ValueError, match=r"images are 2 x 3 x 12 x 20"):
         module.apply(variables, np.zeros((2, 3, 12, 20), np.float32))
+
+
+def test_registers_of_a_fresh_network_differ():
+    """They have no position: alike, they would get the same gradient for ever."""
+    module = models.create("vit", "B/16", **{**SMALL, "depth": 1}, registers=2)
+    params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 12, 20, 3)))["params"]
+    assert np.abs(params["registers"][0, 0] - params["registers"][0, 1]).max() > 1e-3
+
+
+def test_epsilon_is_that_of_every_norm():
+    images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
+    module = models.create("vit", "B/16", **SMALL, epsilon=0.5)
+    variables = random_variables(module)
+    table = taps.tabulate(module, variables, images)
+    _, got = taps.forward(module, variables, images, table, ["embed", "block00/ln1", "block01/ln2"])
+    x = np.float64(got["embed"])
+    y = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.5)
+    norm = variables["params"]["Transformer"]["encoderblock_0"]["LayerNorm_0"]
+    np.testing.assert_allclose(got["block00/ln1"], y * norm["scale"] + norm["bias"], atol=1e-5)

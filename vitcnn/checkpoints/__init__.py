@@ -3,7 +3,10 @@
 A format is a file of this folder with `matches(keys)`, whether a checkpoint with these keys is of
 this format; `convert(raw, module)`, its arrays under our names ("params/..." and
 "batch_stats/..."); `FAMILY`, the file in `vitcnn.models` that they fit; and `PREPROCESS`, the
-preprocessing that the weights were trained with, as fields of `vitcnn.data.preprocess.Preprocess`.
+preprocessing that the weights were trained with, as fields of `vitcnn.data.preprocess.Preprocess`
+(without mean and std where the keys do not tell). It may have `FIELDS`, fields of the network that
+the library of the format sets and that change no array, and `SIGNATURE`, keys that it always has,
+by which a file of no known format is likened to it.
 """
 
 from __future__ import annotations
@@ -11,22 +14,31 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import math
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
+import jax
+import numpy as np
+from flax import traverse_util
 
 from vitcnn import lookup
+from vitcnn.checkpoints import _download, _hub, _positions, _published
 from vitcnn.checkpoints._merge import merge
 from vitcnn.checkpoints._read import read
 from vitcnn.checkpoints._trained import WEIGHTS, trained
 from vitcnn.checkpoints._write import export
 
-__all__ = ["WEIGHTS", "Restored", "export", "read", "restore", "trained"]
+__all__ = ["WEIGHTS", "Restored", "export", "flat", "locate", "read", "restore", "trained"]
+
+_POSITIONS = "params/Transformer/posembed_input/pos_embedding"
+_HEAD = re.compile(r"params/head(_dist)?/.+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +48,57 @@ class Restored:
     Attributes:
       variables: a pytree such as `module.init` returns, float32 NumPy arrays.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess` that the weights were trained with.
-      provenance: JSON-able: name of the file, SHA-256 of its bytes, name of the format.
+      provenance: JSON-able: name of the file, SHA-256 of its bytes, name of the format; and, where
+        it is so, which arrays were resized or new, and the file that the preprocessing is from.
+      fields: fields of the network that the weights imply; of these only `num_classes`, which is
+        there if it is not the network's, changes arrays.
+      report: JSON-able counts of the merge: arrays in the file and in the network, and how many of
+        the latter had another name.
     """
 
     variables: dict[str, Any]
     preprocess: dict[str, Any]
-    provenance: dict[str, str]
+    provenance: dict[str, Any]
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    report: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def locate(weights: str | os.PathLike) -> tuple[pathlib.Path, str | None]:
+    """Returns the path of weights, downloaded first where they are not here.
+
+    Args:
+      weights: a path; "hf:<owner>/<repo>[@<revision>][:<file>]", a repository of Hugging Face;
+        "https://...#sha256=<hex>"; or the folder of such a repository.
+
+    Returns:
+      (path, the source with all that pins it; None for a path).
+
+    Raises:
+      ValueError, ConnectionError, ImportError: see `_hub.fetch` and `_download.fetch`.
+    """
+    text = str(weights)
+    if text.startswith("hf:"):
+        return _hub.fetch(text)
+    if text.startswith(("http://", "https://")):
+        return _download.fetch(text)
+    if text.startswith("gs:"):
+        raise ValueError(f"weights {text!r}: download it first (gcloud storage cp), give its path")
+    path = pathlib.Path(weights)
+    if path.is_dir() and not (path / "run.json").exists():
+        path = next((path / name for name in _hub.WEIGHTS if (path / name).exists()), path)
+    return path, None
 
 
 def restore(
-    path: str | os.PathLike, family: str, module: nn.Module, shapes: dict[str, Any]
+    path: str | os.PathLike,
+    family: str,
+    module: nn.Module,
+    shapes: dict[str, Any],
+    *,
+    position_resize: str = "bicubic",
+    position_grid: tuple[int, int] | None = None,
+    new_head: Mapping[str, np.ndarray] | None = None,
+    any_classes: bool = False,
 ) -> Restored:
     """Reads a checkpoint of any known format into the variables of a network.
 
@@ -54,6 +107,11 @@ def restore(
       family: name of the network's family, such as "vit".
       module: the network.
       shapes: shapes of its variables: `jax.eval_shape(module.init, key, images)`.
+      position_resize: how a position embedding of another grid is resized, "bicubic" as in timm, or
+        "linear" as in Google's vision_transformer.
+      position_grid: (rows, columns) of the grid that the weights are of; None for a square.
+      new_head: arrays by full name that replace the checkpoint's head; None to take its own.
+      any_classes: whether the number of classes may be the checkpoint's, where both have a head.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -69,13 +127,112 @@ def restore(
             f"{path.name} is of the format {name!r}, which holds weights of the family "
             f"{adapter.FAMILY!r}, but the network is of the family {family!r}"
         )
-    variables = merge(adapter.convert(raw, module), shapes, f"{path.name} (format {name!r})")
+    try:
+        arrays = adapter.convert(raw, module)
+    except ValueError as error:
+        raise ValueError(f"{path.name} (format {name!r}): {error}") from error
+    notes: dict[str, Any] = {}
+    if new_head is not None:
+        arrays = {k: v for k, v in arrays.items() if not _HEAD.fullmatch(k)} | dict(new_head)
+        notes["new"] = sorted(new_head)
+    expected, classes = flat(shapes), None
+    if any_classes and new_head is None:
+        expected, classes = _with_classes(expected, arrays)
+    if (table := arrays.get(_POSITIONS)) is not None and _POSITIONS in expected:
+        resized = _resized(table, expected[_POSITIONS], module, position_resize, position_grid)
+        if resized is not table:
+            arrays[_POSITIONS] = resized
+            notes["resized"] = {
+                _POSITIONS: [list(table.shape), list(resized.shape)],
+                "method": position_resize,
+            }
+    try:
+        variables = merge(arrays, expected, f"{path.name} (format {name!r})")
+    except ValueError as error:
+        if not _other_head(arrays, expected):
+            raise
+        hint = "new_head=True leaves the head of the checkpoint out, and starts a new one if any"
+        raise ValueError(f"{error}\n  {hint}") from None
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    fields, network, origin = dict(getattr(adapter, "FIELDS", {})), {}, None
+    preprocess = dict(adapter.PREPROCESS)
+    if name.endswith("_torch"):
+        published, network, origin = _published.beside(path)
+        preprocess |= published
+    if origin is not None:
+        notes["preprocess"] = origin
+    fields |= {k: v for k, v in network.items() if hasattr(module, k)}
+    fields |= {} if classes is None else {"num_classes": classes}
+    bare = {key.removeprefix("params/") for key in raw}
     return Restored(
         variables,
-        dict(adapter.PREPROCESS),
-        {"path": path.name, "sha256": digest, "format": name},
+        preprocess,
+        {"path": path.name, "sha256": digest, "format": name, **notes},
+        fields,
+        {
+            "in_file": len(raw),
+            "in_network": len(expected),
+            "renamed": sum(key.removeprefix("params/") not in bare for key in expected),
+        },
+    )
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of nested dicts by full name, "params/head/kernel"."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _resized(
+    table: np.ndarray,
+    expected: Any,
+    module: nn.Module,
+    method: str,
+    grid: tuple[int, int] | None,
+) -> np.ndarray:
+    """Returns the position embedding in the grid of the network; itself if it has that grid."""
+    sides = [np.broadcast_to(getattr(module, name), 2) for name in ("image_size", "patch")]
+    after = tuple(int(side) for side in sides[0] // sides[1])
+    prefix = expected.shape[1] - math.prod(after)
+    count = table.shape[1] - prefix if table.ndim == 3 else 0
+    if count <= 0:
+        return table  # the merge will say what is wrong
+    if grid is not None:
+        before = (int(grid[0]), int(grid[1]))
+    else:
+        side = math.isqrt(count)
+        if side * side != count:  # not a square: of this grid, or the merge will refuse it
+            return table
+        before = (side, side)
+        if count == math.prod(after) and before != after:
+            raise ValueError(
+                f"{count} positions may be of a grid of {side} x {side} or of {after[0]} x "
+                f"{after[1]}; say of which the weights are with position_grid=(rows, columns)"
+            )
+    return _positions.resize(table, prefix, before, after, method)
+
+
+def _with_classes(
+    expected: dict[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], int | None]:
+    """Returns the shapes with a head as wide as the checkpoint's, and that width if it is new."""
+    theirs = arrays.get("params/head/bias")
+    mine = expected.get("params/head/bias")
+    if theirs is None or mine is None or theirs.ndim != 1 or theirs.shape == mine.shape:
+        return expected, None
+    heads = {
+        key: jax.ShapeDtypeStruct((*leaf.shape[:-1], len(theirs)), leaf.dtype)
+        for key, leaf in expected.items()
+        if _HEAD.fullmatch(key)
+    }
+    return {**expected, **heads}, len(theirs)
+
+
+def _other_head(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> bool:
+    """Whether the two sides have heads of other sizes, or only one has a head."""
+    mine, theirs = ({k for k in side if _HEAD.fullmatch(k)} for side in (expected, arrays))
+    return bool(mine) != bool(theirs) or any(
+        arrays[key].shape != tuple(expected[key].shape) for key in mine & theirs
     )
 
 
@@ -90,5 +247,29 @@ def _adapter(path: pathlib.Path, keys: Iterable[str]) -> tuple[str, ModuleType]:
     shown = ", ".join(map(repr, keys[:6])) + (" ..." if len(keys) > 6 else "")
     raise ValueError(
         f"{path.name}: no known format has its {len(keys)} keys, which are {shown}; known formats: "
-        f"{', '.join(names)}"
+        f"{', '.join(names)}{_nearest(keys, names)}"
     )
+
+
+def _nearest(keys: list[str], names: list[str]) -> str:
+    """Returns the end of an error: the formats that have most in common with the keys, if any.
+
+    A key counts if it ends as one of the format: an unknown prefix is what differs most often.
+    """
+    endings = {key[start:] for key in keys for start in _starts(key)}
+    lines = []
+    for name in names:
+        adapter = importlib.import_module(f"{__name__}.{name}")
+        signature = getattr(adapter, "SIGNATURE", frozenset())
+        there = sorted(signature & endings)
+        if there:
+            absent = sorted(signature - endings)
+            line = f"{name!r} (family {adapter.FAMILY!r}) has {', '.join(map(repr, there))} too"
+            line += f", but also {', '.join(map(repr, absent))}" if absent else " (other prefix?)"
+            lines.append((-len(there) / len(signature), line))
+    return "; nearest: " + "; ".join(line for _, line in sorted(lines)[:2]) if lines else ""
+
+
+def _starts(key: str) -> list[int]:
+    """Returns where the parts of a dotted key begin."""
+    return [0, *(i + 1 for i, letter in enumerate(key) if letter == ".")]

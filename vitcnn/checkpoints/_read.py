@@ -8,8 +8,10 @@ import zipfile
 
 import numpy as np
 
+from vitcnn.checkpoints import _safetensors
 from vitcnn.lookup import nearest
 
+_TORCH = (".pth", ".pt", ".th", ".bin")
 _LFS = b"version https://git-lfs.github.com/spec"
 
 
@@ -19,7 +21,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Nothing in the file is executed: pickled objects are refused.
 
     Args:
-      path: a NumPy archive (.npz) or a PyTorch checkpoint (.pth, .pt, .th).
+      path: a NumPy archive (.npz), a safetensors file, or a PyTorch checkpoint (.pth, .pt, .th,
+        .bin).
 
     Raises:
       FileNotFoundError: there is no such file; the message gives the nearest names in its folder.
@@ -33,9 +36,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise FileNotFoundError(
             f"no checkpoint file {str(path)!r}: {nearest(path.name, sorted(siblings))}"
         )
-    if path.suffix not in (".npz", ".pth", ".pt", ".th"):
+    if path.suffix not in (".npz", ".safetensors", *_TORCH):
         raise ValueError(
-            f"{path.name}: a checkpoint ends in .npz (NumPy) or .pth, .pt or .th (PyTorch)"
+            f"{path.name}: a checkpoint ends in .npz (NumPy), .safetensors, or .pth, .pt, .th or "
+            ".bin (PyTorch)"
         )
     with path.open("rb") as file:
         if file.read(len(_LFS)) == _LFS:
@@ -45,6 +49,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
             )
     if path.suffix == ".npz":
         arrays = _read_npz(path)
+    elif path.suffix == ".safetensors":
+        arrays = _safetensors.read(path)
     else:
         from vitcnn.checkpoints import _torch
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 # Where training scripts put the weights, beside the optimiser's state and the like.
-_NESTS = ("state_dict", "model_state_dict", "model")
+_NESTS = ("state_dict", "model_state_dict", "model", "teacher")
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -269,6 +269,10 @@ VARIANTS = (
             "conv_bias": True,
         }
     }
+    | {
+        depth: {"units": units, "bottleneck": False, **_BATCH}
+        for depth, units in {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}.items()
+    }
     | {  # He et al., section 4.2: 6 n + 2 layers
         str(6 * n + 2): {
             **_BATCH,

@@ -1,7 +1,8 @@
 """Vision Transformer (Dosovitskiy et al. 2020, arXiv 2010.11929), with taps.
 
 Blocks are pre-norm: `x = x + attention(norm(x)); x = x + mlp(norm(x))`. Parameters have the names
-and shapes of Google's released checkpoints, so these need no rename table.
+and shapes of Google's released checkpoints, so these need no rename table. DeiT's distillation
+token, DINOv2's layer scale and registers are fields; what they add has the names of their releases.
 """
 
 from __future__ import annotations
@@ -10,102 +11,13 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitcnn.lookup import check_name
-from vitcnn.models import _images
+from vitcnn.models import _images, _transformer
+from vitcnn.models._vit_variants import VARIANTS as VARIANTS
 from vitcnn.taps import alias, tap
-
-# Stable under a large mean: E[x^2] - E[x]^2 loses digits where the residual stream has an offset.
-_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
-
-# What the released models started from.
-_dense = functools.partial(
-    nn.Dense,
-    kernel_init=nn.initializers.xavier_uniform(),
-    bias_init=nn.initializers.normal(1e-6),
-)
-
-
-class _Attention(nn.Module):
-    """Multi-head self-attention: softmax(Q K^T / sqrt(d)) V, heads joined by a projection."""
-
-    heads: int
-    block: str  # first part of the names of its taps
-    where: dict[str, Any]  # grid and prefix_tokens of the taps
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        width = x.shape[-1]
-        project = functools.partial(
-            nn.DenseGeneral, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform()
-        )
-        # The head axis goes before the tokens at once: XLA multiplies batches of matrices two to
-        # three times faster on a processor when no dot has to move axes.
-        query, key, value = (
-            project((self.heads, width // self.heads), name=name)(x).transpose(0, 2, 1, 3)
-            for name in ("query", "key", "value")
-        )
-        query = query / jnp.sqrt(width // self.heads).astype(query.dtype)
-        scores = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores)  # float32, whatever the activations' type
-        where = {"heads": self.heads, **self.where}
-        name = f"{self.block}/attn_weights"
-        weights = tap(self, name, weights, role="attention_weights", **where)
-        x = jnp.matmul(weights.astype(self.dtype), value).transpose(0, 2, 1, 3)
-        x = tap(self, f"{self.block}/heads", x, role="heads", **where)
-        return project(width, axis=(-2, -1), name="out")(x)
-
-
-class _Mlp(nn.Module):
-    """Two dense layers with a GELU between."""
-
-    mlp_dim: int
-    gelu: str
-    block: str
-    where: dict[str, Any]
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        width = x.shape[-1]
-        x = _dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(x)
-        x = nn.gelu(x, approximate=self.gelu == "tanh")
-        x = tap(self, f"{self.block}/hidden", x, role="hidden", **self.where)
-        return _dense(width, dtype=self.dtype, name="Dense_1")(x)
-
-
-class _Block(nn.Module):
-    """One Transformer block. Numbers in parameter names are those of the released checkpoints."""
-
-    heads: int
-    mlp_dim: int
-    gelu: str
-    skips: bool
-    block: str
-    where: dict[str, Any]
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        block, where, dtype = self.block, self.where, self.dtype
-        y = _layer_norm(dtype=dtype, name="LayerNorm_0")(x)
-        y = tap(self, f"{block}/ln1", y, role="norm", **where)
-        y = _Attention(
-            self.heads, block, where, dtype=dtype, name="MultiHeadDotProductAttention_1"
-        )(y)
-        skip = f"{block}/in" if self.skips else None
-        y = tap(self, f"{block}/attn", y, role="attention", skip=skip, **where)
-        x = tap(self, f"{block}/mid", x + y if self.skips else y, role="residual", **where)
-        y = _layer_norm(dtype=dtype, name="LayerNorm_2")(x)
-        y = tap(self, f"{block}/ln2", y, role="norm", **where)
-        y = _Mlp(self.mlp_dim, self.gelu, block, where, dtype=dtype, name="MlpBlock_3")(y)
-        skip = f"{block}/mid" if self.skips else None
-        y = tap(self, f"{block}/mlp", y, role="mlp", skip=skip, **where)
-        return tap(self, f"{block}/out", x + y if self.skips else y, role="residual", **where)
 
 
 class _PatchEmbedding(nn.Module):
@@ -142,36 +54,50 @@ class _PositionEmbedding(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Position embedding, the blocks, and the final norm."""
+    """Position embedding, registers, the blocks, and the final norm."""
 
     depth: int
     heads: int
     mlp_dim: int
     gelu: str
     no_skip: tuple[int, ...]
+    layer_scale: float | None
+    final_norm: bool
     where: dict[str, Any]
+    norm: Any
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
+    def __call__(
+        self,
+        x: Float[Array, "batch positions width"],
+        registers: Float[Array, "batch registers width"],
+    ) -> Float[Array, "batch tokens width"]:
         x = _PositionEmbedding(self.dtype, name="posembed_input")(x)
+        if count := registers.shape[1]:  # they have no position; the patches stay last
+            before = self.where["prefix_tokens"] - count
+            x = jnp.concatenate([x[:, :before], registers, x[:, before:]], axis=1)
         x = tap(self, "embed", x, role="embed", **self.where)
         before = "embed"
         for i in range(self.depth):
             block = f"block{i:02d}"
             alias(f"{block}/in", before)
-            x = _Block(
+            x = _transformer.Block(
                 self.heads,
                 self.mlp_dim,
                 self.gelu,
                 i not in self.no_skip,
+                self.layer_scale,
                 block,
                 self.where,
+                self.norm,
                 dtype=self.dtype,
                 name=f"encoderblock_{i}",
             )(x)
             before = f"{block}/out"
-        x = _layer_norm(dtype=self.dtype, name="encoder_norm")(x)
+        if not self.final_norm:
+            return x
+        x = self.norm(name="encoder_norm")(x)
         return tap(self, "norm", x, role="norm", **self.where)
 
 
@@ -187,9 +113,16 @@ class Module(nn.Module):
       mlp_dim: width of the hidden layer of each block's MLP.
       heads: attention heads of each block; they divide the width.
       pool: "token": a class token is put before the patches and read at the end; "gap": there is no
-        class token, the tokens of the final norm are averaged.
+        class token, the patches' tokens of the final norm are averaged.
+      norm_pooled: with "gap": tokens are averaged first, and the final norm is that of their mean.
+      distilled: a distillation token after the class token, with a head of its own; the logits are
+        the mean of both heads (DeiT), "pooled" is the mean of both tokens.
+      registers: tokens without a position, after the class token, that nothing reads at the end.
+      layer_scale: start of a learned factor of each channel of each branch; None for no factors.
+        The taps `attn` and `mlp` are what is added to the skip, so they contain it.
       gelu: "tanh", the approximation that Google's models use, or "exact".
       pre_logits: width of a hidden tanh layer before the head, None for no such layer.
+      epsilon: added to the variance in the norms.
       no_skip: blocks, counted from 0, without their two skip connections (Raghu et al., figure 8).
       dtype: type of the activations; parameters are float32.
     """
@@ -202,8 +135,13 @@ class Module(nn.Module):
     mlp_dim: int = 3072
     heads: int = 12
     pool: str = "token"
+    norm_pooled: bool = False
+    distilled: bool = False
+    registers: int = 0
+    layer_scale: float | None = None
     gelu: str = "tanh"
     pre_logits: int | None = None
+    epsilon: float = 1e-6
     no_skip: tuple[int, ...] = ()
     dtype: Any = jnp.float32
 
@@ -218,41 +156,70 @@ class Module(nn.Module):
         """
         rows, columns = self._check()
         _images.check(images, self.image_size)
-        where = {"grid": (rows, columns), "prefix_tokens": int(self.pool == "token")}
+        positioned = int(self.pool == "token") + self.distilled  # class and distillation token
+        where = {"grid": (rows, columns), "prefix_tokens": positioned + self.registers}
+        # Stable under a large mean: E[x^2] - E[x]^2 loses digits where the stream has an offset.
+        norm = functools.partial(
+            nn.LayerNorm, epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype
+        )
         x = jnp.asarray(images, self.dtype)
         x = _PatchEmbedding(
             _images.pair(self.patch), self.width, dtype=self.dtype, name="embedding"
         )(x)
-        if self.pool == "token":
-            token = self.param("cls", nn.initializers.zeros, (1, 1, self.width))
-            token = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, self.width))
-            x = jnp.concatenate([token, x], axis=1)
+        tokens = [self._tokens(name, x) for name in ("cls", "dist")[:positioned]]
+        x = jnp.concatenate([*tokens, x], axis=1)
         x = _Encoder(
             self.depth,
             self.heads,
             self.mlp_dim,
             self.gelu,
             tuple(self.no_skip),
+            self.layer_scale,
+            not self.norm_pooled,
             where,
+            norm,
             dtype=self.dtype,
             name="Transformer",
-        )(x)
-        x = x[:, 0] if self.pool == "token" else x.mean(axis=1)
+        )(x, self._tokens("registers", x, self.registers))
+        read = x[:, :positioned]
+        if self.pool == "gap":
+            x = x[:, self.registers :].mean(axis=1)
+            x = norm(name="fc_norm")(x) if self.norm_pooled else x
+        else:
+            x = read[:, 0] if positioned == 1 else read.mean(axis=1)
         x = tap(self, "pooled", x, role="pooled")
         if self.pre_logits is not None:
             x = jnp.tanh(nn.Dense(self.pre_logits, dtype=self.dtype, name="pre_logits")(x))
             x = tap(self, "pre_logits", x, role="pre_logits")
         if not self.num_classes:
             return x
-        head = nn.Dense(
-            self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head"
+        head = functools.partial(
+            nn.Dense, self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros
         )
-        return tap(self, "logits", head(x), role="logits")
+        if self.distilled:
+            x = (head(name="head")(read[:, 0]) + head(name="head_dist")(read[:, 1])) / 2
+        else:
+            x = head(name="head")(x)
+        return tap(self, "logits", x, role="logits")
+
+    def _tokens(self, name: str, x: Array, count: int = 1) -> Float[Array, "batch count width"]:
+        """Returns learned tokens, the same for every image."""
+        shape = (x.shape[0], count, self.width)
+        if not count:
+            return jnp.zeros(shape, self.dtype)
+        # Registers have no position: alike at the start, they would stay alike.
+        start = nn.initializers.normal(0.02) if name == "registers" else nn.initializers.zeros
+        tokens = self.param(name, start, (1, count, self.width))
+        return jnp.broadcast_to(tokens.astype(self.dtype), shape)
 
     def _check(self) -> tuple[int, int]:
         """Returns the grid of patches; raises ValueError if the fields do not fit together."""
         check_name("pool of vit", self.pool, ("token", "gap"))
         check_name("gelu of vit", self.gelu, ("tanh", "exact"))
+        if self.distilled and (self.pool != "token" or self.pre_logits is not None):
+            raise ValueError('distilled needs pool "token" and no pre_logits: both tokens are read')
+        if self.norm_pooled and self.pool != "gap":
+            raise ValueError('norm_pooled is the norm of a mean over tokens; set pool to "gap"')
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
         if any(not 0 <= i < self.depth for i in self.no_skip):
@@ -267,24 +234,3 @@ class Module(nn.Module):
                 f"{max(1, round(width / pw)) * pw}"
             )
         return height // ph, width // pw
-
-
-_SIZES = {  # Dosovitskiy et al., table 1; Ti and S as in Steiner et al. 2021, arXiv 2106.10270
-    "Ti": {"width": 192, "depth": 12, "mlp_dim": 768, "heads": 3},
-    "S": {"width": 384, "depth": 12, "mlp_dim": 1536, "heads": 6},
-    "B": {"width": 768, "depth": 12, "mlp_dim": 3072, "heads": 12},
-    "L": {"width": 1024, "depth": 24, "mlp_dim": 4096, "heads": 16},
-    "H": {"width": 1280, "depth": 32, "mlp_dim": 5120, "heads": 16},
-}
-
-_SMALL = {"patch": 4, "image_size": 32, "num_classes": 10}
-
-VARIANTS = {
-    f"{size}/{patch}": {**fields, "patch": patch, "image_size": 224}
-    for size, fields in _SIZES.items()
-    for patch in (8, 14, 16, 32)
-} | {
-    # Small enough to train on a processor: 64 patches, half a million parameters.
-    "mini/4": {"width": 96, "depth": 6, "mlp_dim": 192, "heads": 3, **_SMALL},
-    "cifar/4": {"width": 128, "depth": 4, "mlp_dim": 256, "heads": 4, "gelu": "exact", **_SMALL},
-}

@@ -1,0 +1,84 @@
+"""Writes a checkpoint of any known format as a NumPy archive under Google's names.
+
+    python scripts/import_checkpoint.py --family=vit --variant=S/16 \\
+        --weights=hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k --out=S_16.npz
+
+--fields gives fields of the network as JSON, --fields='{"num_classes": 21843}'. It prints what the
+merge did and how images have to be preprocessed, which the archive does not say. Where nothing
+beside the weights says it either: --preprocess='{"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'.
+"""
+
+import json
+
+from absl import app, flags
+
+import vitcnn
+from vitcnn import checkpoints
+
+FAMILY = flags.DEFINE_string("family", None, "Family of the network, such as vit.")
+VARIANT = flags.DEFINE_string("variant", None, "Its usual name, such as B/16.")
+WEIGHTS = flags.DEFINE_string("weights", None, "Path, hf:<owner>/<repo> or https URL with sha256.")
+OUT = flags.DEFINE_string("out", None, "The archive to write, ending in .npz.")
+FIELDS = flags.DEFINE_string("fields", "{}", "Fields of the network that differ, as JSON.")
+PREPROCESS = flags.DEFINE_string(
+    "preprocess",
+    "{}",
+    "Fields of the preprocessing, as JSON, where nothing beside the weights says.",
+)
+NEW_HEAD = flags.DEFINE_bool("new_head", False, "Leave the head of the weights out.")
+RESIZE = flags.DEFINE_enum(
+    "position_resize", "bicubic", ["bicubic", "linear"], "How positions are resized."
+)
+
+# Parts of a ViT that Google's format has no name for: an archive of them would be read by no one.
+NAMELESS = {
+    "dist": "a distillation token",
+    "head_dist": "a distillation head",
+    "registers": "register tokens",
+    "ls1": "layer scale",
+    "ls2": "layer scale",
+    "fc_norm": "a norm after pooling",
+}
+
+
+def check_names(variables):
+    """Raises ValueError, naming them, if parts of a network have no name in Google's format."""
+    parts = {part for key in checkpoints.flat(variables) for part in key.split("/")}
+    if found := sorted({what for name, what in NAMELESS.items() if name in parts}):
+        raise ValueError(
+            f"Google's format has no name for {' and '.join(found)}; vitcnn.load reads the original"
+        )
+
+
+def main(_):
+    model = vitcnn.load(
+        FAMILY.value,
+        VARIANT.value,
+        WEIGHTS.value,
+        preprocess=json.loads(PREPROCESS.value),
+        new_head=NEW_HEAD.value,
+        position_resize=RESIZE.value,
+        **json.loads(FIELDS.value),
+    )
+    check_names(model.variables)
+    checkpoints.export(OUT.value, model.variables)
+    origin = model.provenance["weights"]
+    report = origin["arrays"]
+    print(f"read: {origin.get('source') or origin['path']}, sha256 {origin['sha256']}")
+    print(f"format: {origin['format']}")
+    print(
+        f"arrays: {report['in_file']} in the file, {report['in_network']} in the network, "
+        f"{report['renamed']} renamed"
+    )
+    for what in ("resized", "new"):
+        print(f"{what}: {json.dumps(origin.get(what)) if what in origin else 'none'}")
+    print(f"preprocess: {json.dumps(model.provenance['preprocess'])}")
+    print(f"fields: {json.dumps(model.provenance['fields'], default=str)}")
+    if "batch_stats" in model.variables:
+        print("names: our own; Google has no ResNet of batch norms")
+    print(f"wrote: {OUT.value}, {model.parameter_count:,} parameters")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["family", "variant", "weights", "out"])
+    app.run(main)

@@ -1,0 +1,84 @@
+"""The script that writes Google's archives from other libraries' files."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+import torch_vits
+from absl.testing import flagsaver
+
+import vitcnn
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts/import_checkpoint.py"
+FIELDS = '{"width": 12, "depth": 2, "mlp_dim": 20, "heads": 3, "num_classes": 5'
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("import_checkpoint", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script, **flags):
+    from absl import flags as absl_flags
+
+    if not absl_flags.FLAGS.is_parsed():
+        absl_flags.FLAGS(["import_checkpoint"])
+    given = {
+        "family": "vit",
+        "variant": "mini/4",
+        "preprocess": '{"mean": [0, 0, 0], "std": [1, 1, 1]}',
+    }
+    with flagsaver.flagsaver(**{**given, **flags}):
+        script.main([])
+
+
+def test_the_archive_is_the_network_under_googles_names(script, tmp_path, capsys):
+    made = torch_vits.state((8, 8))
+    path, out = torch_vits.save(tmp_path / "a.safetensors", made), tmp_path / "a.npz"
+    run(script, weights=str(path), out=str(out), fields=FIELDS + ', "image_size": 48}')
+    said = capsys.readouterr().out
+    assert "format: timm_vit_torch" in said
+    assert f"arrays: {len(made)} in the file, {len(made) + 8} in the network, " in said
+    assert "resized: " in said and "[1, 145, 12]" in said and "new: none" in said
+    with np.load(out) as archive:
+        assert archive["cls"].shape == (1, 1, 12)
+        assert archive["Transformer/posembed_input/pos_embedding"].shape == (1, 145, 12)
+    model = vitcnn.load(
+        "vit", "mini/4", out, **torch_vits.SIZES, num_classes=5, image_size=48, gelu="exact"
+    )
+    images = np.random.default_rng(0).normal(size=(2, 48, 48, 3)).astype(np.float32)
+    table = model.variables["params"]["Transformer"]["posembed_input"]["pos_embedding"]
+    expected, _ = torch_vits.forward({**made, "pos_embed": table}, images)
+    np.testing.assert_allclose(model.run(images)[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parts", "fields", "message"),
+    [
+        ({"dist": True}, '"distilled": true', "a distillation head and a distillation token"),
+        (
+            {"registers": 2, "scale": True},
+            '"registers": 2, "layer_scale": 1',
+            "layer scale and reg",
+        ),
+        (
+            {"fc_norm": True, "cls": False},
+            '"pool": "gap", "norm_pooled": true',
+            "a norm after pooling",
+        ),
+    ],
+)
+def test_what_has_no_name_there_is_refused(script, tmp_path, parts, fields, message):
+    path = torch_vits.save(tmp_path / "a.safetensors", torch_vits.state((8, 8), **parts))
+    with pytest.raises(ValueError, match="Google's format has no name for " + message):
+        run(
+            script,
+            weights=str(path),
+            out=str(tmp_path / "a.npz"),
+            fields=f"{FIELDS}, {fields}}}",
+        )
+    assert not (tmp_path / "a.npz").exists()

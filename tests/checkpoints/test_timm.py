@@ -1,0 +1,99 @@
+"""timm's and torchvision's own networks at full size: logits and every block are the same."""
+
+import math
+
+import numpy as np
+import pytest
+import torch_vits
+
+import vitcnn
+
+pytestmark = pytest.mark.slow  # and CI has not these libraries
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+VITS = [
+    ("vit_small_patch16_224", "S/16", 224, {}),
+    ("vit_small_patch16_224", "S/16", 288, {}),
+    ("deit_small_distilled_patch16_224", "DeiT-S/16-distilled", 160, {}),
+    ("deit3_small_patch16_224", "S/16", 224, {"layer_scale": 1e-6}),
+    ("vit_small_patch8_224.dino", "DINO-S/8", 224, {}),
+    ("vit_small_patch14_dinov2", "DINOv2-S/14", 518, {}),
+    ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 518, {}),
+    ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 224, {}),
+    ("vit_base_patch32_224", "B/32", 224, {}),
+]
+RESNETS = [("resnet18", "18", 224), ("resnet34", "34", 160), ("resnet50", "50", 193)]
+TOKENS = ("token", "pos_embed", "pos_embedding")
+
+
+def randomised(torch, network):
+    """Every weight is away from zero, scales and variances away from one."""
+    draw = torch.Generator().manual_seed(0)
+    state = network.state_dict()
+    for name, value in state.items():
+        if not value.is_floating_point():
+            continue
+        noise = torch.randn(value.shape, generator=draw)
+        if value.ndim > 1:
+            noise = noise if name.endswith(TOKENS) else noise / math.sqrt(value[0].numel())
+        elif name.endswith("running_var"):
+            noise = 0.5 + noise**2
+        else:
+            noise = 0.3 * noise + name.endswith(("weight", "gamma"))
+        value.copy_(noise)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def compare(torch, network, model, blocks, names, size):
+    seen = []
+    for block in blocks:
+        block.register_forward_hook(lambda _, __, out: seen.append(out.numpy()))
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    logits, got = model.run(images, names)
+    assert np.abs(logits - expected).max() < 1e-5 * expected.std()
+    assert len(seen) == len(got)
+    for mine, theirs in zip(got.values(), seen, strict=True):
+        theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
+        assert np.abs(mine - theirs).max() < 1e-4 * max(1, theirs.std())
+
+
+def save(path, network):
+    return torch_vits.save(path, {k: v.numpy() for k, v in network.state_dict().items()})
+
+
+@pytest.mark.parametrize(("name", "variant", "size", "fields"), VITS)
+def test_vits_of_timm(tmp_path, name, variant, size, fields):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    trained = randomised(torch, timm.create_model(name))
+    path = save(tmp_path / "a.safetensors", trained)
+    network = timm.create_model(name, img_size=size).eval()  # with timm's resized positions
+    network.load_state_dict(checkpoint_filter_fn(dict(trained.state_dict()), network))
+    model = vitcnn.load("vit", variant, path, image_size=size, preprocess=HALF, **fields)
+    names = [f"block{i:02d}/out" for i in range(len(network.blocks))]
+    compare(torch, network, model, network.blocks, names, size)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+@pytest.mark.parametrize(("name", "variant", "size"), RESNETS)
+def test_resnets(tmp_path, library, name, variant, size):
+    torch, made = pytest.importorskip("torch"), pytest.importorskip(library)
+    network = randomised(
+        torch, made.create_model(name) if library == "timm" else made.models.get_model(name)
+    )
+    path = save(tmp_path / "a.safetensors", network)
+    model = vitcnn.load("resnet", variant, path, image_size=size)
+    names = [name for name in model.taps if name.endswith("/out")]
+    blocks = [unit for s in (1, 2, 3, 4) for unit in getattr(network, f"layer{s}")]
+    compare(torch, network, model, blocks, names, size)
+
+
+def test_vit_of_torchvision(tmp_path):
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    network = randomised(torch, torchvision.models.vit_b_32())
+    model = vitcnn.load("vit", "B/32", save(tmp_path / "a.safetensors", network))
+    names = [f"block{i:02d}/out" for i in range(12)]
+    compare(torch, network, model, network.encoder.layers, names, 224)

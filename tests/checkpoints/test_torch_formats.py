@@ -1,0 +1,235 @@
+"""Formats of PyTorch libraries: a file gives what the library's formula gives."""
+
+import numpy as np
+import pytest
+import torch_vits
+
+import vitcnn
+from vitcnn import checkpoints
+
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+RNG = np.random.default_rng(5)
+IMAGES = RNG.normal(size=(2, 32, 32, 3)).astype(np.float32)
+
+
+def load(path, **fields):
+    return vitcnn.load(
+        "vit",
+        "mini/4",
+        path,
+        **{**torch_vits.SIZES, "num_classes": 5, "preprocess": HALF, **fields},
+    )
+
+
+def check(model, made, images=IMAGES):
+    """The logits and every block, to 1e-4 where their deviation is about 1."""
+    expected, blocks = torch_vits.forward(made, images)
+    logits, got = model.run(images, "block*/out")
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * max(1, expected.std()))
+    for mine, theirs in zip(got.values(), blocks, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4 * max(1, theirs.std()))
+    assert expected.std() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("parts", "fields"),
+    [
+        ({"dist": True}, {"distilled": True}),
+        ({"registers": 3, "scale": True}, {"registers": 3, "layer_scale": 1e-5}),
+        (
+            {"cls": False, "registers": 2, "fc_norm": True},
+            {"pool": "gap", "registers": 2, "norm_pooled": True},
+        ),
+    ],
+)
+def test_timm(tmp_path, parts, fields):
+    made = torch_vits.state((8, 8), **parts)
+    model = load(torch_vits.save(tmp_path / "a.safetensors", made), **fields)
+    assert model.module.gelu == "exact" and model.provenance["fields"]["gelu"] == "exact"
+    assert model.provenance["weights"]["format"] == "timm_vit_torch"
+    counts = model.provenance["weights"]["arrays"]
+    assert counts["in_file"] == len(made) and counts["in_network"] == len(made) + 8
+    check(model, made)
+
+
+def test_the_other_libraries_names(tmp_path):
+    """One network under every library's names is one network."""
+    made = torch_vits.state((8, 8))
+    first = load(torch_vits.save(tmp_path / "a.safetensors", made))
+    check(first, made)
+    files = {
+        "torchvision_vit_torch": torch_vits.torchvision(made),
+        "hf_vit_torch": torch_vits.hugging_face(made, "vit."),
+        "timm_vit_torch": {f"module.backbone.{key}": value for key, value in made.items()},
+    }
+    for name, arrays in files.items():
+        model = load(torch_vits.save(tmp_path / "b.safetensors", arrays))
+        assert model.provenance["weights"]["format"] == name
+        assert model.digest() == first.digest() and model.module == first.module
+
+
+def test_hugging_faces_deit_and_dinov2(tmp_path):
+    parts = {"dist": True, "seed": 1}
+    made = torch_vits.state((8, 8), **parts)
+    arrays = torch_vits.hugging_face(made, "deit.")
+    one = load(torch_vits.save(tmp_path / "a.safetensors", arrays), distilled=True)
+    two = load(torch_vits.save(tmp_path / "b.safetensors", made), distilled=True)
+    assert one.digest() == two.digest()
+    made = torch_vits.state((8, 8), registers=4, scale=True, classes=0)
+    fields = {"registers": 4, "layer_scale": 1e-5, "num_classes": 0}
+    for prefix in ("", "dinov2_with_registers."):
+        arrays = torch_vits.hugging_face(made, prefix or "dinov2.")
+        arrays = {k.replace("dinov2.", prefix, 1): v for k, v in arrays.items()}
+        arrays[f"{prefix}embeddings.mask_token"] = np.ones((1, 12))
+        one = load(torch_vits.save(tmp_path / "a.safetensors", arrays), **fields)
+        two = load(torch_vits.save(tmp_path / "b.safetensors", made), **fields)
+        assert one.digest() == two.digest()
+
+
+def test_the_pooler_of_a_hugging_face_vit_is_the_layer_before_the_head(tmp_path):
+    made = torch_vits.state((8, 8), classes=0)
+    arrays = torch_vits.hugging_face(made, "vit.")
+    weight, bias = RNG.normal(size=(12, 12)).astype(np.float32), np.float32(RNG.normal(size=12))
+    arrays |= {"vit.pooler.dense.weight": weight, "vit.pooler.dense.bias": bias}
+    path = torch_vits.save(tmp_path / "a.safetensors", arrays)
+    got, _ = load(path, num_classes=0, pre_logits=12).run(IMAGES)
+    expected = np.tanh(torch_vits.forward(made, IMAGES)[0] @ weight.T + bias)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"unexpected in the checkpoint \(2\):\n.*pre_logits"):
+        load(path, num_classes=0)
+
+
+def test_positions_of_patches_alone(tmp_path):
+    """timm's no_embed_class: the class token has no position."""
+    made = torch_vits.state((8, 8), positions=64, registers=2)
+    check(load(torch_vits.save(tmp_path / "a.safetensors", made), registers=2), made)
+
+
+def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
+    torch = pytest.importorskip("torch")
+    made = torch_vits.state((8, 8), classes=0)
+    reference = load(torch_vits.save(tmp_path / "a.safetensors", made), num_classes=0)
+    tensors = {f"backbone.{k}": torch.from_numpy(v) for k, v in made.items()}
+    tensors |= {"head.mlp.0.weight": torch.ones(3, 3), "head.last_layer.weight_g": torch.ones(3, 1)}
+    torch.save({"teacher": tensors, "epoch": 3}, tmp_path / "dino.pth")
+    assert load(tmp_path / "dino.pth", num_classes=0).digest() == reference.digest()
+    torch.save({"model": {k: torch.from_numpy(v) for k, v in made.items()}}, tmp_path / "deit.bin")
+    assert load(tmp_path / "deit.bin", num_classes=0).digest() == reference.digest()
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("norm_pre.weight", "'norm_pre.weight' is of a ViT with a norm before its blocks"),
+        ("attn_pool.q.weight", "pools by attention"),
+        ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
+        ("blocks.0.mlp.w12.weight", "gated MLPs"),
+        ("patch_embed.backbone.conv.weight", "a hybrid"),
+        ("strange.weight", r"unexpected in the checkpoint \(1\):\n    strange.weight"),
+    ],
+)
+def test_networks_that_this_family_is_not_are_named(tmp_path, key, message):
+    made = {**torch_vits.state((8, 8)), key: np.ones(12)}
+    path = torch_vits.save(tmp_path / "a.safetensors", made)
+    with pytest.raises(ValueError, match=message) as error:
+        load(path)
+    assert "a.safetensors (format 'timm_vit_torch')" in str(error.value)
+
+
+def resnet_state(bottleneck, stages=(1, 2, 1, 1), width=8):
+    """Returns random arrays of a ResNet under torchvision's names, and which ours they are."""
+    rng = np.random.default_rng(0)
+    made, ours = {}, {}
+
+    def conv(theirs, name, out, fan, side):
+        made[f"{theirs}.weight"] = value = rng.normal(size=(out, fan, side, side))
+        ours[f"params/{name}/kernel"] = np.moveaxis(value, (0, 1), (3, 2))
+
+    def norm(theirs, name, out):
+        for weight, mine in (
+            ("weight", "params/{}/scale"),
+            ("bias", "params/{}/bias"),
+            ("running_mean", "batch_stats/{}/mean"),
+            ("running_var", "batch_stats/{}/var"),
+        ):
+            made[f"{theirs}.{weight}"] = ours[mine.format(name)] = rng.normal(size=out)
+        made[f"{theirs}.num_batches_tracked"] = np.array(3)
+
+    conv("conv1", "conv_root", width, 3, 7)
+    norm("bn1", "bn_root", width)
+    before = width
+    for s, units in enumerate(stages, 1):
+        inner = width * 2 ** (s - 1)
+        out = inner * (4 if bottleneck else 1)
+        for u in range(units):
+            theirs, name = f"layer{s}.{u}", f"block{s}/unit{u + 1}"
+            sizes = (
+                [(inner, before, 1), (inner, inner, 3), (out, inner, 1)]
+                if bottleneck
+                else [(inner, before, 3), (out, inner, 3)]
+            )
+            for i, size in enumerate(sizes, 1):
+                conv(f"{theirs}.conv{i}", f"{name}/conv{i}", *size)
+                norm(f"{theirs}.bn{i}", f"{name}/bn{i}", size[0])
+            if u == 0 and (s > 1 or bottleneck):
+                conv(f"{theirs}.downsample.0", f"{name}/conv_proj", out, before, 1)
+                norm(f"{theirs}.downsample.1", f"{name}/bn_proj", out)
+            before = out
+    made["fc.weight"], made["fc.bias"] = rng.normal(size=(5, before)), rng.normal(size=5)
+    ours["params/head/kernel"], ours["params/head/bias"] = made["fc.weight"].T, made["fc.bias"]
+    return made, ours
+
+
+def hugging_face_resnet(made):
+    renamed = {}
+    for key, value in made.items():
+        layer, _, weight = key.rpartition(".")
+        for old, new in (("conv", "convolution"), ("bn", "normalization")):
+            if layer == f"{old}1":
+                layer = f"resnet.embedder.embedder.{new}"
+        parts = layer.split(".")
+        if parts[0].startswith("layer"):
+            unit = f"resnet.encoder.stages.{int(parts[0][5:]) - 1}.layers.{parts[1]}"
+            if parts[2] == "downsample":
+                layer = f"{unit}.shortcut.{('convolution', 'normalization')[int(parts[3])]}"
+            else:
+                kind = "convolution" if parts[2].startswith("conv") else "normalization"
+                layer = f"{unit}.layer.{int(parts[2][-1]) - 1}.{kind}"
+        renamed[f"{layer.replace('fc', 'classifier.1')}.{weight}"] = value
+    return renamed
+
+
+@pytest.mark.parametrize(("variant", "bottleneck"), [("18", False), ("50", True)])
+def test_resnets(tmp_path, variant, bottleneck):
+    made, ours = resnet_state(bottleneck)
+    fields = {"units": (1, 2, 1, 1), "widths": (8, 16, 32, 64), "num_classes": 5, "image_size": 64}
+    torch_vits.save(tmp_path / "a.safetensors", made)
+    torch_vits.save(tmp_path / "b.safetensors", hugging_face_resnet(made))
+    for name, kind in (("a", "torchvision_resnet_torch"), ("b", "hf_resnet_torch")):
+        model = vitcnn.load("resnet", variant, tmp_path / f"{name}.safetensors", **fields)
+        assert model.provenance["weights"]["format"] == kind
+        assert model.preprocess.mean == IMAGENET["mean"]
+        got = checkpoints.flat(model.variables)
+        assert got.keys() == ours.keys()
+        for key, value in ours.items():
+            np.testing.assert_array_equal(got[key], np.float32(value), err_msg=key)
+    made["layer1.0.downsample.2.weight"] = np.ones(3)
+    torch_vits.save(tmp_path / "a.safetensors", made)
+    with pytest.raises(ValueError, match="a ResNet-D, whose shortcuts pool first"):
+        vitcnn.load("resnet", variant, tmp_path / "a.safetensors", **fields)
+
+
+def test_wrong_family_and_unknown_format_say_what_the_keys_look_like(tmp_path):
+    made = torch_vits.state((8, 8))
+    path = torch_vits.save(tmp_path / "a.safetensors", made)
+    with pytest.raises(
+        ValueError, match="'timm_vit_torch', which holds weights of the family 'vit'"
+    ):
+        vitcnn.load("resnet", "18", path)
+    strange = {f"visual.trunk.{key}": value for key, value in made.items()}
+    with pytest.raises(ValueError, match=r"nearest: 'timm_vit_torch' .*'pos_embed' too \(other"):
+        load(torch_vits.save(tmp_path / "b.safetensors", strange))
+    del strange["visual.trunk.pos_embed"]
+    with pytest.raises(ValueError, match=r"nearest: 'timm_vit_torch' .*but also 'pos_embed'"):
+        load(torch_vits.save(tmp_path / "b.safetensors", strange))

@@ -1,0 +1,62 @@
+"""Reads safetensors files: 8 bytes of length, a JSON header of that length, then the raw arrays.
+
+https://github.com/huggingface/safetensors#format. The library's NumPy reader knows no bfloat16,
+in which many weights are, so the format is read here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+
+import numpy as np
+
+_TYPES = {
+    **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"},
+    **{"I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
+    "BOOL": "?",
+}
+_MAX_HEADER = 100_000_000  # bytes, as the library has it
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads every tensor; float16 and bfloat16 become float32.
+
+    Raises:
+      ValueError: the file is truncated or is not of this format, or an array's type is unknown.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(size - 8, _MAX_HEADER):
+            raise _damaged(path, f"{size} bytes cannot hold a header of {length}")
+        try:
+            header = json.loads(file.read(length))
+            entries = {key: value for key, value in header.items() if key != "__metadata__"}
+            places = {
+                key: (value["dtype"], tuple(value["shape"]), *value["data_offsets"])
+                for key, value in entries.items()
+            }
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise _damaged(path, f"its header: {error}") from error
+    data = 8 + length
+    arrays = {}
+    for key, (kind, shape, start, stop) in places.items():
+        if kind not in _TYPES:
+            raise ValueError(f"{path.name}: {key!r} is of the type {kind}, which is not read")
+        numbers = (*shape, start, stop)
+        whole = all(isinstance(n, int) and n >= 0 for n in numbers)
+        if not whole or stop - start != math.prod(shape) * np.dtype(_TYPES[kind]).itemsize:
+            raise _damaged(path, f"{key!r} of shape {list(shape)} has bytes {start} to {stop}")
+        if data + stop > size:
+            raise _damaged(path, f"{key!r} ends at byte {data + stop} of {size}")
+        value = np.fromfile(path, _TYPES[kind], math.prod(shape), offset=data + start)
+        if kind == "BF16":  # the upper half of a float32
+            value = (value.astype(np.uint32) << 16).view(np.float32)
+        arrays[key] = (value.astype(np.float32) if kind == "F16" else value).reshape(shape)
+    return arrays
+
+
+def _damaged(path: pathlib.Path, reason: str) -> ValueError:
+    return ValueError(f"{path.name} is truncated, or is not a safetensors file: {reason}")

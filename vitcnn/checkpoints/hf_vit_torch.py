@@ -1,0 +1,90 @@
+"""ViT, DeiT, DINO and DINOv2 of Hugging Face transformers: "vit.encoder.layer.0.attention...".
+
+The keys do not say how images were normalised: preprocessor_config.json beside the weights does.
+The pooler of a `ViTModel` is the layer `pre_logits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from vitcnn.checkpoints import _from_torch
+from vitcnn.checkpoints._from_torch import ATTENTION
+
+FAMILY = "vit"
+FIELDS = {"gelu": "exact"}
+PREPROCESS = {"interpolation": "bilinear"}
+SIGNATURE = frozenset(
+    {
+        "embeddings.cls_token",
+        "embeddings.position_embeddings",
+        "encoder.layer.0.attention.attention.query.weight",
+    }
+)
+
+_PREFIXES = ("vit.", "deit.", "dinov2_with_registers.", "dinov2.")
+_NAMES = _from_torch.Names(
+    layer=_from_torch.transformer(
+        r"encoder\.layer\.(\d+)\.(.+)",
+        {
+            "layernorm_before": "LayerNorm_0",
+            "norm1": "LayerNorm_0",
+            "attention.attention.query": f"{ATTENTION}/query",
+            "attention.attention.key": f"{ATTENTION}/key",
+            "attention.attention.value": f"{ATTENTION}/value",
+            "attention.output.dense": f"{ATTENTION}/out",
+            "layer_scale1": "ls1",
+            "layernorm_after": "LayerNorm_2",
+            "norm2": "LayerNorm_2",
+            "intermediate.dense": "MlpBlock_3/Dense_0",
+            "mlp.fc1": "MlpBlock_3/Dense_0",
+            "output.dense": "MlpBlock_3/Dense_1",
+            "mlp.fc2": "MlpBlock_3/Dense_1",
+            "layer_scale2": "ls2",
+        },
+        {
+            "embeddings.patch_embeddings.projection": "embedding",
+            "layernorm": "Transformer/encoder_norm",
+            "pooler.dense": "pre_logits",
+            "classifier": "head",
+            "cls_classifier": "head",
+            "distillation_classifier": "head_dist",
+        },
+    ),
+    arrays={
+        "embeddings.cls_token": "cls",
+        "embeddings.distillation_token": "dist",
+        "embeddings.register_tokens": "registers",
+        "embeddings.position_embeddings": "Transformer/posembed_input/pos_embedding",
+    },
+    dropped=(r"embeddings\.mask_token",),
+    refused={
+        r"encoder\.layer\.\d+\.mlp\.weights_(in|out)\..+": "a ViT with gated MLPs (SwiGLU)",
+        r"decoder\..+": "a masked autoencoder with its decoder",
+    },
+    weight={**_from_torch.WEIGHT, "lambda1": "params/{}/gamma"},
+)
+
+
+def matches(keys: Iterable[str]) -> bool:
+    """Whether these are the names of such a ViT."""
+    return {_bare(name) for name in _from_torch.stripped(keys)} >= SIGNATURE
+
+
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays under our names, heads on an axis of their own as `module` has them.
+
+    Raises:
+      ValueError: the file is of a ViT that this family is not.
+    """
+    bare = {_bare(name): raw[key] for name, key in _from_torch.stripped(raw).items()}
+    return _from_torch.convert(bare, _NAMES, getattr(module, "heads", None))
+
+
+def _bare(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
