@@ -102,3 +102,10 @@ def changed(stage, **fields):
 def test_bad_stages_are_named(models, tmp_path, asked, message):
     with pytest.raises(ValueError, match=message):
         vitcnn.analyze(asked, tmp_path, models=models, progress=False)
+
+
+def test_a_mistake_behind_the_stages_comes_out_before_them(models, tmp_path):
+    analyses = {**config()["analyses"], "cka": plan.job(kernel="rfb")}
+    with pytest.raises(ValueError, match=r"cka: unknown kernel 'rfb': did you mean 'rbf'"):
+        vitcnn.analyze(config(analyses=analyses), tmp_path, models=models, progress=False)
+    assert not (tmp_path / "fit" / "run.json").exists()

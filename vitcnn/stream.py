@@ -130,6 +130,21 @@ def _finalize(job: Job, sums: Sums) -> xarray.Dataset:
     return result.assign_attrs(warnings=messages) if messages else result
 
 
+def trace(models: Mapping[str, Model], jobs: Sequence[Job], group: int) -> None:
+    """Traces the first group of the jobs that go on from no stage, without running anything.
+
+    Raises:
+      ValueError: what does not fit, as an analysis says when it is traced.
+    """
+    jobs = [job for job in jobs if not job.constant("GIVEN")]
+    spans = plan_spans(jobs, group) if jobs else []
+    for span in spans[:1]:
+        program = parallel.GroupProgram(group_program(models, jobs, dict(span.takes)))
+        variables = {name: model.variables for name, model in models.items()}
+        needed = dict.fromkeys(bringers(models).values())
+        program.shapes({"variables": variables, "given": {}}, _batch_shape(models, needed, span))
+
+
 def arrays(result: xarray.Dataset) -> dict[str, np.ndarray]:
     """Returns the numbers of a Result as the device gets them: float32 and int32, by variable."""
     kinds = {"f": np.float32, "i": np.int32}

@@ -16,8 +16,8 @@ the extra torch. It takes about TIME minutes on 2 CPU cores.
         --config.data.path=DIR/imagenet_samples \
         --config.models.resnet50.weights=DIR/weights/resnet50_imagenet_keras_f16.npz
 
-measures what a single CNN allows, probes apart, on an ImageNet ResNet-50 (about TIME50 minutes); and
-the argument "smallest" takes random weights and a few scenes, to see that all is well.
+measures what a single CNN allows, probes apart, on an ImageNet ResNet-50 (about TIME50 minutes);
+and the argument "smallest" takes random weights and a few scenes, to see that all is well.
 """
 
 from ml_collections import ConfigDict
@@ -68,6 +68,7 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         analysis="similarity",
         taps=OUTPUTS,
         pool="mean",
+        components=1 if smallest else 10,
         images=40 if smallest else 1000,
         measures=("cka", "svcca", "pwcca", "cca"),
         **both,
