@@ -44,6 +44,6 @@ setup(
         "torch": ["torch"],
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],
-        "dev": ["ipykernel", "nbclient", "pytest", "ruff"],
+        "dev": ["ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
     },
 )

@@ -16,4 +16,5 @@ arguments=(-m "not slow")
 for argument in "$@"; do
   if [ "$argument" = --slow ]; then arguments=("${arguments[@]:2}"); else arguments+=("$argument"); fi
 done
-exec "$venv/bin/python" -m pytest "${arguments[@]}"
+# Two processes, each with whole files of tests: most of the time is compilation, on one core.
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "${arguments[@]}"

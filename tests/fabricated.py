@@ -1,9 +1,12 @@
 """Results made by hand, for the tests of what reads Results."""
 
 import json
+import types
 
 import numpy as np
 import xarray
+
+from vitcnn.analyses.cka import coordinates
 
 SCENES = {
     "source": "scenes",
@@ -67,9 +70,8 @@ def cka(models, seed=0, low=0.02, dead=(), **fields):
     models: name -> (family, variant, layers).
     """
     rng = np.random.default_rng(seed)
-    layers = [f"{name}/{tap}" for name, (_, _, taps) in models.items() for tap in taps]
-    owner = np.array([name for name, (_, _, taps) in models.items() for _ in taps])
-    depth = np.concatenate([np.linspace(0, 1, len(taps)) for _, _, taps in models.values()])
+    layers = [(name, tap) for name, (_, _, taps) in models.items() for tap in taps]
+    coords = coordinates(types.SimpleNamespace(layers=layers))
     n, names = len(layers), list(models)
     shapes = {
         "cka": ("layer_x", "layer_y"),
@@ -83,17 +85,7 @@ def cka(models, seed=0, low=0.02, dead=(), **fields):
         shape = [sizes[d] for d in dims]
         variables[name] = (dims, rng.uniform(low, 1, shape))
         variables[f"{name}_standard_error"] = (dims, rng.uniform(0.001, 0.01, shape))
-    coords = {
-        "layer_x": layers,
-        "layer_y": layers,
-        "model_of_x": ("layer_x", owner),
-        "model_of_y": ("layer_y", owner),
-        "depth_x": ("layer_x", depth),
-        "depth_y": ("layer_y", depth),
-        "model_x": names,
-        "model_y": names,
-    }
-    result = xarray.Dataset(variables, coords)
+    result = xarray.Dataset(variables, {**coords, "model_x": names, "model_y": names})
     for name in dead:
         result.cka.loc[{"layer_x": name}] = np.nan
         result.cka.loc[{"layer_y": name}] = np.nan
@@ -126,3 +118,16 @@ def accuracy(name, family, top1, error, **fields):
     known["name"] = f"accuracy.{name}"
     known |= fields
     return xarray.Dataset(values).assign_attrs(provenance=json.dumps(known))
+
+
+def alone(analysis, model, family, values, coords=None, attrs=None, **fields):
+    """A Result of one model, each variable (dims, values) with an error of 0.01."""
+    variables = {}
+    for name, (dims, numbers) in values.items():
+        numbers = np.asarray(numbers, float)
+        variables[name] = (dims, numbers)
+        variables[f"{name}_standard_error"] = (dims, np.full(numbers.shape, 0.01))
+    known = provenance(analysis, {model: (family, "small")}, **fields)
+    known["name"] = f"{analysis}.{model}"
+    result = xarray.Dataset(variables, coords, attrs)
+    return result.assign_attrs(provenance=json.dumps(known))

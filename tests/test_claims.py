@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from fabricated import cka, pair, provenance, vit_layers
+from fabricated import alone, cka, pair, provenance, vit_layers
 
 from vitcnn import claims
 
@@ -93,3 +93,65 @@ def test_no_pair_or_no_cka_no_claim():
     assert claims.all_claims([cka({"a": ("vit", "tiny", vit_layers(1))})]) == []
     known = provenance("accuracy", {"a": ("vit", "x"), "b": ("resnet", "y")})
     assert claims.all_claims([pair().assign_attrs(provenance=json.dumps(known))]) == []
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict"), [(0.3, "holds"), (-0.3, "does not hold"), (0.01, "cannot tell")]
+)
+def test_claims_of_one_vit_are_read_off_its_own_results(effect, verdict):
+    results = {
+        "attention_distance.v": alone(
+            "attention_distance", "v", "vit", {"local_and_global": ((), effect)}
+        ),
+        "skip_ratio.v": alone("skip_ratio", "v", "vit", {"phases": ((), effect)}),
+        "skip_ratio.r": alone("skip_ratio", "r", "resnet", {"phases": ((), math.nan)}),
+    }
+    found = claims.all_claims(results)
+    assert [(c.number, c.models, c.effect, c.verdict) for c in found] == [
+        (4, ("v",), effect, verdict),
+        (5, ("v",), effect, verdict),
+    ]
+    np.testing.assert_allclose(found[0].interval, (effect - 0.0196, effect + 0.0196))
+
+
+def reach(model, family, radii, side):
+    depth = ("tap", np.linspace(0, 1, len(radii)))
+    values = {"radius": ("tap", radii), "field": (("tap", "y", "x"), np.zeros((len(radii), *side)))}
+    return alone("receptive_field", model, family, values, {"depth": depth})
+
+
+def test_claims_between_two_results_take_the_difference_and_both_errors():
+    grid = {"grid": ("layer", ["7x7", "7x7"])}
+    results = {
+        "localization.v": alone(
+            "localization", "v", "vit", {"own_rate": ("layer", [1, 0.9])}, grid
+        ),
+        "localization.r": alone(
+            "localization", "r", "bit", {"own_rate": ("layer", [1, 0.2])}, grid
+        ),
+        "receptive_field.v": reach("v", "vit", [8, 10, 12, 30], (32, 32)),
+        "receptive_field.r": reach("r", "bit", [1, 3, 9, 20], (64, 64)),
+    }
+    place, low = claims.all_claims(results)
+    assert (place.number, place.models, place.verdict) == (7, ("v", "r"), "holds")
+    assert place.effect == pytest.approx(0.7) and place.note == ""
+    half = 1.96 * math.sqrt(2) * 0.01
+    np.testing.assert_allclose(place.interval, (0.7 - half, 0.7 + half))
+    # the lowest third of four layers are two, of depth 0 and 1/3
+    assert low.number == 9 and low.effect == pytest.approx(9 / 32 - 2 / 64)
+    half = 1.96 * 0.01 * math.hypot(1 / 32, 1 / 64)
+    np.testing.assert_allclose(low.interval, (low.effect - half, low.effect + half))
+
+
+def test_other_grids_and_other_jobs_are_told_apart():
+    made = {}
+    for model, family, cells in (("v", "vit", "14x14"), ("r", "resnet", "7x7")):
+        grid = {"grid": ("layer", [cells])}
+        made[f"localization.{model}"] = alone(
+            "localization", model, family, {"own_rate": ("layer", [0.5])}, grid
+        )
+    (claim,) = claims.all_claims(made)
+    assert "14x14 and 7x7 cells" in claim.note
+    other = json.loads(made["localization.r"].attrs["provenance"]) | {"name": "coarse.r"}
+    made["localization.r"].attrs["provenance"] = json.dumps(other)
+    assert claims.all_claims(made) == []

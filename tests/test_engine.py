@@ -432,8 +432,8 @@ BAD = {
     "no repeats": ({"analyses": {"cka": {"repeats": 0}}}, "repeats = 0 must be at least 1"),
     "unknown precision": ({"precision": "hihgest"}, "did you mean 'highest'"),
     "weights from a hub": (
-        {"models": {"v": {"family": "vit", "variant": "B/16", "weights": "hf:timm/vit"}}},
-        "only local files so far",
+        {"models": {"v": {"family": "vit", "variant": "B/16", "weights": "hf:vit_b16"}}},
+        "expected hf:<owner>/<repo>",
     ),
     "sums too large": ({"max_sums_gb": 1e-6}, "more than config.max_sums_gb"),
 }

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import xarray
 from fabricated import SCENES, accuracy, cka, pair, resnet_layers, vit_layers
 
 from vitcnn import data, report, results
@@ -309,3 +310,38 @@ def test_saved_results_give_the_same_page_each_time(tmp_path):
     first = report.write(tmp_path, tmp_path / "a").read_bytes()
     shutil.rmtree(tmp_path / "a")
     assert report.write(tmp_path, tmp_path / "a").read_bytes() == first
+
+
+def similarity_of(result, **maps):
+    """A Result of the analysis `similarity` of the layers of a Result of `cka`."""
+    coords = {name: result[name] for name in ("layer_x", "layer_y", "model_of_x", "model_of_y")}
+    variables = {}
+    for name, values in maps.items():
+        said = {"long_name": name}
+        variables[name] = (("layer_x", "layer_y"), values, said)
+        variables[f"{name}_standard_error"] = (("layer_x", "layer_y"), 0 * values)
+    known = json.loads(result.attrs["provenance"]) | {"analysis": "similarity", "name": "other"}
+    made = xarray.Dataset(variables, coords)
+    return made.assign_attrs(provenance=json.dumps(known))
+
+
+def test_agreement_is_the_rank_correlation_with_cka():
+    reference = pair()
+    values = reference.cka.values
+    other = similarity_of(reference, procrustes=values**3, neighbours=-values)
+    rows = report.agreement({"cka": reference, "other": other})
+    assert [row["measure"] for row in rows] == ["procrustes", "neighbours"]
+    for row, sign in zip(rows, (1, -1), strict=True):
+        for key in ("vit", "resnet", "vit and resnet"):
+            assert row[key] == pytest.approx(sign), "a monotone function has the same ranks"
+    noise = np.random.default_rng(0).permutation(values.ravel()).reshape(values.shape)
+    own = similarity_of(reference, cka=noise, procrustes=noise)
+    (row,) = report.agreement({"cka": reference, "other": own})
+    assert row["vit and resnet"] == pytest.approx(1), "its own CKA counts first"
+    table = report.tables({"cka": reference, "other": other}, [])["agreement"]
+    assert table["vit"].tolist() == pytest.approx([1, -1])
+    page = report.html({"cka": reference, "other": other}, [], [])
+    assert "Do other measures agree with CKA?" in page and page.count(">-1.00<") == 3
+    known = json.loads(reference.attrs["provenance"]) | {"seed": 8}
+    elsewhere = reference.assign_attrs(provenance=json.dumps(known))
+    assert report.agreement({"cka": elsewhere, "other": other}) == [], "other images"

@@ -34,7 +34,7 @@ from vitcnn.claims._similarity import low_layers_need_more, similar_throughout, 
 __all__ = ["Claim", "all_claims"]
 
 VIT_FAMILIES = ("vit",)
-RESNET_FAMILIES = ("resnet",)
+RESNET_FAMILIES = ("resnet", "bit")
 
 # Analysis -> the claims that are read off its Results. Of all models in one Result: (result, vit,
 # resnet) -> Claim. Of one model: (result, vit) -> Claim. Of one Result a model: ({model: result},
