@@ -18,7 +18,7 @@ import pytest
 import xarray
 from fabricated import SCENES, accuracy, cka, pair, resnet_layers, vit_layers
 
-from vitcnn import data, report, results
+from vitcnn import claims, data, report, results
 
 DEAD = "vit/block01/attn"
 SAID = f"layers that do not vary, CKA is NaN: {DEAD}"
@@ -329,14 +329,14 @@ def test_agreement_is_the_rank_correlation_with_cka():
     reference = pair()
     values = reference.cka.values
     other = similarity_of(reference, procrustes=values**3, neighbours=-values)
-    rows = report.agreement({"cka": reference, "other": other})
+    rows = claims.agreement({"cka": reference, "other": other})
     assert [row["measure"] for row in rows] == ["procrustes", "neighbours"]
     for row, sign in zip(rows, (1, -1), strict=True):
         for key in ("vit", "resnet", "vit and resnet"):
             assert row[key] == pytest.approx(sign), "a monotone function has the same ranks"
     noise = np.random.default_rng(0).permutation(values.ravel()).reshape(values.shape)
     own = similarity_of(reference, cka=noise, procrustes=noise)
-    (row,) = report.agreement({"cka": reference, "other": own})
+    (row,) = claims.agreement({"cka": reference, "other": own})
     assert row["vit and resnet"] == pytest.approx(1), "its own CKA counts first"
     table = report.tables({"cka": reference, "other": other}, [])["agreement"]
     assert table["vit"].tolist() == pytest.approx([1, -1])
@@ -344,4 +344,4 @@ def test_agreement_is_the_rank_correlation_with_cka():
     assert "Do other measures agree with CKA?" in page and page.count(">-1.00<") == 3
     known = json.loads(reference.attrs["provenance"]) | {"seed": 8}
     elsewhere = reference.assign_attrs(provenance=json.dumps(known))
-    assert report.agreement({"cka": elsewhere, "other": other}) == [], "other images"
+    assert claims.agreement({"cka": elsewhere, "other": other}) == [], "other images"

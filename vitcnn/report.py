@@ -25,7 +25,7 @@ import numpy as np
 import PIL.Image
 import xarray
 
-from vitcnn import analyses, data, figures, similarity
+from vitcnn import analyses, data, figures
 from vitcnn import claims as claims_
 from vitcnn import results as results_
 from vitcnn.data import scenes
@@ -45,7 +45,7 @@ ORDER = (
     "decoding",
     "probe",
 )
-SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of them
+SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of a job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,10 +128,11 @@ def drawings(results: Results) -> list[Drawing]:
     rank = {kind: i for i, kind in enumerate(ORDER)}
     drawn = []
     for kind in sorted(kinds, key=lambda kind: (rank.get(kind, len(ORDER)), kind)):
-        analysis, members = analyses.find(kind), kinds[kind]
-        for group in [{n: r} for n, r in members.items()] if kind in SINGLE else [members]:
-            stem = _stem(next(iter(group))) if kind in SINGLE else kind
-            said = f": {next(iter(group))}" if kind in SINGLE and len(members) > 1 else ""
+        analysis, jobs = analyses.find(kind), collections.defaultdict(dict)
+        for name, result in kinds[kind].items():
+            jobs[name if kind in SINGLE else _job(result)][name] = result
+        for job, group in jobs.items():
+            stem, said = _stem(job), f": {job}" if len(jobs) > 1 else ""
             for function in [f for f in dir(analysis) if f == "draw" or f.startswith("draw_")]:
                 figure = getattr(analysis, function)(list(group.values()))
                 if figure is None:
@@ -147,52 +148,12 @@ def drawings(results: Results) -> list[Drawing]:
     return drawn
 
 
-def agreement(results: Results) -> list[dict[str, Any]]:
-    """Returns how far other measures order the pairs of layers as CKA does.
-
-    One row a measure of a Result of the analysis `similarity`: `result`, `measure` (its long name)
-    and, for every model and pair of models, Spearman's correlation of its map with that of unbiased
-    linear CKA, over pairs of different layers. CKA is that of the Result itself or, where it has
-    none, of a Result of the analysis `cka` of the same images.
-    """
-    maps = [r for r in results.values() if results_.provenance(r)["analysis"] == "cka"]
-    rows = []
-    for name, result in results.items():
-        origin = results_.provenance(result)
-        if origin["analysis"] != "similarity":
-            continue
-        layers = {"layer_x": result.layer_x.values, "layer_y": result.layer_y.values}
-        same = [m for m in maps if _comparable(m, origin, layers["layer_x"])]
-        if "cka" not in result and not same:
-            continue
-        cka = result.cka if "cka" in result else same[0].cka.sel(layers)
-        models = result.model_of_x.values
-        pairs = [(m, m) for m in origin["models"]] + [*itertools.combinations(origin["models"], 2)]
-        for measure in [m for m in similarity.measures.MEASURES if m in result and m != "cka"]:
-            row = {"result": name, "measure": result[measure].attrs["long_name"]}
-            for x, y in pairs:
-                at = np.ix_(models == x, models == y)
-                maps_of = result[measure].values[at], cka.values[at]
-                label = x if x == y else f"{x} and {y}"
-                row[label] = similarity.rsa.rank_correlation(*maps_of)
-            rows.append(row)
-    return rows
-
-
-def _comparable(cka: xarray.Dataset, origin: Mapping[str, Any], layers: Sequence[str]) -> bool:
-    """Returns whether a Result of `cka` is of the images and layers of one of `similarity`."""
-    other = results_.provenance(cka)
-    fields = [(o["data"], o["seed"], o["fields"].get("tokens", "all")) for o in (origin, other)]
-    linear = other["fields"].get("kernel", "linear") == "linear"
-    return fields[0] == fields[1] and linear and set(layers) <= set(cka.layer_x.values)
-
-
 def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
     """Returns every number as pandas tables: the claims, and one a shape of variable a Result."""
     import pandas as pd
 
     made = {"claims": pd.DataFrame(map(dataclasses.asdict, found)).rename_axis("row")}
-    if agreed := agreement(results):
+    if agreed := claims_.agreement(results):
         made["agreement"] = pd.DataFrame(agreed).rename_axis("row")
     for name, result in results.items():
         shapes = collections.defaultdict(list)
@@ -229,7 +190,7 @@ def html(results: Results, found: Sequence[claims_.Claim], drawn: Sequence[Drawi
         versions=_unique(origin["versions"] for origin in origins.values()),
         claims=found,
         plots=_plots(found),
-        agreement=agreement(results),
+        agreement=claims_.agreement(results),
         drawings=[(d, _picture(figures.png(d.figure)), hover(d)) for d in drawn],
         warnings=[(name, text) for name, o in origins.items() for text in o["warnings"]],
         sheets=sheets,
@@ -261,6 +222,12 @@ def hover(drawing: Drawing) -> str:
 
 def _whole(array: np.ndarray) -> list[int | None]:
     return [round(v * 1e4) if math.isfinite(v) else None for v in array.ravel().tolist()]
+
+
+def _job(result: xarray.Dataset) -> str:
+    """Returns the name of the job that a Result is of, without that of its one model."""
+    origin = results_.provenance(result)
+    return origin["name"].removesuffix("." + "".join(origin["models"]))
 
 
 def _stem(name: str) -> str:

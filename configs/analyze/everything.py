@@ -27,7 +27,8 @@ from vitcnn import plan
 SCENES = {"source": "scenes", "classes": 4}
 CIFAR_TRAIN = {"source": "npz", "path": "", "image": "image_train", "label": "label_train"}
 MEASURES = ("cka", "procrustes", "rsa_spearman", "neighbours")
-OUTPUTS = ("embed", "stem/*", "block*/out", "stage*/unit*/out", "norm", "pooled", "logits")
+CNN = ("stem/*", "stage*/unit*/out", "pooled", "logits")
+OUTPUTS = ("embed", "block*/out", "norm", *CNN)
 
 
 def get_config(which: str = "cifar10_pair") -> ConfigDict:
@@ -117,7 +118,7 @@ def _resnet50(config: ConfigDict) -> ConfigDict:
     config.group = 100
     config.analyses.accuracy = plan.job()
     config.analyses.cka = plan.job()
-    config.analyses.similarity = plan.job(taps=OUTPUTS, measures=MEASURES)
+    config.analyses.similarity = plan.job(taps=CNN, measures=MEASURES)
     # 64 channels take eight times as long, and give the same field with less noise.
     config.analyses.receptive_field = plan.job(channels=8)
     config.analyses.skip_ratio = plan.job()

@@ -288,10 +288,12 @@ def draw_curves(results: Sequence[xarray.Dataset]):
     from vitcnn import figures
 
     named = {"own_rate": "tokens that match their patch", "contrast": "highest minus mean CKA"}
-    panels = []
+    panels, chance = [], []
     for result in results:
-        place = 1 + np.arange(result.sizes["layer"])
-        curves = {n: (place, result[k], result[f"{k}_standard_error"]) for k, n in named.items()}
-        chance = result.own_rate_chance
-        panels.append(curves | {"match by chance": (place, chance, np.zeros(len(place)))})
-    return figures.curves(results, panels, "block or unit, from 1", "share of tokens, or CKA")
+        depth = np.linspace(0, 1, result.sizes["layer"])
+        panels.append(
+            {n: (depth, result[k], result[f"{k}_standard_error"]) for k, n in named.items()}
+        )
+        chance.append(((depth, result.own_rate_chance.values), "match by chance"))
+    title = "relative depth (first layer 0, last 1)"
+    return figures.curves(results, panels, title, "share of tokens, or CKA", chance)

@@ -266,18 +266,18 @@ def draw_tokens(results: Sequence[xarray.Dataset], layers: int = 6):
     """Draws the accuracy of single positions as maps (paper: Fig. D.4), each on its own scale.
 
     Args:
-      results: Results with the feature "tokens".
+      results: Results; those without the feature "tokens" are left out.
       layers: at most so many of each, evenly spaced over those that have it.
 
-    Raises:
-      ValueError: a Result has no such feature.
+    Returns None if no Result has it.
     """
     from vitcnn import figures
 
+    results = [result for result in results if "token_accuracy" in result]
+    if not results:
+        return None
     panels = []
     for result in results:
-        if "token_accuracy" not in result:
-            raise ValueError('a Result has no "tokens"; set features of the fit to have them')
         maps = 100 * result.token_accuracy
         maps = maps.isel(layer=np.isfinite(maps.values).any((1, 2)))
         some = np.unique(np.linspace(0, len(maps) - 1, layers).round().astype(int))

@@ -98,6 +98,9 @@ def judge(
     groups = min(math.ceil(o["fields"]["images"] / o["group"]) for o in origins)
     known = {name: model for o in origins for name, model in o["models"].items()}
     notes = [note] if note else []
+    jobs = dict.fromkeys(o["name"] for o in origins if o["name"].split(".")[0] != o["analysis"])
+    if jobs:  # the same claim of class tokens alone, say, stands beside it
+        notes.insert(0, f"Read off {', '.join(jobs)}.")
     if math.isnan(effect):
         verdict, reason = "cannot tell", "The effect is undefined: no live layers to take it from."
     elif math.isnan(error):
