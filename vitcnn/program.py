@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,13 +38,14 @@ def group_program(
 
         return analyses.View(image, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
 
-    def part(view, taps, n):
+    def part(view, taps, n, made):
         return analyses.View(
             view.image[:n],
             {tap: view.taps[tap][:n] for tap in taps},
             view.logits[:n],
             {tap: view.info[tap] for tap in taps},
             view.forward,
+            made,
         )
 
     def program(constants, batch):
@@ -51,9 +53,10 @@ def group_program(
         used = [name for name in models if any(name in job.taps for job in jobs)]
         views = {name: view(name, variables[name], batch) for name in used}
         sums = {}
+        made = collections.defaultdict(dict)  # by model and number of images
         for job in jobs:
             n = takes[job.name]
-            seen = {name: part(views[name], taps, n) for name, taps in job.taps.items()}
+            seen = {m: part(views[m], taps, n, made[m, n]) for m, taps in job.taps.items()}
             group = analyses.Group(batch["label"][:n], batch["index"][:n], seen)
             try:
                 sums[job.name] = job.analysis.measure(group, job.config, given.get(job.name, {}))

@@ -57,6 +57,7 @@ class View:
       info: what is known of each of those taps.
       forward: (images, tap name) -> that tap for other images, to differentiate; layers behind it
         are not run.
+      made: what `once` has made so far, shared by all analyses of these images.
     """
 
     image: Float[Array, "n height width 3"]
@@ -64,6 +65,16 @@ class View:
     logits: Float[Array, "n classes"]
     info: Mapping[str, TapInfo]
     forward: Callable[[Array, str], Array]
+    made: dict[Any, Any] = dataclasses.field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Returns what `make` makes, which is called for the first analysis that asks only.
+
+        XLA would compile, and run, a loop once for each analysis that has it.
+        """
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
 
 @dataclasses.dataclass(frozen=True)

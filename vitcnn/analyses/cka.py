@@ -21,8 +21,8 @@ import numpy as np
 import xarray
 
 from vitcnn import similarity
-from vitcnn.analyses import _tokens
-from vitcnn.similarity import gram, hsic
+from vitcnn.analyses import _grams, _tokens
+from vitcnn.similarity import hsic
 
 TAPS = (
     "embed",
@@ -66,13 +66,13 @@ OF_TOKENS = {"all": "", "class": ", class token", "spatial": ", image positions"
 def measure(group, config, given):
     """Returns the HSIC sums of all layers of all models of one group of images."""
     _tokens.check(config.tokens, config.infos)
-    gram.check_kernel(config.kernel, config.bandwidth)
-    taps = [
-        _tokens.take(x, view.info[name], config.tokens)
+    kernel = config.kernel, config.bandwidth
+    grams = [
+        _grams.u_centred(view, tap, config.tokens, *kernel)
         for view in group.models.values()
-        for name, x in view.taps.items()
+        for tap in view.taps
     ]
-    return hsic.hsic_sums([hsic.gram(x, config.kernel, config.bandwidth) for x in taps])
+    return hsic.hsic_sums(grams)
 
 
 def finalize(sums, config) -> xarray.Dataset:

@@ -29,7 +29,7 @@ import xarray
 from jaxtyping import Bool, Float
 
 from vitcnn import similarity
-from vitcnn.analyses import _tokens
+from vitcnn.analyses import _grams, _tokens
 from vitcnn.analyses.attention_distance import patch_distances
 from vitcnn.lookup import check_name
 from vitcnn.similarity import hsic
@@ -72,18 +72,20 @@ def measure(group, config, given):
             f"set config.analyses.<name>.subset to 1 to {count}"
         )
 
-    def tap(i):
-        model, name = config.layers[i]
-        return group.models[model].taps[name]
+    def at(i):
+        model, tap = config.layers[i]
+        return group.models[model], tap
 
-    features = _tokens.take(tap(heads), config.infos[heads], config.tokens)
+    view, tap = at(heads)
+    features = _tokens.take(view.taps[tap], config.infos[heads], config.tokens)
     stacked = jax.vmap(hsic.gram, in_axes=2)(features)
     grams = [jax.tree.map(lambda leaf, h=h: leaf[h], stacked) for h in range(count)]
-    grams += [hsic.gram(_tokens.take(tap(i), config.infos[i], config.tokens)) for i in layers]
-    info, image = config.infos[weights], group.models[config.layers[weights][0]].image
+    grams += [_grams.u_centred(*at(i), config.tokens, "linear", 1.0) for i in layers]
+    view, tap = at(weights)
+    info, image = config.infos[weights], view.image
     distance = jnp.asarray(patch_distances(info.grid, image.shape[1:3]), jnp.float32)
     prefix = info.prefix_tokens
-    patches = tap(weights)[:, :, prefix:, prefix:].astype(jnp.float32)
+    patches = view.taps[tap][:, :, prefix:, prefix:].astype(jnp.float32)
     return {
         "hsic": hsic.hsic_sums(grams),
         "images": jnp.float32(len(image)),

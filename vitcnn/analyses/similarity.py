@@ -26,7 +26,7 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn.analyses import _tokens
+from vitcnn.analyses import _grams, _tokens
 from vitcnn.analyses.cka import OF_TOKENS, TAPS, coordinates
 from vitcnn.lookup import check_name
 from vitcnn.similarity import gram, measures
@@ -88,7 +88,15 @@ def measure(group, config, given):
     sizes = {name: int(np.prod(x.shape[1:])) for name, x in layers.items()}
     options = measures.Options(config.neighbours, config.components, config.bandwidth)
     options = measures.check(chosen, options, len(group.label), sizes)
-    return measures.group_sums([gram.linear(x) for x in layers.values()], chosen, options)
+    if config.pool == "none":
+        grams = [
+            _grams.linear(view, tap, config.tokens)
+            for view in group.models.values()
+            for tap in view.taps
+        ]
+    else:
+        grams = [gram.linear(x) for x in layers.values()]
+    return measures.group_sums(grams, chosen, options)
 
 
 def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
