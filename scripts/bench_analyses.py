@@ -7,8 +7,8 @@ Networks have random weights; each analysis takes its own number of images, up t
 has several kinds of groups, since an analysis that has enough images leaves the program: receptive
 fields take 32, CKA 10,240. The programs of every kind are compiled, then run in turns on one group
 that is in memory, so that what else the machine does slows all alike. The time of a pass is the sum
-over its kinds of the median time times the number of such groups. Images are not loaded in it, which
-separate passes would do once each. Ratios are of medians, with their range over the rounds.
+over its kinds of the median time times the number of such groups. Loading images is not in it;
+separate passes would do that once each. Ratios are of medians, with their range over the rounds.
 """
 
 import time
@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import vitcnn
-from vitcnn import analyses, lookup, parallel, plan
+from vitcnn import analyses, lookup, parallel, plan, spans
 from vitcnn.data import scenes
 from vitcnn.program import group_program
 
@@ -59,7 +59,7 @@ def main(_):
     programs, kinds = {}, {}
     for name, members in passes.items():
         kinds[name] = {}
-        for span in plan.plan_spans(members, GROUP.value):
+        for span in spans.plan_spans(members, GROUP.value):
             kinds[name][span.shape] = kinds[name].get(span.shape, 0) + 1
         for shape in kinds[name]:
             function = group_program(models, members, dict(shape[1]))

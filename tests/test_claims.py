@@ -155,3 +155,48 @@ def test_other_grids_and_other_jobs_are_told_apart():
     other = json.loads(made["localization.r"].attrs["provenance"]) | {"name": "coarse.r"}
     made["localization.r"].attrs["provenance"] = json.dumps(other)
     assert claims.all_claims(made) == []
+
+
+def test_an_undefined_effect_says_what_its_claim_takes():
+    """Claim 5 of a ViT without a class token, claim 4 of one with 2 blocks."""
+    made = {
+        "attention_distance.v": alone(
+            "attention_distance", "v", "vit", {"local_and_global": ((), math.nan)}
+        ),
+        "skip_ratio.v": alone("skip_ratio", "v", "vit", {"phases": ((), math.nan)}),
+    }
+    four, five = claims.all_claims(made)
+    assert "undefined: it takes at least 4 blocks" in four.note
+    assert "undefined: it takes a class token" in five.note
+    assert not any("live layers" in claim.note for claim in (four, five))
+
+
+def test_a_vit_without_a_class_token_is_not_asked_whether_it_keeps_place():
+    grid = {"grid": ("layer", ["7x7"])}
+    made = {
+        f"localization.{model}": alone(
+            "localization", model, family, {"own_rate": ("layer", [0.5])}, grid
+        )
+        for model, family in (("v", "vit"), ("g", "vit"), ("r", "resnet"))
+    }
+    known = json.loads(made["localization.g"].attrs["provenance"])
+    known["models"]["g"]["fields"] = {"pool": "gap"}
+    made["localization.g"].attrs["provenance"] = json.dumps(known)
+    assert [claim.models for claim in claims.all_claims(made)] == [("v", "r")]
+
+
+def test_errors_over_single_images_are_not_said_to_rest_on_groups():
+    def low(images):
+        made = {
+            f"receptive_field.{model}": reach(model, family, [8, 10, 12], (32, 32))
+            for model, family in (("v", "vit"), ("r", "resnet"))
+        }
+        for result in made.values():
+            known = json.loads(result.attrs["provenance"])
+            known["fields"]["images"] = images
+            result.attrs["provenance"] = json.dumps(known)
+        (claim,) = claims.all_claims(made)
+        return claim.note
+
+    assert "Only" not in low(64)  # 2 groups of 32
+    assert "Only 5 images: the interval is too narrow" in low(5)

@@ -399,6 +399,14 @@ def test_images_without_a_label_do_not_count(tmp_path):
 BAD = {
     "group of 3": ({"group": 3}, "at least 4"),
     "group above data": ({"group": 61}, "there are only 60 images"),
+    "group below the least": (
+        {"analyses": {"similarity": {"taps": ("*/out",)}}, "group": 8},
+        "config.analyses.similarity needs groups of at least 16 images, but config.group = 8",
+    ),
+    "too few images": (
+        {"analyses": {"similarity": {"taps": ("*/out",), "images": 12}}},
+        "at least 16 images, but config.group = 16 and it has 12 images",
+    ),
     "too many images": ({"analyses": {"cka": {"images": 61}}}, "have 60 images"),
     "unknown analysis": ({"analyses": {"ckaa": {}}}, "unknown analysis 'ckaa': did you mean 'cka'"),
     "unknown analysis field": ({"analyses": {"cka": {"tap": ()}}}, "did you mean 'taps'"),

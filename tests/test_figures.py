@@ -26,6 +26,11 @@ def big():
     return cka(models, low=-0.1, dead=["vit_b32/block05/mlp"])
 
 
+def class_token(result):
+    result.cka.attrs["long_name"] = "unbiased CKA, RBF kernel, class token"
+    return result
+
+
 def three():
     own = [f"Dense_{i}/__call__" for i in range(4)]
     models = {
@@ -167,17 +172,19 @@ def texts(figure):
     [
         lambda: figures.heatmaps([pair()]),
         lambda: figures.heatmaps([big()]),
+        lambda: figures.heatmaps([class_token(big())]),
         lambda: figures.heatmaps([three()]),
         lambda: figures.heatmaps([cka({"one": ("vit", "B/32", vit_layers(12))}, low=-0.1)]),
         lambda: figures.correspondence([pair()]),
         lambda: figures.correspondence([big()]),
+        lambda: figures.correspondence([class_token(big())]),
         lambda: figures.correspondence([three()]),
         lambda: accuracy_.draw([accuracy("vit", "vit", 0.719, 0.005)]),
         lambda: accuracy_.draw(
             [accuracy(f"model_number_{i}_of_this", "resnet", 0.7 + i / 20, 0.01) for i in range(5)]
         ),
     ],
-    ids=["h2", "h201", "h3", "h1", "c2", "c201", "c3", "a1", "a5"],
+    ids=["h2", "h201", "h201c", "h3", "h1", "c2", "c201", "c201c", "c3", "a1", "a5"],
 )
 def test_no_text_covers_another_or_leaves_the_page(draw):
     figure = draw()
@@ -279,3 +286,22 @@ def test_data_and_models_are_described():
     known["models"]["vit"]["weights"] = {"format": "random", "seed": 0}
     assert figures.describe_model(known, "vit") == "vit tiny (random weights)"
     assert figures.describe_model({}, "vit") == "" and figures.describe_images({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("long_name", "said"),
+    [
+        ("unbiased linear CKA", ()),
+        ("unbiased linear CKA, class token", ("class token",)),
+        ("unbiased CKA, RBF kernel", ("RBF kernel",)),
+        ("unbiased CKA, RBF kernel, image positions", ("RBF kernel, image positions",)),
+    ],
+)
+def test_figures_say_which_cka_they_show(long_name, said):
+    result = pair()
+    result.cka.attrs["long_name"] = long_name
+    for panel in figures.panels(result):
+        assert panel.subtitle[1:-1] == said and panel.subtitle[-1] == "images.npz, 640 images"
+    for figure in (figures.heatmaps([result]), figures.correspondence([result])):
+        lines = {t.get_text() for axes in figure.axes for t in axes.texts}
+        assert set(said) <= lines and ("class token" in lines) == ("class token" in said)

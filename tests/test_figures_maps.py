@@ -43,6 +43,10 @@ def test_maps_have_the_numbers_with_row_0_on_top_and_square_cells():
         assert x1 > x0 and y1 < y0
     boxes = figure.axes[0].patches
     assert {box.get_xy() for box in boxes} == {(0.5, 1.5)} and not figure.axes[1].patches
+    assert {(box.get_width(), box.get_height()) for box in boxes} == {(1, 1)}
+    framed = figures.Map("box", one.values, mark=(0.5, 1, 2, 1.5))
+    for box in figures.maps([result()], [[framed]], "CKA").axes[0].patches:
+        assert box.get_bbox().bounds == (0.5, 0, 1.5, 2)  # left, top, width, height
 
 
 def test_one_scale_for_the_figure_for_a_result_or_for_a_map():

@@ -345,3 +345,48 @@ def test_agreement_is_the_rank_correlation_with_cka():
     known = json.loads(reference.attrs["provenance"]) | {"seed": 8}
     elsewhere = reference.assign_attrs(provenance=json.dumps(known))
     assert claims.agreement({"cka": elsewhere, "other": other}) == [], "other images"
+
+
+def test_agreement_of_results_with_different_models_has_blanks():
+    first = pair()
+    models = {"other": ("vit", "tiny", vit_layers(1))}
+    second = cka(models, seed=1)
+    results = {
+        "a": first,
+        "b": second,
+        "similarity.a": similarity_of(first, procrustes=first.cka.values),
+        "similarity.b": similarity_of(second, procrustes=second.cka.values),
+    }
+    page = report.html(results, [], [])
+    text = re.sub(r"\s+", " ", page[page.index("Do other measures agree") :])
+    rows = re.findall(r"<tr>(.*?)</tr>", text[: text.index("</table>")])
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    assert cells == [
+        ["Result", "Measure", "vit", "resnet", "vit and resnet", "other"],
+        ["similarity.a", "procrustes", "1.00", "1.00", "1.00", ""],
+        ["similarity.b", "procrustes", "", "", "", "1.00"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "other", [{"images": 320}, {"repeats": 3}, {"group": 64}, {"pool": "mean"}]
+)
+def test_agreement_is_with_cka_of_the_same_images_groups_and_features(other):
+    reference = pair()
+    made = similarity_of(reference, procrustes=reference.cka.values)
+    known = json.loads(made.attrs["provenance"])
+    (known if "group" in other else known["fields"]).update(other)
+    made.attrs["provenance"] = json.dumps(known)
+    assert claims.agreement({"cka": reference, "other": made}) == []
+
+
+def test_agreement_between_equally_deep_models_takes_every_pair_of_layers():
+    taps = vit_layers(1)
+    reference = cka({"a": ("vit", "x", taps), "b": ("resnet", "y", taps)})
+    values = reference.cka.values.copy()
+    n = len(taps)
+    values[np.arange(n), n + np.arange(n)] *= -1  # layer k of a with layer k of b
+    made = similarity_of(reference, procrustes=values)
+    (row,) = claims.agreement({"cka": reference, "other": made})
+    assert (row["a"], row["b"]) == (pytest.approx(1), pytest.approx(1))
+    assert row["a and b"] < 0.9

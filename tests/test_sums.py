@@ -152,3 +152,24 @@ def test_what_is_no_estimate_gets_no_standard_error():
     result = estimate(total, finalize)
     assert set(result) == {"x", "x_standard_error", "low", "y", "y_standard_error"}
     assert float(result.y_standard_error) == 7
+
+
+@pytest.mark.parametrize("odd", [1e8, np.nan])
+def test_an_image_of_weight_zero_spoils_no_product(odd):
+    rng = np.random.default_rng(8)
+    x = np.float32(rng.normal(size=(9, 4)) + 100)
+    x[[0, 5]] = odd
+    weight = np.float32([0, 1, 1, 2, 1, 0, 1, 1, 1])
+    found = to_host(Product.of(x, x, weight))
+    kept = np.float64(x[weight > 0])
+    np.testing.assert_allclose(found, (kept * weight[weight > 0, None]).T @ kept, rtol=1e-7)
+    assert not to_host(Product.of(x, x, np.zeros(9, np.float32))).any()
+
+
+def test_sums_are_added_in_place():
+    sums = Sums(1)
+    sums.add({"x": np.ones((3, 2))}, 1, 0)
+    held = sums.trees[0]["x"]
+    for k in (1, 2):
+        sums.add({"x": np.full((3, 2), 2.0)}, 1, k)
+    assert sums.trees[0]["x"] is held and (held == 5).all()

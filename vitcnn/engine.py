@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tqdm
 import xarray
 from ml_collections import ConfigDict
@@ -45,8 +46,7 @@ def analyze(
 
     Returns:
       Name of the analysis -> Dataset. An analysis of one model at a time is named
-      <analysis>.<model>. On many hosts, host 0 writes the files and every host gets the Datasets
-      (from a run that was finished before, only the hosts that see the files).
+      <analysis>.<model>. On many hosts, host 0 writes the files and every host gets the Datasets.
 
     Raises:
       ValueError: anything in the config that is unknown or does not fit, named, with the nearest
@@ -67,7 +67,8 @@ def analyze(
         stage = config.stages[name]
         settings = {**identity, "stages": {}, **stage.to_dict()}
         images = load_data(stage.data) if stage.get("data") else source
-        jobs = plan_jobs(models, images, stage.analyses, config.group, seen)
+        where = f"config.stages.{name}."
+        jobs = plan_jobs(models, images, stage.analyses, config.group, seen, where)
         legs.append(_Leg(name, workdir / name, settings, images, jobs))
         seen = {**seen, name: stage.analyses}
     jobs = plan_jobs(models, source, config.analyses, config.group, seen)
@@ -78,7 +79,7 @@ def analyze(
         return legs[-1].load()
     if len(legs) > 1:  # a mistake in the last must not come out when the others are done
         for leg in legs:
-            trace(models, leg.jobs, config.group)
+            trace(models, leg.jobs, config.group, config.max_sums_gb)
     found: dict[str, dict[str, xarray.Dataset]] = {}
     for leg in legs:
         found[leg.stage] = _run(leg, config, models, described, found, progress)
@@ -111,8 +112,15 @@ class _Leg:
         return all(path.is_file() for path in self.paths.values())
 
     def load(self) -> dict[str, xarray.Dataset]:
-        """Returns the Results that this host sees."""
-        return {name: results.load(path) for name, path in self.paths.items() if path.is_file()}
+        """Returns the Results of host 0, on every host: the hosts need not share a disk."""
+        process, processes = parallel.host()
+        if processes == 1:
+            return {name: results.load(path) for name, path in self.paths.items()}
+        files = {}
+        if process == 0:
+            files = {f"{n}:": np.fromfile(path, np.uint8) for n, path in self.paths.items()}
+        sent = parallel.meet(files)[0]
+        return {name: results.from_bytes(sent[f"{name}:"].tobytes()) for name in self.paths}
 
 
 def _run(

@@ -48,6 +48,11 @@ def device_kind() -> str:
     return jax.devices()[0].device_kind
 
 
+def width() -> int:
+    """Returns how many groups this host runs at a time: one on each of its devices."""
+    return jax.local_device_count()
+
+
 class GroupProgram:
     """A program that maps one group of images to its sums, run on every local device.
 
@@ -66,7 +71,7 @@ class GroupProgram:
 
         self.function = run
         devices = jax.local_devices()
-        self.width = len(devices)  # groups of one round
+        self.width = width()
         if self.width == 1:
             self._run = jax.jit(run)
         else:
@@ -107,8 +112,7 @@ def on_devices(constants: Any) -> Any:
 
 
 def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Exchanges float64 arrays between all hosts once; every host gets all hosts' arrays, by host
-    index.
+    """Exchanges arrays between all hosts once; every host gets all hosts' arrays, by host index.
 
     They travel as bytes, because JAX would round float64 to float32.
     """

@@ -1,7 +1,7 @@
 """What a config asks for, resolved and checked before any long work starts.
 
-A `Job` is one analysis of named models; a `Span` is one group of images. Both are pure functions
-of the config and the data, so that a resumed run, or another host, makes the same ones.
+A `Job` is one analysis of named models: a pure function of the config and the data, so that a
+resumed run, or another host, makes the same ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -81,11 +81,20 @@ def check_config(config: Mapping[str, Any], source: Any = None) -> ConfigDict:
     if source is None:
         _check_data(full.data, "config.data")
     for name, fields in full.stages.items():
+        _check_file_name(name)
         for field in fields:
             check_name(f"field of config.stages.{name}", field, STAGE)
         if fields.get("data"):
             _check_data(fields.data, f"config.stages.{name}.data")
+    full.stages = ConfigDict({n: {**STAGE, **dict(f.items())} for n, f in full.stages.items()})
     return full
+
+
+def _check_file_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.+-]+", name):  # it becomes part of file names
+        raise ValueError(
+            f"{name!r} cannot name a model, an analysis or a stage: use letters, digits, _.+-"
+        )
 
 
 def _check_data(fields: Mapping[str, Any], where: str) -> None:
@@ -148,28 +157,13 @@ class Job:
         return analyses.constant(self.analysis, name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """One group of one repeat: where its images are, and how many of them each job takes."""
-
-    repeat: int
-    group: int
-    start: int
-    stop: int
-    takes: tuple[tuple[str, int], ...]
-
-    @property
-    def shape(self) -> tuple:
-        """Spans of one shape share a compiled program."""
-        return self.stop - self.start, self.takes
-
-
 def plan_jobs(
     models: Mapping[str, Model],
     source: Any,
     configs: Mapping[str, Any],
     group: int,
     stages: Mapping[str, Any] = {},
+    where: str = "config.",
 ) -> list[Job]:
     """Resolves and checks the analyses of a config before any long work.
 
@@ -179,42 +173,38 @@ def plan_jobs(
       configs: name -> fields of an analysis.
       group: images of a group.
       stages: what comes before: name of a stage -> its `configs`.
+      where: what stands before "analyses" in messages: "config.stages.fit." for a stage.
 
     Raises:
       ValueError: unknown analysis, model, field or tap pattern (with the nearest names), a group
-        smaller than 4 or larger than the data, or more images than there are.
+        smaller than an analysis needs or larger than the data, or more images than there are.
     """
     check_group(group, len(source))
     for name in [*models, *configs]:
-        if not re.fullmatch(r"[\w.+-]+", name):  # it becomes part of file names
-            raise ValueError(
-                f"{name!r} cannot name a model or an analysis: use letters, digits, _.+-"
-            )
+        _check_file_name(name)
     if not configs:
-        raise ValueError("config.analyses is empty: name at least one, such as cka")
+        raise ValueError(f"{where}analyses is empty: name at least one, such as cka")
     jobs = []
     for name, given in configs.items():
-        given = dict(given)
+        given, here = dict(given), f"{where}analyses.{name}"
         analysis = analyses.find(given.get("analysis") or name)
         fields = {**JOB, **analyses.constant(analysis, "FIELDS")}
         for field in given:
-            check_name(f"field of config.analyses.{name}", field, fields)
+            check_name(f"field of {here}", field, fields)
         fields.update(given)
         for field in ("models", "taps"):
             fields[field] = (
                 (fields[field],) if isinstance(fields[field], str) else (*fields[field],)
             )
         if len(set(fields["models"])) < len(fields["models"]):
-            raise ValueError(
-                f"config.analyses.{name}.models names a model twice: {fields['models']}"
-            )
+            raise ValueError(f"{here}.models names a model twice: {fields['models']}")
         if fields["repeats"] < 1 or fields["images"] < 0:
             raise ValueError(
-                f"config.analyses.{name}: repeats = {fields['repeats']} must be at least 1, and "
+                f"{here}: repeats = {fields['repeats']} must be at least 1, and "
                 f"images = {fields['images']} at least 0 (all)"
             )
         for model in fields["models"]:
-            check_name(f"model in config.analyses.{name}.models", model, models)
+            check_name(f"model in {here}.models", model, models)
         if analyses.constant(analysis, "LABELS") and not source.labelled:
             warnings.warn(
                 f"{name} needs labels, which the data do not have: left out", stacklevel=2
@@ -222,13 +212,15 @@ def plan_jobs(
             continue
         if fields["images"] > len(source):
             raise ValueError(
-                f"config.analyses.{name}.images = {fields['images']}, but the data have "
-                f"{len(source)} images"
+                f"{here}.images = {fields['images']}, but the data have {len(source)} images"
             )
         images = fields["images"] or min(analyses.constant(analysis, "IMAGES"), len(source))
-        if images < analyses.constant(analysis, "MIN_GROUP"):
-            least = analyses.constant(analysis, "MIN_GROUP")
-            raise ValueError(f"{name} needs at least {least} images, not {images}")
+        least = analyses.constant(analysis, "MIN_GROUP")
+        if min(group, images) < least:
+            raise ValueError(
+                f"{here} needs groups of at least {least} images, but config.group = {group} and "
+                f"it has {images} images"
+            )
         chosen = fields["models"] or tuple(models)
         if analyses.constant(analysis, "HEAD"):
             for model in chosen:
@@ -237,12 +229,12 @@ def plan_jobs(
             stage = fields[field]
             if name not in stages.get(stage, {}):
                 raise ValueError(
-                    f"config.analyses.{name}.{field} = {stage!r}: {name} goes on from a job of its "
+                    f"{here}.{field} = {stage!r}: {name} goes on from a job of its "
                     f"name in that stage, which comes before; set config.stages.{stage}.analyses."
                     f"{name} as configs/analyze/everything.py does"
                 )
         one = analyses.constant(analysis, "ONE_MODEL")
-        every = _select(name, analysis, fields["taps"], {m: models[m] for m in chosen})
+        every = _select(here, analysis, fields["taps"], {m: models[m] for m in chosen})
         for members in [(m,) for m in chosen] if one else [tuple(chosen)]:
             taps = {m: every[m] for m in members}
             config = ConfigDict(fields)
@@ -257,13 +249,13 @@ def plan_jobs(
     return jobs
 
 
-def _select(name, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
+def _select(here, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
     """Returns the taps of each model; a pattern need not match in every model, but in one."""
     known = list(dict.fromkeys(tap for model in models.values() for tap in model.taps))
     for pattern in patterns:
         if not any(model.taps.match(pattern) for model in models.values()):
             raise ValueError(
-                f"config.analyses.{name}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
+                f"{here}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
                 f"{nearest(pattern, known)}"
             )
     asked = tuple(patterns) or tuple(analysis.TAPS)
@@ -272,31 +264,8 @@ def _select(name, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
         hits = [pattern for pattern in asked if model.taps.match(pattern)]
         if analysis.TAPS and not hits:
             raise ValueError(
-                f"{name}: no tap of {model_name} matches any of {asked}; set "
-                f"config.analyses.{name}.taps, {nearest(asked[0], model.taps)}"
+                f"{here}.taps: no tap of {model_name} matches any of {asked}; set it, "
+                f"{nearest(asked[0], model.taps)}"
             )
         taps[model_name] = model.taps.select(hits) if hits else ()
     return taps
-
-
-def plan_spans(jobs: Sequence[Job], group: int) -> list[Span]:
-    """Returns every group of every repeat, in order."""
-    spans = []
-    for repeat in range(max(job.repeats for job in jobs)):
-        active = [job for job in jobs if repeat < job.repeats]
-        images = max(job.images for job in active)
-        for k, start in enumerate(range(0, images, group)):
-            stop = min(start + group, images)
-            takes = {job.name: min(job.images, stop) - start for job in active}
-            for job in active:
-                if 0 < takes[job.name] < job.constant("MIN_GROUP"):
-                    warnings.warn(
-                        f"{job.name}: the last {takes[job.name]} of {job.images} images are left "
-                        f"out, it needs groups of at least {job.constant('MIN_GROUP')}",
-                        stacklevel=2,
-                    )
-                    takes[job.name] = 0
-            takes = tuple((name, n) for name, n in takes.items() if n > 0)
-            if takes:
-                spans.append(Span(repeat, k, start, start + max(n for _, n in takes), takes))
-    return spans

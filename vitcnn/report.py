@@ -177,7 +177,7 @@ def html(results: Results, found: Sequence[claims_.Claim], drawn: Sequence[Drawi
     origins = {name: results_.provenance(result) for name, result in results.items()}
     models = _models(results, origins)
     names = list(dict.fromkeys(model["name"] for model in models))
-    sheets = []
+    sheets, agreed = [], claims_.agreement(results)
     for known in _unique(origin["data"] for origin in origins.values()):
         if known.get("source") == "scenes":
             sheets.append((known, _picture(_sheet(known))))
@@ -190,7 +190,8 @@ def html(results: Results, found: Sequence[claims_.Claim], drawn: Sequence[Drawi
         versions=_unique(origin["versions"] for origin in origins.values()),
         claims=found,
         plots=_plots(found),
-        agreement=claims_.agreement(results),
+        agreement=agreed,
+        columns=list(dict.fromkeys(itertools.chain.from_iterable(agreed)))[2:],
         drawings=[(d, _picture(figures.png(d.figure)), hover(d)) for d in drawn],
         warnings=[(name, text) for name, o in origins.items() for text in o["warnings"]],
         sheets=sheets,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
@@ -51,6 +52,11 @@ def load(path: PathLike) -> xarray.Dataset:
     if "provenance" not in dataset.attrs:
         raise ValueError(f"{path} has no `provenance` attribute: it is not a vitcnn result")
     return dataset
+
+
+def from_bytes(content: bytes) -> xarray.Dataset:
+    """Returns the result that is the content of a file written by `save`."""
+    return xarray.load_dataset(io.BytesIO(content), engine="h5netcdf")
 
 
 def load_all(workdir: PathLike) -> dict[str, xarray.Dataset]:

@@ -60,6 +60,8 @@ class State:
 
     def meet(self, shapes: Mapping[str, Any]) -> dict[str, Sums]:
         """Returns the sums of all hosts."""
+        if parallel.host()[1] == 1:  # no copies of what may be huge
+            return self.sums
         total = {name: Sums(sums.blocks) for name, sums in self.sums.items()}
         for part in parallel.meet(self.arrays()):
             for name, sums in self.read(part, shapes).items():

@@ -20,8 +20,9 @@ import xarray
 
 from vitcnn import data, parallel
 from vitcnn.model import Model
-from vitcnn.plan import CONFIG, Job, Span, plan_spans
+from vitcnn.plan import CONFIG, Job
 from vitcnn.program import bringers, group_program
+from vitcnn.spans import Span, plan_spans
 from vitcnn.state import State
 from vitcnn.sums import BLOCKS, Sums, estimate, host_shapes, to_host
 
@@ -63,17 +64,11 @@ def measure(
     mine = [s for s in spans if s.group % BLOCKS % processes == process]
     models = {n: m for n, m in models.items() if any(n in job.taps for job in jobs)}
     needed = {name: models[name].preprocess for name in dict.fromkeys(bringers(models).values())}
-    programs: dict[tuple, parallel.GroupProgram] = {}
     constants = {
         "variables": {name: model.variables for name, model in models.items()},
         "given": {job: {s: arrays(r) for s, r in found.items()} for job, found in given.items()},
     }
-    shapes: dict[str, Any] = {}
-    for span in {span.shape: span for span in spans}.values():
-        function = group_program(models, jobs, dict(span.takes))
-        programs[span.shape] = parallel.GroupProgram(function, precision)
-        sums = programs[span.shape].shapes(constants, _batch_shape(models, needed, span))
-        shapes |= host_shapes(sums)
+    programs, shapes = _programs(models, jobs, spans, constants, precision)
     _check_bytes(jobs, shapes, len(spans), max_sums_gb, progress)
     here = State({job.name: job.constant("BLOCKS") for job in jobs}, state)
     here.resume(shapes)
@@ -84,7 +79,7 @@ def measure(
     order = {r: data.order(len(source), most, seed, r) for r in {span.repeat for span in todo}}
     batches = data.groups(source, needed, [order[s.repeat][s.start : s.stop] for s in todo])
     constants = parallel.on_devices(constants) if todo else None
-    width = next(iter(programs.values())).width
+    width = parallel.width()
     bar = tqdm.tqdm(
         total=total,
         initial=done,
@@ -130,19 +125,36 @@ def _finalize(job: Job, sums: Sums) -> xarray.Dataset:
     return result.assign_attrs(warnings=messages) if messages else result
 
 
-def trace(models: Mapping[str, Model], jobs: Sequence[Job], group: int) -> None:
-    """Traces the first group of the jobs that go on from no stage, without running anything.
+def trace(
+    models: Mapping[str, Model],
+    jobs: Sequence[Job],
+    group: int,
+    max_sums_gb: float = CONFIG["max_sums_gb"],
+) -> None:
+    """Traces the jobs that go on from no stage, without running anything.
 
     Raises:
-      ValueError: what does not fit, as an analysis says when it is traced.
+      ValueError: what does not fit, as an analysis says when it is traced, in a whole group or in a
+        last one; or the sums need more memory than max_sums_gb.
     """
     jobs = [job for job in jobs if not job.constant("GIVEN")]
-    spans = plan_spans(jobs, group) if jobs else []
-    for span in spans[:1]:
-        program = parallel.GroupProgram(group_program(models, jobs, dict(span.takes)))
+    if jobs:
+        spans = plan_spans(jobs, group)
         variables = {name: model.variables for name, model in models.items()}
-        needed = dict.fromkeys(bringers(models).values())
-        program.shapes({"variables": variables, "given": {}}, _batch_shape(models, needed, span))
+        _, shapes = _programs(models, jobs, spans, {"variables": variables, "given": {}})
+        _check_bytes(jobs, shapes, len(spans), max_sums_gb, progress=False)
+
+
+def _programs(models, jobs, spans, constants, precision=CONFIG["precision"]):
+    """Traces a span of each shape; returns the programs by shape, and the host sums by job."""
+    programs, shapes = {}, {}
+    needed = dict.fromkeys(bringers(models).values())
+    for span in {span.shape: span for span in spans}.values():
+        function = group_program(models, jobs, dict(span.takes))
+        programs[span.shape] = parallel.GroupProgram(function, precision)
+        sums = programs[span.shape].shapes(constants, _batch_shape(models, needed, span))
+        shapes |= host_shapes(sums)
+    return programs, shapes
 
 
 def arrays(result: xarray.Dataset) -> dict[str, np.ndarray]:
@@ -187,8 +199,11 @@ def _check_bytes(jobs, shapes, groups, max_sums_gb, progress) -> None:
     """Prints the size of all sums on the host and refuses what is over the budget."""
     sizes = {}
     for job in jobs:
-        # The blocks themselves, and their running totals while the errors are worked out.
-        copies = 2 * min(job.constant("BLOCKS") * (1 + (job.repeats > 1)), groups)
+        blocks = min(job.constant("BLOCKS") * (1 + (job.repeats > 1)), groups)
+        # Twice the blocks: they are saved from a copy, and have running totals while the errors are
+        # worked out. Two rounds of float32 sums, one being added up and one under way. And the
+        # float64 sums of the group that is added.
+        copies = 2 * blocks + parallel.width() + 1
         leaves = jax.tree.leaves(shapes[job.name])
         sizes[job.name] = 8 * copies * sum(math.prod(leaf.shape) for leaf in leaves)
     total = sum(sizes.values())

@@ -62,7 +62,8 @@ class Product:
     Attributes:
       centred: sum over images of (x - mean x)(y - mean y)'.
       left, right: mean x and mean y, each as two numbers that add up to it: the features of one
-        image, and the mean of what they differ by. One float32 would round it too coarsely.
+        image that counts, and the mean of what they differ by. One float32 would round it too
+        coarsely.
       count: number of images, or the sum of their weights.
     """
 
@@ -78,16 +79,22 @@ class Product:
         y: Float[Array, "n right"],
         weight: Float[Array, " n"] | None = None,
     ) -> Product:
-        """Returns the sum over a group of images, each counted `weight` times (1 by default)."""
+        """Returns the sum over a group of images, each counted `weight` times (1 by default).
+
+        Images of weight 0 count for nothing, whatever they are: NaN, or far from all others.
+        """
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
         weight = jnp.ones(len(x), jnp.float32) if weight is None else weight.astype(jnp.float32)
         count = jnp.sum(weight)
         highest = jax.lax.Precision.HIGHEST
+        counts = weight > 0
+        first = jnp.argmax(counts)
 
         def centre(a):
-            rest = a - a[0]
+            shift = jnp.where(counts[first], a[first], 0)
+            rest = jnp.where(counts[:, None], a - shift, 0)
             mean = jnp.matmul(weight, rest, precision=highest) / jnp.maximum(count, 1)
-            return rest - mean, jnp.stack([a[0], mean])
+            return rest - mean, jnp.stack([shift, mean])
 
         (x, left), (y, right) = centre(x), centre(y)
         product = jnp.matmul((x * weight[:, None]).T, y, precision=highest)
@@ -97,8 +104,10 @@ class Product:
         """Returns the sum of x y' in float64."""
         left, right = (np.asarray(a, np.float64).sum(-2) for a in (self.left, self.right))
         count = np.asarray(self.count, np.float64)[..., None, None]
-        outer = left[..., :, None] * right[..., None, :]
-        return np.asarray(self.centred, np.float64) + count * outer
+        total = left[..., :, None] * right[..., None, :]
+        total *= count  # in place: it may be the largest array there is
+        total += np.asarray(self.centred)
+        return total
 
     @property
     def form(self) -> Any:
@@ -125,13 +134,18 @@ def _add(a: Any, b: Any) -> Any:
     return b if a is None else a if b is None else jax.tree.map(np.add, a, b)
 
 
+def _add_to(a: Any, b: Any) -> Any:
+    return np.add(a, b, out=a if isinstance(a, np.ndarray) and a.flags.writeable else None)
+
+
 class Sums:
     """The sums of one analysis so far, in blocks.
 
     Blocks 0 to `blocks` - 1 hold the first repeat, on which the error bars rest (later repeats
     draw the same images again, so they are not independent); as many blocks behind them hold all
-    later repeats. Each block is summed in group order, so that neither devices nor hosts change a
-    bit of the total.
+    later repeats. Each block is summed in group order, so that devices change no bit of the total.
+    Neither do hosts with 64 blocks, each of which is summed on one host. With 1 block every host
+    first sums the groups that it has, so that hosts change how the total is rounded.
 
     Args:
       blocks: 64, or 1 for an analysis with huge sums, which then has no standard errors.
@@ -143,9 +157,15 @@ class Sums:
         self.images: dict[int, int] = {}
 
     def add(self, tree: Any, images: int, group: int, repeat: int = 0) -> None:
-        """Adds the host sums of group number `group` of a repeat, made from `images` images."""
+        """Adds the host sums of group number `group` of a repeat, made from `images` images.
+
+        The first ones of a block become the block, and others are added to them in place.
+        """
         slot = group % self.blocks + self.blocks * (repeat > 0)
-        self.trees[slot] = _add(self.trees.get(slot), tree)
+        if slot in self.trees:
+            self.trees[slot] = jax.tree.map(_add_to, self.trees[slot], tree)
+        else:
+            self.trees[slot] = tree
         self.images[slot] = self.images.get(slot, 0) + images
 
     def __bool__(self) -> bool:

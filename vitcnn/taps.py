@@ -42,6 +42,7 @@ class TapInfo:
       heads: number of attention heads along the head axis, None if there is none.
       skip: name of the tap that this branch is added to, None if this is not a residual branch.
       alias: name of the tap that this one is another name of, None for a tap of its own.
+      class_token: whether the first of the prefix tokens is a class token.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TapInfo:
     heads: int | None = None
     skip: str | None = None
     alias: str | None = None
+    class_token: bool = False
 
 
 @dataclasses.dataclass
@@ -91,6 +93,7 @@ def tap(
     prefix_tokens: int = 0,
     heads: int | None = None,
     skip: str | None = None,
+    class_token: bool = False,
 ) -> Float[Array, "batch ..."]:
     """Exposes an intermediate under its full name and returns it unchanged.
 
@@ -98,14 +101,16 @@ def tap(
       module: the Flax module whose method is running.
       name: full name, unique in the network, numbers zero-padded; module paths are not added to it.
       value: the array, images along the first axis.
-      role, grid, prefix_tokens, heads, skip: see `TapInfo`.
+      role, grid, prefix_tokens, heads, skip, class_token: see `TapInfo`.
 
     Raises:
       ValueError: the name was used before in this forward pass.
     """
     trace = _trace.get()
     if trace is not None:
-        trace.add(TapInfo(name, role, tuple(value.shape[1:]), grid, prefix_tokens, heads, skip))
+        shape = tuple(value.shape[1:])
+        known = {"heads": heads, "skip": skip, "class_token": class_token}
+        trace.add(TapInfo(name, role, shape, grid, prefix_tokens, **known))
         if trace.wanted is not None and name not in trace.wanted:
             return value
     if not module.is_initializing() and module.is_mutable_collection(COLLECTION):
@@ -186,17 +191,10 @@ class TapTable(Mapping[str, TapInfo]):
         header = ("tap", "role", "shape of one image", "grid", "prefix", "heads", "added to")
         rows = [header]
         for info in self._infos.values():
-            rows.append(
-                (
-                    info.name,
-                    f"= {info.alias}" if info.alias else info.role,
-                    " x ".join(map(str, info.shape)),
-                    "" if info.grid is None else f"{info.grid[0]} x {info.grid[1]}",
-                    str(info.prefix_tokens or ""),
-                    str(info.heads or ""),
-                    info.skip or "",
-                )
-            )
+            role = f"= {info.alias}" if info.alias else info.role
+            sizes = (" x ".join(map(str, size or ())) for size in (info.shape, info.grid))
+            counts = (str(count or "") for count in (info.prefix_tokens, info.heads))
+            rows.append((info.name, role, *sizes, *counts, info.skip or ""))
         widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
         lines = [
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
@@ -297,7 +295,5 @@ def _flatten(
 
 
 def _info(name: str, value: Any) -> TapInfo:
-    shape = tuple(value.shape[1:])
-    return TapInfo(
-        name, "logits" if name == "logits" else "", shape, shape[:2] if len(shape) == 3 else None
-    )
+    shape, role = tuple(value.shape[1:]), "logits" if name == "logits" else ""
+    return TapInfo(name, role, shape, shape[:2] if len(shape) == 3 else None)

@@ -137,6 +137,13 @@ def test_logits_that_are_no_numbers_are_wrong_and_show_in_every_loss(broken):
     np.testing.assert_allclose(result.bin_accuracy, whole["bin_accuracy"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_one_logit_that_is_no_number_makes_the_image_wrong(broken):
+    result = result_of([[3, broken, 1], [3, -np.inf, 1]], [0, 0])
+    assert int(result.right) == 1 and float(result.top5) == 0.5 and int(result.images) == 2
+    assert int(result.bin_images.sum()) == 1
+
+
 def test_a_network_equals_numpy_for_any_group(tmp_path):
     model = randomised(vitcnn.load("vit", "mini/4", depth=1, width=48, mlp_dim=64, num_classes=8))
     source = data.load("scenes", size=30)

@@ -116,3 +116,19 @@ def test_a_model_without_attention_is_named(tmp_path):
     config = {"analyses": {"attention_distance": {}}, "group": 8}
     with pytest.raises(ValueError, match=r"attention_distance: no tap of r matches"):
         vitcnn.analyze(config, tmp_path, models={"r": model}, source=data.load("scenes", size=20))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        ([0.2, 0.9, 0.4, 1.0], [0.8, 0.9, 0.95, 1.0], 0.1),  # 0.8 - 0.7, the least
+        ([0.45, 0.9, 0.6, 1.0], [0.9, 0.9, 0.95, 1.0], 0.05),  # 0.5 - 0.45
+        ([0.2, 0.3, 0.2, 0.4], [0.9, 0.9, 0.95, 1.0], -0.3),  # no global head: 0.4 - 0.7
+        ([0.2, 0.9, 0.4, 1.0], [0.3, 0.9, 0.95, 1.0], -0.4),  # a local head on top
+    ],
+)
+def test_low_layers_mix_heads_and_high_layers_do_not(low, high, expected):
+    middle = [[0.1, 0.1]]  # counts for neither
+    distance = np.array([*np.reshape(low, (2, 2)), *middle, *np.reshape(high, (2, 2))])
+    assert attention_distance.local_and_global(distance) == pytest.approx(expected)
+    assert np.isnan(attention_distance.local_and_global(distance[:3]))

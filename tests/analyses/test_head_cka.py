@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import xarray
 from networks import randomised
 from oracles import minibatch_cka
 
 import vitcnn
-from vitcnn import data
-from vitcnn.analyses import head_cka
+from vitcnn import data, sums
+from vitcnn.analyses import head_cka, probe
+from vitcnn.similarity import rsa
 
 GROUP, SIZE, HEADS = 10, 20, 6
 LAYERS = ["stage1/unit01/out", "stage2/unit01/out"]
@@ -138,15 +140,30 @@ def test_ranks_and_intervals():
     np.testing.assert_allclose(np.tanh(z), [1 - step / 2, step / 2 - 1, 0.5])
 
 
+def test_constants_and_ranks_are_not_said_twice():
+    x, y = np.random.default_rng(0).normal(size=(2, 9)).round(1)
+    assert head_cka.Z is sums.Z and probe.Z is sums.Z
+    assert head_cka.spearman(x, y) == rsa.spearman(x, y)
+    assert np.isnan(rsa.spearman(x[:0], y[:0]))
+
+
 def test_intervals_are_those_of_fisher(measured):
+    """artanh(0.8) = ln(3), artanh(0.6) = ln(2) and tanh(ln(x)) = (x^2 - 1) / (x^2 + 1)."""
+    # With 5 pairs a perfect correlation is moved in by 6 / 120, to 0.95: z = ln(1.95 / 0.05) / 2.
+    z = head_cka.fisher_z(np.array([0.8, -0.6, 1.0, -1.0]), 5)
+    np.testing.assert_allclose(z, [1.0986123, -0.6931472, 1.8317808, -1.8317808], rtol=1e-7)
+    error = np.array([0.35364652, 0.0, 0.5, np.nan])  # 1.96 of the first are ln(2)
+    made = xarray.Dataset(
+        {"spearman_z": ("layer", z), "spearman_z_standard_error": ("layer", error)}
+    )
+    low, high = head_cka.spearman_interval(made)
+    # ends of the first: x = 3 / 2 and 3 * 2; z of the third is 1.8317808 -+ 0.98
+    np.testing.assert_allclose(low, [5 / 13, -0.6, 0.6919987, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(high, [35 / 37, -0.6, 0.9928025, np.nan], rtol=1e-6)
     result = measured[1]["nested"]
     low, high = head_cka.spearman_interval(result)
-    z = np.arctanh(np.clip(result.spearman, -1 + 6 / 210, 1 - 6 / 210))
-    np.testing.assert_allclose(result.spearman_z, z)
-    error = result.spearman_z_standard_error
-    np.testing.assert_allclose(low, np.tanh(z - 1.96 * error))
-    np.testing.assert_allclose(high, np.tanh(z + 1.96 * error))
-    assert np.all(low >= -1) and np.all(high <= 1)
+    assert np.all(low <= result.spearman_z.pipe(np.tanh)) and np.all(low >= -1)
+    assert np.all(high >= result.spearman_z.pipe(np.tanh)) and np.all(high <= 1)
 
 
 @pytest.mark.parametrize(

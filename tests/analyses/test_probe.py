@@ -1,5 +1,6 @@
 """Linear probes against NumPy's ridge on the taps, and on data where the answer is known."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -182,8 +183,11 @@ def test_result_has_means_intervals_and_gaps(measured):
     assert np.isnan(vit.accuracy.sel(layer="block00/out", feature="tokens"))
     assert np.isfinite(vit.accuracy_standard_error.sel(layer="block01/out")).all()
     np.testing.assert_allclose(vit.accuracy, vit.accuracy_draw.mean("draw"))
+    error = np.abs(np.diff(vit.accuracy_draw, axis=2))[..., 0] / 2  # of the mean of two draws
+    np.testing.assert_allclose(vit.accuracy_spread, error, rtol=1e-12, atol=1e-15)
+    assert not any(name.startswith("accuracy_spread_st") for name in vit)
     assert float(vit.accuracy.max()) > 0.5  # four classes, noise of 0.1: the texture is seen
-    p, n, z = vit.accuracy.values, 60, 1.959964
+    p, n, z = vit.accuracy.values, 60, 1.96
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     np.testing.assert_allclose(vit.accuracy_interval[..., 0], middle - half)
@@ -198,7 +202,7 @@ def test_result_has_means_intervals_and_gaps(measured):
 
 
 def test_wilson_interval_of_a_half():
-    np.testing.assert_allclose(probe.wilson(np.array(0.5), 100), [0.403832, 0.596168], atol=1e-6)
+    np.testing.assert_allclose(probe.wilson(np.array(0.5), 100), [0.403830, 0.596170], atol=1e-6)
 
 
 def test_group_size_does_not_matter(models, measured, tmp_path):
@@ -258,10 +262,34 @@ def test_separable_classes_are_told_apart_where_the_patch_holds_them(tmp_path):
         )
         accuracy[patch] = found["probe.m"].accuracy
         assert found["probe.m"].attrs["penalty_chosen_on"] == ""
+        assert np.isnan(found["probe.m"].accuracy_spread).all()  # one draw
     assert float(accuracy[2].sel(layer="stage1/unit01/out", feature="spatial")) == 1
     assert float(accuracy[1].sel(layer="stage1/unit01/out", feature="spatial")) < 0.7
     assert float(accuracy[2].sel(layer="pooled", feature="whole")) < 0.7
     assert np.isnan(accuracy[2].sel(layer="pooled", feature="spatial"))
+
+
+def test_chance_is_that_of_the_classes_of_the_fit(tmp_path):
+    """The test images are of two of the four classes; a guess is right once in four."""
+    model = vitcnn.Model(Eyes(), {"params": {}}, vitcnn.Preprocess(size=32))
+    fit = plan.job(analysis="probe_fit", features=("spatial",), taps=("stage1/unit01/out",))
+    four = {"source": "scenes", "size": 20, "classes": 4}
+    asked = {
+        "stages": {"fit": {"data": four, "analyses": {"probe": fit}}},
+        "analyses": {"probe": {"taps": ("stage1/unit01/out",), "penalties": (1.0,)}},
+        "data": {**four, "classes": 2},
+        "group": 10,
+    }
+    found = vitcnn.analyze(asked, tmp_path, models={"m": model}, progress=False)
+    assert found["probe.m"].attrs["chance"] == 0.25
+
+
+def test_a_draw_without_labels_is_named():
+    moments = np.zeros((2, 3, 5))
+    moments[0, -1, -1] = 4
+    asked = SimpleNamespace(classes=2, epsilon=1e-5)
+    with pytest.raises(ValueError, match=r"draws \[1\] of 2 .*config\.stages\.<stage>\.data"):
+        probe_fit.finalize({"a/out": {"spatial": moments}}, asked)
 
 
 def test_map_is_split_into_channels_and_averaged_to_the_last_grid():
@@ -282,7 +310,7 @@ def test_map_is_split_into_channels_and_averaged_to_the_last_grid():
 
 
 def test_tokens_are_taken_as_their_names_say():
-    info = TapInfo("block00/out", "residual", (6, 3), (2, 2), prefix_tokens=2)
+    info = TapInfo("block00/out", "residual", (6, 3), (2, 2), prefix_tokens=2, class_token=True)
     x = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(np.float32)
     take = lambda feature: np.asarray(_features.take(x, info, feature, 1, (2, 2)))  # noqa: E731
     np.testing.assert_array_equal(take("class"), x[:, 0])
@@ -290,6 +318,11 @@ def test_tokens_are_taken_as_their_names_say():
     np.testing.assert_array_equal(take("tokens"), x[:, 2:])
     np.testing.assert_allclose(take("all"), x.mean(1), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(take("spatial"), x[:, 2:].mean(1), rtol=1e-5, atol=1e-7)
+    assert _features.available(info, ("class", "all", "first")) == ("class", "all", "first")
+    registers = dataclasses.replace(info, class_token=False)
+    assert _features.available(registers, ("class", "all", "first")) == ("all", "first")
+    with pytest.raises(ValueError, match=r"block00/out has none .* without a class token"):
+        _features.available(registers, ("class",))
 
 
 def test_automatic_patches_are_those_of_the_paper():
@@ -375,7 +408,7 @@ def test_a_fit_of_something_else_is_refused(changes, message):
     if "chosen" in changes:
         given["held_out"] = {"chosen_penalty": np.ones(changes["chosen"], np.float32)}
     layers = changes.get("layers", (("v", "block00/out"),))
-    info = TapInfo("block00/out", "residual", (5, 3), (2, 2), prefix_tokens=1)
+    info = TapInfo("block00/out", "residual", (5, 3), (2, 2), prefix_tokens=1, class_token=True)
     asked = SimpleNamespace(
         layers=layers,
         infos=(info,) * len(layers),
@@ -399,7 +432,14 @@ def test_figures_show_the_numbers(measured):
     assert list(lines) == ["class token", "mean of positions", "single positions", "chance"]
     np.testing.assert_allclose(lines["class token"].get_ydata(), 100 * vit.accuracy[:, 0])
     np.testing.assert_allclose(lines["single positions"].get_xdata(), [1])
+    assert axes.get_xlabel() == "relative depth (first layer 0, last 1)"
     assert set(lines["chance"].get_ydata()) == {25} and axes.get_ylabel() == "test accuracy (%)"
+    band = axes.collections[0].get_paths()[0].vertices
+    error = np.hypot(vit.accuracy_standard_error, vit.accuracy_spread)[:, 0]
+    high = 100 * (vit.accuracy[:, 0] + 1.96 * error)
+    assert float(vit.accuracy_spread[:, 0].max()) > 0
+    for x, y in zip(vit.depth.values, high.values, strict=True):
+        assert np.isclose(band, [x, y]).all(axis=1).any()
     chosen_here = vit.assign_attrs(penalty_chosen_on="these images")
     assert "best penalty" in probe.draw([chosen_here]).axes[0].get_ylabel()
     maps = probe.draw_tokens(found)

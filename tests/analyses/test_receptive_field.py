@@ -259,6 +259,11 @@ def test_figures_show_the_numbers(measured):
     np.testing.assert_array_equal(
         shown["stage 2, unit 1"], measured["r"].field.sel(tap="stage2/unit01/out")
     )
+    frames = {a.get_title(loc="left"): a.patches for a in figure.axes if a.images}
+    for title, side in (("block 1, attention", 4), ("stage 2, unit 1", 4), ("initial conv", 2)):
+        at = 4 * 4 if side == 4 else 8 * 2  # the cell below and to the right of the middle
+        bounds = {box.get_bbox().bounds for box in frames[title]}
+        assert bounds == {(at - 0.5, at - 0.5, side, side)}, title
     assert any("After residual" in text.get_text() for text in figure.texts)
     every = receptive_field.draw(results[:1], everything=True)
     order = [a.get_title(loc="left") for a in every.axes if a.images]
@@ -268,5 +273,6 @@ def test_figures_show_the_numbers(measured):
     picked = [a.get_title(loc="left") for a in receptive_field.draw([many]).axes if a.images]
     assert picked[:5] == [f"block {i}, attention" for i in (0, 3, 6, 8, 11)] and len(picked) == 10
     axes, _ = receptive_field.draw_radius(results).axes
+    assert axes.get_xlabel() == "relative depth (first layer 0, last 1)"
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), measured["v"].radius[::2])
     assert [line.get_label() for line in axes.lines] == ["attention", "MLP"]

@@ -1,13 +1,18 @@
 """Skip ratio against NumPy on the taps of a ViT and of a ResNet, and where the answer is known."""
 
+from types import SimpleNamespace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import randomised
 
 import vitcnn
-from vitcnn import data
+from vitcnn import analyses, data
 from vitcnn.analyses import skip_ratio
+from vitcnn.sums import to_host
+from vitcnn.taps import TapInfo
 
 
 def analyze(models, source, workdir, group=8):
@@ -50,7 +55,7 @@ def test_vit_branches_equal_numpy(measured):
         for name, expected in oracle(taps[skip], taps[branch]).items():
             row = result.sel(branch=branch)
             np.testing.assert_allclose(row[f"{name}_token"], expected, rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(row[f"{name}_prefix"], expected[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(row[f"{name}_class"], expected[0], rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(
                 row[f"{name}_spatial"], expected[1:].mean(), rtol=1e-5, atol=1e-6
             )
@@ -59,7 +64,7 @@ def test_vit_branches_equal_numpy(measured):
 def test_resnet_units_use_the_projected_shortcut(measured):
     models, source, found = measured
     result = found["skip_ratio.r"]
-    assert len(result.branch) == 4 and np.isnan(result.ratio_prefix).all()
+    assert len(result.branch) == 4 and np.isnan(result.ratio_class).all()
     images = models["r"].preprocess([source[i]["image"] for i in range(20)])
     branch, skip = "stage2/unit01/norm2", "stage2/unit01/shortcut_norm"
     _, taps = models["r"].run(images, [branch, skip])
@@ -96,9 +101,65 @@ def test_a_branch_that_repeats_its_input_has_ratio_one(tmp_path):
     module = Twice()
     variables = module.init(jax.random.key(0), np.zeros((1, 32, 32, 3)))
     model = vitcnn.Model(module, variables, vitcnn.Preprocess(size=32))
-    result = analyze({"m": model}, data.load("scenes", size=12), tmp_path, 4)["skip_ratio.m"]
+    with pytest.warns(UserWarning, match=r"sum is zero.* left out: block00/mlp \(1\)"):
+        result = analyze({"m": model}, data.load("scenes", size=12), tmp_path, 4)["skip_ratio.m"]
+    assert np.isnan(result.cosine_output_spatial)
     np.testing.assert_allclose(result.ratio_spatial, 1, rtol=1e-5)
     np.testing.assert_allclose(result.cosine_branch_spatial, -1, rtol=1e-5)
+
+
+def of_arrays(z, f, groups=1, **known):
+    """Returns the Result of a skip z and a branch f, in float64."""
+    info = TapInfo("block00/mlp", "mlp", z.shape[1:], skip="block00/in", **known)
+    sums = []
+    for part in np.split(np.arange(len(z)), groups):
+        taps = {"block00/in": jnp.asarray(z[part]), info.name: jnp.asarray(f[part])}
+        view = analyses.View(np.zeros((len(part), 1)), taps, None, {info.name: info}, None)
+        group = analyses.Group(None, None, {"m": view})
+        sums.append(to_host(skip_ratio.measure(group, None, {})))
+    config = SimpleNamespace(infos=(info,))
+    return skip_ratio.finalize(jax.tree.map(lambda *a: sum(a), *sums), config).isel(branch=0)
+
+
+def drawn(tokens, images=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(images, tokens, 5)).astype(np.float32) for _ in range(2))
+
+
+def test_a_zero_vector_is_left_out_of_the_mean_of_its_token():
+    z, f = drawn(4)
+    z[1, 0] = f[2, 3] = f[:, 1] = 0
+    with pytest.warns(UserWarning, match=r"left out: block00/mlp \(0\.33\)"):  # 8 of 24
+        result = of_arrays(z, f, 2, prefix_tokens=1, class_token=True)
+    known = (z != 0).any(-1) & (f != 0).any(-1)
+    for name in skip_ratio.STATISTICS:
+        single = np.full(known.shape, np.nan)
+        for i, k in np.argwhere(known):
+            single[i, k] = oracle(z[i, k][None, None], f[i, k][None, None])[name][0]
+        expected = [
+            single[known[:, k], k].mean() if known[:, k].any() else np.nan for k in range(4)
+        ]
+        np.testing.assert_allclose(result[f"{name}_token"], expected, rtol=1e-5)
+        np.testing.assert_allclose(result[f"{name}_class"], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(
+            result[f"{name}_spatial"], single[:, 1:][known[:, 1:]].mean(), rtol=1e-5
+        )
+    z[0, 2] = np.nan  # shows, and is not left out
+    with pytest.warns(UserWarning, match="left out"):
+        broken = of_arrays(z, f, prefix_tokens=1, class_token=True)
+    assert np.isnan(broken.ratio_token[2]) and np.isnan(broken.ratio_spatial)
+
+
+def test_registers_are_neither_class_token_nor_positions():
+    z, f = drawn(6)
+    expected = oracle(z, f)["ratio"]
+    result = of_arrays(z, f, prefix_tokens=3, class_token=True)
+    np.testing.assert_allclose(result.ratio_class, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(result.ratio_spatial, expected[3:].mean(), rtol=1e-5)
+    assert result.attrs["prefix_tokens"] == 3
+    result = of_arrays(z, f, prefix_tokens=2)  # registers alone
+    assert np.isnan(result.ratio_class) and np.isnan(result.phases)
+    np.testing.assert_allclose(result.ratio_spatial, expected[2:].mean(), rtol=1e-5)
 
 
 def test_curves_show_the_numbers(measured):
@@ -113,7 +174,7 @@ def test_curves_show_the_numbers(measured):
         "mlp, class token",
     ]
     attention = vit.isel(branch=vit.role.values == "attention")
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), attention.ratio_prefix)
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), attention.ratio_class)
     np.testing.assert_array_equal(axes.lines[1].get_xdata(), [0, 1])
     titles = [axes.get_xlabel() for axes in figure.axes]
     assert titles == ["block", "residual unit, from 1"]

@@ -128,6 +128,8 @@ def test_every_tap_equals_the_formula(pool, gelu, fields):
     assert list(table) == list(expected)
     prefix = (pool == "token") + fields.get("distilled", False) + fields.get("registers", 0)
     assert {table[f"block02/{name}"].prefix_tokens for name in ("attn_weights", "mlp")} == {prefix}
+    assert {table[tap].class_token for tap in ("embed", "block02/heads")} == {pool == "token"}
+    assert not table["pooled"].class_token
     assert table["embed"].shape == (prefix + 12, 24)
     logits, got = taps.forward(module, variables, images, table, list(table))
     np.testing.assert_array_equal(logits, got["logits"])

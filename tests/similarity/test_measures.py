@@ -305,18 +305,24 @@ def test_rank_correlation_of_two_maps():
     rng = np.random.default_rng(7)
     a = rng.normal(size=(6, 6)).round(1)
     a, b = a + a.T, np.exp(a + a.T)
-    assert rank_correlation(a, b) == pytest.approx(1)
-    assert rank_correlation(a, -b) == pytest.approx(-1)
+    assert rank_correlation(a, b, within=True) == pytest.approx(1)
+    assert rank_correlation(a, -b, within=True) == pytest.approx(-1)
     b = rng.normal(size=(6, 6)).round(1)
     b[2, :] = np.nan
     off = [(i, j) for i in range(6) for j in range(6) if i != j and i != 2]
     left, right = (np.array([m[at] for at in off]) for m in (a, b))
     truth = np.corrcoef(ranked(left), ranked(right))[0, 1]
-    assert rank_correlation(a, b) == pytest.approx(truth)
-    assert np.isnan(rank_correlation(a, np.full((6, 6), np.nan)))
-    assert rank_correlation(a[:2], a[:2] ** 3) == pytest.approx(1)  # not square: every pair counts
+    assert rank_correlation(a, b, within=True) == pytest.approx(truth)
+    every = [(i, j) for i in range(6) for j in range(6) if i != 2]
+    left, right = (np.array([m[at] for at in every]) for m in (a, b))
+    truth = np.corrcoef(ranked(left), ranked(right))[0, 1]
+    assert rank_correlation(a, b, within=False) == pytest.approx(truth), "of two models"
+    assert np.isnan(rank_correlation(a, np.full((6, 6), np.nan), within=True))
+    assert rank_correlation(a[:2], a[:2] ** 3, within=False) == pytest.approx(1)
     with pytest.raises(ValueError, match=r"\[6, 6\] and \[2, 6\]"):
-        rank_correlation(a, b[:2])
+        rank_correlation(a, b[:2], within=True)
+    with pytest.raises(ValueError, match="square within a model"):
+        rank_correlation(a[:2], b[:2], within=True)
 
 
 def test_centred_gram_and_distances_are_those_of_the_features():

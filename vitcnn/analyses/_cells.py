@@ -21,6 +21,17 @@ def cell(info: TapInfo, position: Sequence[float]) -> tuple[int, int]:
     return row, column
 
 
+def edges(at: int, cells: int, size: int) -> tuple[float, float]:
+    """Returns where a cell starts and stops in px, along one side of the image.
+
+    Args:
+      at: number of the cell.
+      cells: of the grid along this side.
+      size: of the image along this side, px.
+    """
+    return at * size / cells, (at + 1) * size / cells
+
+
 def geometry(
     info: TapInfo, position: Sequence[float], image: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
@@ -36,7 +47,7 @@ def geometry(
     """
     away, inside = [], []
     for at, cells, size in zip(cell(info, position), info.grid, image, strict=True):
-        start, stop = at * size / cells, (at + 1) * size / cells
+        start, stop = edges(at, cells, size)
         pixel = np.arange(size)
         away.append(pixel + 0.5 - (start + stop) / 2)
         inside.append(np.clip(np.minimum(pixel + 1, stop) - np.maximum(pixel, start), 0, 1))

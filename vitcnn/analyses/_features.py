@@ -20,7 +20,6 @@ from vitcnn.taps import TapInfo
 FEATURES = ("class", "spatial", "all", "first", "tokens")  # to be asked for
 WHOLE = "whole"  # of a tap without positions, such as "pooled": all of it
 EVERY = (*FEATURES, WHOLE)  # in the order of the results
-PREFIX = ("class", "all")  # of taps with a class token only; without one, "all" is "spatial"
 POOLED = ("first", "tokens")  # these need the grid of the last layer
 
 
@@ -40,12 +39,14 @@ def available(info: TapInfo, features: Sequence[str]) -> tuple[str, ...]:
     if info.grid is None:
         return (WHOLE,)
     channels(info)
-    found = tuple(f for f in FEATURES if f in features and (info.prefix_tokens or f not in PREFIX))
+    has = {"class": info.class_token, "all": info.prefix_tokens > 0}  # else "all" is "spatial"
+    found = tuple(f for f in FEATURES if f in features and has.get(f, True))
     if not found:
         raise ValueError(
             f"{info.name} has none of the features {tuple(features)}: without a class token there "
-            'are only "spatial", "first" and "tokens" ("all" would be "spatial"), and "tokens" '
-            "only where the field token_taps allows it; change features, or taps, or models"
+            'are only "spatial", "first" and "tokens" (without registers "all" would be "spatial"),'
+            ' and "tokens" only where the field token_taps allows it; change features, or taps, or '
+            "models"
         )
     return found
 

@@ -9,7 +9,7 @@ from vitcnn.similarity import gram, hsic
 def linear(view: View, tap: str, tokens: str) -> gram.Gram:
     """Returns the linear Gram matrix of the asked tokens of a tap; see `gram.linear`."""
     info = view.info[tap]
-    key = ("linear", tap, tokens if info.prefix_tokens else "all")
+    key = ("linear", tap, _tokens.cut(info, tokens))
     return view.once(key, lambda: gram.linear(_tokens.take(view.taps[tap], info, tokens)))
 
 

@@ -20,11 +20,22 @@ def check(tokens: str, infos: Iterable[TapInfo]) -> None:
       infos: of the taps of the analysis.
     """
     check_name("tokens", tokens, TOKENS)
-    if tokens == "class" and not any(info.prefix_tokens for info in infos):
+    if tokens == "class" and not any(info.class_token for info in infos):
         raise ValueError(
             'tokens = "class", but none of the taps has a class token; set tokens = "all" or '
             '"spatial", or choose a model that has one'
         )
+
+
+def cut(info: TapInfo, tokens: str) -> str:
+    """Returns `tokens`, or "all" for a tap that has no such part and stays whole.
+
+    These are taps without prefix tokens (maps of a ResNet, pooled features, logits) and, for
+    "class", taps without a class token, such as those of a ViT that has registers but no class
+    token.
+    """
+    has = info.class_token if tokens == "class" else info.prefix_tokens
+    return tokens if has else "all"
 
 
 def take(x: Float[Array, "n ..."], info: TapInfo, tokens: str) -> Float[Array, "n ..."]:
@@ -32,12 +43,12 @@ def take(x: Float[Array, "n ..."], info: TapInfo, tokens: str) -> Float[Array, "
 
     Args:
       x: the tap.
-      info: what is known of it. Only taps with prefix tokens are cut; the others (maps of a ResNet,
-        pooled features, logits) are returned whole.
+      info: what is known of it; see `cut` for the taps that are returned whole.
       tokens: "all"; "class", the first token; or "spatial", all but the prefix tokens (class,
         distillation and register tokens). Of attention weights these are the queries.
     """
-    if tokens == "all" or not info.prefix_tokens:
+    tokens = cut(info, tokens)
+    if tokens == "all":
         return x
     axis = 2 if info.role == "attention_weights" else 1
     part = slice(0, 1) if tokens == "class" else slice(info.prefix_tokens, None)

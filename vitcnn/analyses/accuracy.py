@@ -56,7 +56,8 @@ def measure(group, config, given):
     # Ties count against the model, so that a network with constant logits scores 0 rather than 1.
     other = jnp.arange(logits.shape[1]) != label
     rank = jnp.sum((logits >= right) & other, axis=1)
-    counted = known & jnp.isfinite(right[:, 0])
+    # NaN is in no comparison, so one such logit would put no class before the label.
+    counted = known & jnp.isfinite(jax.nn.logsumexp(logits, axis=1))
     top1 = (rank < 1) & counted
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), label, 1)[:, 0]
     probability = jax.nn.softmax(logits)

@@ -20,7 +20,8 @@ from jaxtyping import Float
 TAPS = ("block*/attn_weights",)
 ONE_MODEL = True
 IMAGES = 5000  # as the paper
-GLOBAL = 0.7  # distance of a global head, in units of uniform attention
+# Distance of a local and of a global head, in units of uniform attention.
+LOCAL, GLOBAL = 0.5, 0.7
 CAPTIONS = {
     "draw": (
         "Attention distance",
@@ -105,19 +106,19 @@ def finalize(sums, config) -> xarray.Dataset:
 
 
 def local_and_global(distance: Float[np.ndarray, "layer head"]) -> float:
-    """Returns how far low layers mix local and global heads, as no high layer does (Fig. 3).
+    """Returns how clearly low layers mix local and global heads and high ones are global (Fig. 3).
 
-    It is the lesser of two differences, NaN with fewer than 4 layers: the most local head of the
-    last two layers less that of the first two, and the most global head of the first two less
-    `GLOBAL`. The paper says so in words only; these numbers are ours.
+    Of the first two layers the most local head should be below `LOCAL` and the most global above
+    `GLOBAL`, of the last two even the most local above `GLOBAL`; it is the least of the three
+    margins, NaN with fewer than 4 layers. The paper says so in words only; the levels are ours.
 
     Args:
       distance: in units of uniform attention, layers from input to output.
     """
     if len(distance) < 4:
         return float("nan")
-    local = distance[-2:].min() - distance[:2].min()
-    return float(min(local, distance[:2].max() - GLOBAL))
+    low, high = distance[:2], distance[-2:]
+    return float(min(LOCAL - low.min(), low.max() - GLOBAL, high.min() - GLOBAL))
 
 
 def draw(results: Sequence[xarray.Dataset]):

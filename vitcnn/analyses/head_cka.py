@@ -33,6 +33,7 @@ from vitcnn.analyses import _grams, _tokens
 from vitcnn.analyses.attention_distance import patch_distances
 from vitcnn.lookup import check_name
 from vitcnn.similarity import hsic
+from vitcnn.sums import Z
 
 TAPS = (
     "block00/heads",
@@ -50,7 +51,6 @@ FIELDS: Mapping[str, Any] = {
     "subset": 4,  # heads of a sliding subset
 }
 ROLES = ("heads", "attention_weights")
-Z = 1.96  # standard errors in half of a 95% interval
 CAPTIONS = {
     "draw": (
         "Local and global heads",
@@ -224,15 +224,7 @@ def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     Ties have their average rank. NaN too if all x, or all y, are equal.
     """
     known = np.isfinite(x) & np.isfinite(y)
-    if known.sum() < 3:
-        return float("nan")
-    ranks = []
-    for values in (x[known], y[known]):
-        _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-        rank = (np.cumsum(times) - (times - 1) / 2)[place]
-        ranks.append(rank - rank.mean())
-    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float(ranks[0] @ ranks[1] / size) if size else float("nan")
+    return similarity.rsa.spearman(x[known], y[known]) if known.sum() > 2 else float("nan")
 
 
 def fisher_z(rho: Float[np.ndarray, " n"], pairs: int) -> Float[np.ndarray, " n"]:

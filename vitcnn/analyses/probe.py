@@ -34,7 +34,7 @@ import xarray
 from jaxtyping import Float
 
 from vitcnn.analyses import _features, _probes, probe_fit
-from vitcnn.sums import NO_ERROR
+from vitcnn.sums import NO_ERROR, Z
 
 TAPS = probe_fit.TAPS
 ONE_MODEL = True
@@ -49,7 +49,6 @@ FIELDS = {
     "penalties": tuple(2.0**k for k in range(-10, 21, 2)),
 }
 
-Z = 1.959964  # standard deviations in half of a 95% interval
 NAMES = {
     "class": "class token",
     "spatial": "mean of positions",
@@ -62,7 +61,8 @@ CAPTIONS = {
     "draw": (
         "Linear probes",
         "Test accuracy of a ridge classifier on what one layer holds, by relative depth "
-        "(paper: Figs 11, 13); the penalty was chosen on held-out training images. Dashed: "
+        "(paper: Figs 11, 13); the penalty was chosen on held-out training images. Bands: 95%, "
+        "of the test images drawn and, with several draws of training images, of these. Dashed: "
         "chance.",
     ),
     "draw_tokens": (
@@ -97,6 +97,7 @@ def measure(group, config, given):
     grid = jnp.broadcast_to(jnp.array(penalties, jnp.float32), (draws, len(penalties)))
     sums = {"images": images, "unlabelled": unlabelled, "right": {}}
     # What was given and finalize needs too travels with the sums, times the number of images.
+    sums["classes"] = jnp.float32(classes * len(label))
     if "cell" in fit:
         sums["cell"] = fit["cell"] * len(label)
     chosen = given.get(config.held_out, {}).get("chosen_penalty")
@@ -149,7 +150,9 @@ def finalize(sums, config) -> xarray.Dataset:
 
     Variables:
       accuracy [layer, feature]: of the chosen penalties, mean over draws; for "tokens" over
-        positions too.
+        positions too. Its standard error is that of the test images.
+      accuracy_spread [layer, feature]: standard error from the training images, the deviation over
+        draws / sqrt(draws); NaN for one draw.
       accuracy_interval [layer, feature, bound]: 95% of Wilson for that share of the test images
         (draws and positions of one image are no trials of their own; that classes were drawn for
         the fit is not in it, see accuracy_draw).
@@ -158,8 +161,8 @@ def finalize(sums, config) -> xarray.Dataset:
       chosen_penalty [layer, feature, draw]: one for all positions; of the stage `held_out`, else
         the best on these images, of equals the largest.
       token_accuracy [layer, row, column]: of the probe of each position, mean over draws.
-    Attributes: `chance`, 1 / classes; `penalty_chosen_on`, "held_out" or "these images" (or "" with
-    only one penalty).
+    Attributes: `chance`, 1 / classes of the fit; `penalty_chosen_on`, "held_out" or "these images"
+    (or "" with only one penalty).
     """
     right, penalties = sums["right"], np.array(_grid(config))
     probes = {tap: tuple(by_feature) for tap, by_feature in right.items()}
@@ -195,12 +198,18 @@ def finalize(sums, config) -> xarray.Dataset:
                 places = np.unravel_index(np.rint(sums["cell"] / every).astype(int), grid)
                 maps[i][places] = share[np.arange(draws), best].mean(0)
     accuracy = by_draw.mean(2)
+    spread = by_draw.std(2, ddof=1) / np.sqrt(draws) if draws > 1 else accuracy * np.nan
     on = "held_out" if "penalty" in sums else "these images" if len(penalties) > 1 else ""
     said = "" if on != "these images" else ", best penalty on these images"
     unit, none = {"units": "1"}, {NO_ERROR: "none"}
     per = ("layer", "feature")
     variables = {
         "accuracy": (per, accuracy, {"long_name": f"accuracy of linear probes{said}", **unit}),
+        "accuracy_spread": (
+            per,
+            spread,
+            {"long_name": "standard error from the draws of training images", **unit, **none},
+        ),
         "accuracy_interval": (
             (*per, "bound"),
             wilson(accuracy, images),
@@ -225,7 +234,7 @@ def finalize(sums, config) -> xarray.Dataset:
         "bound": ["lower", "upper"],
         "depth": ("layer", np.arange(len(layers)) / max(1, len(layers) - 1)),
     }
-    attrs = {"chance": 1 / config.classes, "penalty_chosen_on": on}
+    attrs = {"chance": float(every / sums["classes"]), "penalty_chosen_on": on}
     return xarray.Dataset(variables, coordinates, attrs)
 
 
@@ -247,13 +256,13 @@ def draw(results: Sequence[xarray.Dataset]):
         for feature in result.feature.values.tolist():
             rows = result.sel(feature=feature)
             rows = rows.isel(layer=np.isfinite(rows.accuracy.values))
-            values = (rows.depth, 100 * rows.accuracy, 100 * rows.accuracy_standard_error)
-            panels[-1][NAMES[feature]] = values
+            error = np.hypot(rows.accuracy_standard_error, rows.accuracy_spread.fillna(0))
+            panels[-1][NAMES[feature]] = (rows.depth, 100 * rows.accuracy, 100 * error)
     chosen = any(result.attrs["penalty_chosen_on"] == "these images" for result in results)
     figure = figures.curves(
         results,
         panels,
-        "depth (0 first layer, 1 last)",
+        "relative depth (first layer 0, last 1)",
         "accuracy, best penalty (%)" if chosen else "test accuracy (%)",
         [(100 * result.attrs["chance"], "chance") for result in results],
     )

@@ -162,7 +162,12 @@ def finalize(sums, config) -> xarray.Dataset:
             flat = moments.reshape(-1, *moments.shape[-2:])
             images = flat[:, -1, -1]
             if not images.all():
-                raise ValueError("a fit, or a draw of it, has no image with a label")
+                empty = np.flatnonzero(images.reshape(len(moments), -1)[:, 0] == 0).tolist()
+                raise ValueError(
+                    f"draws {empty} of {len(moments)} have no image with a label; give "
+                    "config.stages.<stage>.data of the fit labelled images (its source, split, "
+                    "start, stop or shots)"
+                )
             rank = int(max(1, min(moments.shape[-2] - 1, images.max() - 1)))
             fits = [fit(one, classes, config.epsilon, rank) for one in flat]
             if any(not np.isfinite(one["scale"]).any() for one in fits):

@@ -15,7 +15,6 @@ up to half a cell to the lower right of it.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 
@@ -25,7 +24,8 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn.analyses._cells import cell, geometry
+from vitcnn.analyses._cells import cell, edges, geometry
+from vitcnn.analyses._kinds import kinds
 from vitcnn.lookup import check_name
 from vitcnn.taps import TapInfo
 
@@ -60,7 +60,8 @@ CAPTIONS = {
     ),
     "draw_radius": (
         "Size of receptive fields",
-        "Radius of the disc that holds half of the mean |gradient|, by relative depth.",
+        "Radius of the disc that holds the share of the mean |gradient| that the axis names (the "
+        "field mass of the analysis), by relative depth.",
     ),
 }
 
@@ -185,7 +186,7 @@ def finalize(sums, config) -> xarray.Dataset:
         the field, a pixel being where its middle is, px.
       outside [tap]: share of the field outside of the cell itself (a patch).
     Coordinates of a tap: depth, 0 for the first and 1 for the last; branch, whether it comes before
-    a residual addition; row and column of the cell.
+    a residual addition; row and column of the cell; rows and columns of its grid.
 
     Standard errors are those of a mean, of a quantile (the error of the share inside the radius
     over the share per px there) and of a ratio of means.
@@ -209,13 +210,12 @@ def finalize(sums, config) -> xarray.Dataset:
         error = np.stack([row[key][1] for row in rows])
         said = attrs[key] | {"long_name": f"standard error of {attrs[key]['long_name']}"}
         variables[f"{key}_standard_error"] = (dims, error, said)
-    at = np.array([cell(info, config.position) for info in infos])
+    at = np.array([(*cell(info, config.position), *info.grid) for info in infos])
     coords = {
         "tap": [info.name for info in infos],
         "depth": ("tap", np.linspace(0, 1, len(infos))),
         "branch": ("tap", [info.skip is not None for info in infos]),
-        "row": ("tap", at[:, 0]),
-        "column": ("tap", at[:, 1]),
+        **{key: ("tap", at[:, k]) for k, key in enumerate(("row", "column", "rows", "columns"))},
     }
     return xarray.Dataset(variables, coords)
 
@@ -261,14 +261,22 @@ def draw(results: Sequence[xarray.Dataset], everything: bool = False):
 
     panels = []
     for result in results:
-        rows = [one for taps in _kinds(result).values() for one in _pick(taps, everything)]
+        rows = [one for taps in kinds(result).values() for one in _pick(taps, everything)]
         rows = sorted(rows) if everything else rows
-        panels.append([figures.Map(title, result.field.values[i]) for i, title in rows])
+        fields = result.field.values
+        panels.append([figures.Map(name, fields[i], _own(result.isel(tap=i))) for i, name in rows])
     branch = {bool(b) for result in results for b in result.branch.values}
-    remark = "After residual additions." if branch == {False} else ""
-    remark = "Branches, before residual additions." if branch == {True} else remark
-    scale = results[0].field.attrs["long_name"]
+    said = {(False,): "After residual additions.", (True,): "Branches, before residual additions."}
+    scale, remark = results[0].field.attrs["long_name"], said.get(tuple(branch), "")
     return figures.maps(results, panels, scale, False, (0, None), remark)
+
+
+def _own(one: xarray.Dataset) -> tuple[float, float, float, float]:
+    """Returns the cell of one tap as row, column, height and width in px."""
+    height, width = one.field.shape
+    top, bottom = edges(int(one.row), int(one.rows), height)
+    left, right = edges(int(one.column), int(one.columns), width)
+    return top, left, bottom - top, right - left
 
 
 def draw_radius(results: Sequence[xarray.Dataset]):
@@ -278,11 +286,11 @@ def draw_radius(results: Sequence[xarray.Dataset]):
     panels = []
     for result in results:
         panels.append({})
-        for kind, taps in _kinds(result).items():
+        for kind, taps in kinds(result).items():
             rows = result.isel(tap=[i for i, _ in taps])
             panels[-1][kind] = (rows.depth, rows.radius, rows.radius_standard_error)
     title = f"{results[0].radius.attrs['long_name']} (px)"
-    return figures.curves(results, panels, "relative depth", title)
+    return figures.curves(results, panels, "relative depth (first layer 0, last 1)", title)
 
 
 def _pick(taps, everything):
@@ -290,25 +298,3 @@ def _pick(taps, everything):
     if everything or len(taps) <= 5:
         return taps
     return [taps[round(i)] for i in np.linspace(0, len(taps) - 1, 5)]
-
-
-def _kinds(result) -> dict[str, list[tuple[int, str]]]:
-    """Returns kind -> (number, title) of taps: "attention" -> [(0, "block 0, attention"), ...]."""
-    from vitcnn import figures
-
-    known = figures.origin(result)
-    families = [figures.family(known, model) for model in known.get("models", ())]
-    first = {"vit": "attention", "mixer": "token mixing"}.get(families[0] if families else "")
-    parts = {"mid": first, "attn": first, "out": "MLP", "mlp": "MLP"} if first else {}
-    kinds: dict[str, list[tuple[int, str]]] = {}
-    for i, tap in enumerate(result.tap.values.tolist()):
-        kind, title = re.sub(r"\d", "", tap), tap
-        if found := re.fullmatch(r"block(\d+)/(\w+)", tap):
-            kind = parts.get(found[2], found[2])
-            title = f"block {int(found[1])}, {kind}"
-        elif found := re.fullmatch(r"stage(\d+)/unit(\d+)/(out|norm\d|conv\d)", tap):
-            kind, title = "unit", f"stage {found[1]}, unit {int(found[2])}"
-        elif tap == "stem/conv":
-            kind = title = "initial conv"
-        kinds.setdefault(kind, []).append((i, title))
-    return kinds

@@ -49,7 +49,7 @@ CAPTIONS = {
     "draw": (
         "Layers by other measures",
         "The same layers compared by measures beside CKA, each with its own colour scale where it "
-        "says so; the table above has how far they agree.",
+        "says so. Where CKA of these layers was measured too, a table says how far they agree.",
     ),
 }
 TITLES = {

@@ -39,7 +39,7 @@ RESNET_FAMILIES = ("resnet", "bit")
 
 # Analysis -> the claims that are read off its Results. Of all models in one Result: (result, vit,
 # resnet) -> Claim. Of one model: (result, vit) -> Claim. Of one Result a model: ({model: result},
-# vit, resnet) -> Claim.
+# vit, resnet) -> Claim, or None where it does not ask anything of that ViT.
 TOGETHER: Mapping[str, tuple[Callable[..., Claim], ...]] = {
     "cka": (similar_throughout, low_layers_need_more, top_layers_differ),
 }
@@ -47,7 +47,7 @@ ALONE: Mapping[str, tuple[Callable[..., Claim], ...]] = {
     "attention_distance": (local_and_global_heads,),
     "skip_ratio": (class_token_skips_first,),
 }
-BETWEEN: Mapping[str, tuple[Callable[..., Claim], ...]] = {
+BETWEEN: Mapping[str, tuple[Callable[..., Claim | None], ...]] = {
     "localization": (place_is_kept,),
     "receptive_field": (low_layers_see_more,),
 }
@@ -76,7 +76,8 @@ def all_claims(results: Mapping[str, xarray.Dataset] | Iterable[xarray.Dataset])
         parts = [_families(results_.provenance(result)) for result in by_model.values()]
         vits, resnets = ([name for part in parts for name in part[i]] for i in range(2))
         for vit, resnet in itertools.product(vits, resnets):
-            found += [claim(by_model, vit, resnet) for claim in BETWEEN.get(kind, ())]
+            asked = [claim(by_model, vit, resnet) for claim in BETWEEN.get(kind, ())]
+            found += [claim for claim in asked if claim is not None]
     return sorted(found, key=lambda claim: claim.number)
 
 

@@ -19,7 +19,8 @@ def agreement(results: Mapping[str, xarray.Dataset]) -> list[dict[str, Any]]:
     One row a measure of a Result of the analysis `similarity`: `result`, `measure` (its long name)
     and, for every model and pair of models, Spearman's correlation of its map with that of unbiased
     linear CKA, over pairs of different layers. CKA is that of the Result itself or, where it has
-    none, of a Result of the analysis `cka` of the same images.
+    none, of a Result of the analysis `cka` of the same images and groups of them, if the Result
+    itself is of whole features.
     """
     maps = [r for r in results.values() if results_.provenance(r)["analysis"] == "cka"]
     rows = []
@@ -40,14 +41,19 @@ def agreement(results: Mapping[str, xarray.Dataset]) -> list[dict[str, Any]]:
                 at = np.ix_(models == x, models == y)
                 maps_of = result[measure].values[at], cka.values[at]
                 label = x if x == y else f"{x} and {y}"
-                row[label] = similarity.rsa.rank_correlation(*maps_of)
+                row[label] = similarity.rsa.rank_correlation(*maps_of, within=x == y)
             rows.append(row)
     return rows
 
 
 def _comparable(cka: xarray.Dataset, origin: Mapping[str, Any], layers: Sequence[str]) -> bool:
-    """Returns whether a Result of `cka` is of the images and layers of one of `similarity`."""
+    """Returns whether a Result of `cka` is of the images and features of one of `similarity`."""
     other = results_.provenance(cka)
-    fields = [(o["data"], o["seed"], o["fields"].get("tokens", "all")) for o in (origin, other)]
+
+    def measured(known):
+        fields = known["fields"]
+        drawn = known["data"], known["seed"], known["group"], fields["images"], fields["repeats"]
+        return *drawn, fields.get("tokens", "all"), fields.get("pool", "none")
+
     linear = other["fields"].get("kernel", "linear") == "linear"
-    return fields[0] == fields[1] and linear and set(layers) <= set(cka.layer_x.values)
+    return measured(origin) == measured(other) and linear and set(layers) <= set(cka.layer_x.values)

@@ -12,7 +12,7 @@ from vitcnn import results as results_
 from vitcnn.sums import Z
 
 ROUNDING = 1e-9  # effects below are zero
-FEW = 10  # groups below which 1.96 is clearly too small a multiple
+FEW = 10  # groups, or images, below which 1.96 is clearly too small a multiple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,8 @@ def judge(
     source: str,
     results: Sequence[xarray.Dataset],
     note: str = "",
+    undefined: str = "no live layers to take it from",
+    over: str = "groups of images",
 ) -> Claim:
     """Returns the claim with its interval, its verdict, and what to mind.
 
@@ -91,21 +93,24 @@ def judge(
       measured: the effect and its standard error.
       results: the Results that it was read off.
       note: what else to mind.
+      undefined: why an effect is NaN.
+      over: what the standard error was taken over, "groups of images" or "images".
     """
     effect, error = measured
     low, high = effect - Z * error, effect + Z * error
     origins = [results_.provenance(result) for result in results]
-    groups = min(math.ceil(o["fields"]["images"] / o["group"]) for o in origins)
+    sizes = [o["group"] if over == "groups of images" else 1 for o in origins]
+    parts = min(math.ceil(o["fields"]["images"] / n) for o, n in zip(origins, sizes, strict=True))
     known = {name: model for o in origins for name, model in o["models"].items()}
     notes = [note] if note else []
     jobs = dict.fromkeys(o["name"] for o in origins if o["name"].split(".")[0] != o["analysis"])
     if jobs:  # the same claim of class tokens alone, say, stands beside it
         notes.insert(0, f"Read off {', '.join(jobs)}.")
     if math.isnan(effect):
-        verdict, reason = "cannot tell", "The effect is undefined: no live layers to take it from."
+        verdict, reason = "cannot tell", f"The effect is undefined: {undefined}."
     elif math.isnan(error):
         verdict = "cannot tell"
-        reason = f"No error bar: it takes at least two groups of images, and there is {groups}."
+        reason = f"No error bar: it takes at least two {over}, and there is {parts}."
     elif low > ROUNDING:
         verdict, reason = "holds", ""
     elif high < -ROUNDING:
@@ -117,8 +122,8 @@ def judge(
     for name in models:
         if known[name].get("weights", {}).get("format") == "random":
             notes.append(f"{name} has random weights.")
-    if 1 < groups < FEW:
-        notes.append(f"Only {groups} groups of images: the interval is too narrow.")
+    if 1 < parts < FEW:
+        notes.append(f"Only {parts} {over}: the interval is too narrow.")
     if reason:
         notes.insert(0, reason)
     return Claim(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import xarray
 
+from vitcnn import results as results_
 from vitcnn.claims._claim import Claim, difference, judge, scalar
 
 
@@ -20,14 +21,15 @@ def local_and_global_heads(result: xarray.Dataset, vit: str) -> Claim:
     return judge(
         4,
         "The lowest layers of a ViT have local heads beside global ones, the highest only global.",
-        f"heads of low against those of high layers of {vit}, in units of uniform attention",
-        "the lesser of two: the most local head of the last two layers minus that of the first "
-        "two, and the most global head of the first two minus 0.7; distance of uniform attention "
-        "is 1",
+        f"how clearly the heads of {vit} are so, in units of uniform attention",
+        "the least of three margins, where uniform attention has distance 1: 0.5 minus the most "
+        "local head of the first two layers, their most global head minus 0.7, and the most local "
+        "head of the last two layers minus 0.7",
         scalar(result, "local_and_global"),
         (vit,),
         "Fig. 3",
         [result],
+        undefined="it takes at least 4 blocks, and numbers that are finite",
     )
 
 
@@ -49,16 +51,23 @@ def class_token_skips_first(result: xarray.Dataset, vit: str) -> Claim:
         (vit,),
         "Fig. 7",
         [result],
+        undefined="it takes a class token, and finite numbers of at least two branches",
     )
 
 
-def place_is_kept(results: Mapping[str, xarray.Dataset], vit: str, resnet: str) -> Claim:
+def place_is_kept(results: Mapping[str, xarray.Dataset], vit: str, resnet: str) -> Claim | None:
     """Claim 7: tokens on top of a ViT still resemble their own patch, unlike a ResNet's (Fig. 9).
 
     Args:
       results: Results of the analysis `localization` by model.
       vit, resnet: names of two of them.
+
+    Returns:
+      None for a ViT without a class token, of which the paper says that place is lost.
     """
+    known = results_.provenance(results[vit])["models"][vit]
+    if known.get("fields", {}).get("pool") == "gap":
+        return None
     last = [results[name].isel(layer=-1) for name in (vit, resnet)]
     grids = [str(end.grid.values) for end in last]
     return judge(
@@ -101,4 +110,5 @@ def low_layers_see_more(results: Mapping[str, xarray.Dataset], vit: str, resnet:
         (vit, resnet),
         "Fig. 6",
         [results[vit], results[resnet]],
+        over="images",
     )

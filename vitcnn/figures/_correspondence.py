@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray
 
-from vitcnn.figures._describe import describe_images, describe_model, origin
+from vitcnn.figures._describe import describe_cka, describe_images, describe_model, origin
 from vitcnn.figures._heatmaps import layer_names
 from vitcnn.figures._house import (
     BLUE,
@@ -93,8 +93,8 @@ def correspondence(results: Sequence[xarray.Dataset]) -> Figure:
         names.set_ylabel(f"{short(y)} layers")
         provenance = origin(result)
         made_of = ", ".join(describe_model(provenance, name) for name in (x, y))
-        lines = [line for line in (made_of, describe_images(provenance)) if line]
-        title(upper, f"{short(x, 18)} \u2192 {short(y, 18)}", lines)
+        lines = (made_of, describe_cka(result), describe_images(provenance))
+        title(upper, f"{short(x, 18)} \u2192 {short(y, 18)}", [line for line in lines if line])
     text = (
         "Each layer of the first model and its most similar layer (highest CKA) in the second. "
         "Dashed: the same relative depth. Bands: 95%."

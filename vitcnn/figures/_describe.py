@@ -29,6 +29,12 @@ def describe_model(provenance: Mapping[str, Any], model: str) -> str:
     return said + " (random weights)" * random
 
 
+def describe_cka(result: xarray.Dataset) -> str:
+    """Returns which CKA a Result has, "" for that of whole layers with the linear kernel."""
+    name = result.cka.attrs.get("long_name", "") if "cka" in result else ""
+    return name.removeprefix("unbiased linear CKA").removeprefix("unbiased CKA").lstrip(", ")
+
+
 def describe_images(provenance: Mapping[str, Any]) -> str:
     """Returns which images a Result was measured on, and how many."""
     data, fields = provenance.get("data", {}), provenance.get("fields", {})

@@ -12,7 +12,13 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
-from vitcnn.figures._describe import describe_images, describe_model, family, origin
+from vitcnn.figures._describe import (
+    describe_cka,
+    describe_images,
+    describe_model,
+    family,
+    origin,
+)
 from vitcnn.figures._house import LABEL_GAP, NOTE, add_axes, new_figure, note, short, styled, title
 from vitcnn.figures._ticks import label_layers
 
@@ -62,6 +68,7 @@ def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list
         return [Panel(what, (), ("x", "y"), x, y, matrix.values.T, errors.values.T)]
     provenance = origin(result)
     names = list(dict.fromkeys(map(str, result.model_of_x.values)))
+    which = describe_cka(result) if name == "cka" else ""
     made = []
     for a, b in [(n, n) for n in names] + list(itertools.combinations(names, 2)):
         x, y = (b, a) if family(provenance, a) == "vit" != family(provenance, b) else (a, b)
@@ -71,7 +78,7 @@ def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list
         made.append(
             Panel(
                 title=x if x == y else f"{y} and {x}",
-                subtitle=tuple(line for line in (made_of, describe_images(provenance)) if line),
+                subtitle=tuple(filter(None, (made_of, which, describe_images(provenance)))),
                 models=(x, y),
                 x_layers=layer_names(part.layer_x.values, x),
                 y_layers=layer_names(part.layer_y.values, y),

@@ -39,12 +39,13 @@ class Map:
     Attributes:
       title: such as "block 1, attention" or "token (2, 1)"; about 20 letters have room.
       values: row 0 is drawn on top, cells are square, as in an image; NaN is grey.
-      mark: (row, column) of a cell that is outlined.
+      mark: (row, column) of a cell that is outlined; or (row, column, height, width) of a box in
+        cells, which need not be whole. Row 0 and column 0 begin at the upper left corner.
     """
 
     title: str
     values: Float[np.ndarray, "rows columns"]
-    mark: tuple[int, int] | None = None
+    mark: tuple[int, int] | tuple[float, float, float, float] | None = None
 
 
 @styled
@@ -144,9 +145,11 @@ def _draw(axes, one, norm):
     axes.set_yticks([])
     axes.set_title(short(one.title, 22), loc="left", size=6, pad=2.5)
     if one.mark is not None:
-        y, x = one.mark
-        for colour, line in (("black", 1.8), ("white", 0.9)):  # seen on dark and on bright
-            box = Rectangle((x - 0.5, y - 0.5), 1, 1, clip_on=False, zorder=3)
+        y, x, h, w = one.mark if len(one.mark) == 4 else (*one.mark, 1, 1)
+        points = 72 * SIDE * min(h, w) / max(one.values.shape)
+        fine = min(1, points / 10)  # a thick frame would hide what is in a small box
+        for colour, line in (("black", 1.8 * fine), ("white", 0.9 * fine)):  # on dark, on bright
+            box = Rectangle((x - 0.5, y - 0.5), w, h, clip_on=False, zorder=3)
             box.set(facecolor="none", edgecolor=colour, linewidth=line)
             axes.add_patch(box)
     return image

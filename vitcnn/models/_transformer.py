@@ -25,7 +25,7 @@ class _Attention(nn.Module):
 
     heads: int
     block: str  # first part of the names of its taps
-    where: dict[str, Any]  # grid and prefix_tokens of the taps
+    where: dict[str, Any]  # grid, prefix_tokens and class_token of the taps
     dtype: Any
 
     @nn.compact

@@ -158,6 +158,7 @@ class Module(nn.Module):
         _images.check(images, self.image_size)
         positioned = int(self.pool == "token") + self.distilled  # class and distillation token
         where = {"grid": (rows, columns), "prefix_tokens": positioned + self.registers}
+        where["class_token"] = self.pool == "token"
         # Stable under a large mean: E[x^2] - E[x]^2 loses digits where the stream has an offset.
         norm = functools.partial(
             nn.LayerNorm, epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype

@@ -62,32 +62,45 @@ def ranks(values: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def rank_correlation(
-    a: Float[np.ndarray, "layers layers"], b: Float[np.ndarray, "layers layers"]
+    a: Float[np.ndarray, "x y"], b: Float[np.ndarray, "x y"], *, within: bool
 ) -> float:
     """Returns Spearman's correlation of two maps of similarity over their pairs of layers.
 
-    How far one measure orders the pairs of layers as another does. In square maps the diagonal is
-    left out, as a layer is always like itself; so are pairs that are NaN in either.
+    How far one measure orders the pairs of layers as another does. Pairs that are NaN in either map
+    are left out.
 
     Args:
-      a, b: maps of the same layers, on the host; they need not be symmetric, nor square.
+      a, b: maps of the same layers, on the host; they need not be symmetric.
+      within: whether layers x are layers y. The diagonal is then left out, as a layer is always
+        like itself.
 
     Returns:
       The correlation, NaN with fewer than two pairs or where one of the maps is even.
 
     Raises:
-      ValueError: the maps are of different shapes.
+      ValueError: the maps are of different shapes, or not square within a model.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"the maps are {list(a.shape)} and {list(b.shape)}: expected the same")
+    if a.shape != b.shape or a.ndim != 2 or (within and a.shape[0] != a.shape[1]):
+        raise ValueError(
+            f"the maps are {list(a.shape)} and {list(b.shape)}: expected the same"
+            + ", square within a model" * within
+        )
     known = np.isfinite(a) & np.isfinite(b)
-    if a.shape[0] == a.shape[1]:
+    if within:
         known &= ~np.eye(len(a), dtype=bool)
+    return spearman(a[known], b[known])
+
+
+def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Returns Spearman's correlation on the host, NaN without pairs or where one is all equal.
+
+    Ties have their average rank.
+    """
     ranked = []
-    for values in (a[known], b[known]):
-        _, index, count = np.unique(values, return_inverse=True, return_counts=True)
-        rank = (np.cumsum(count) - (count - 1) / 2)[index]
+    for values in (x, y):
+        _, place, times = np.unique(values, return_inverse=True, return_counts=True)
+        rank = (np.cumsum(times) - (times - 1) / 2)[place]
         ranked.append(rank - rank.mean() if rank.size else rank)
     x, y = ranked
     size = np.sqrt((x @ x) * (y @ y))
