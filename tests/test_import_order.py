@@ -22,6 +22,7 @@ FLOORS = {
     "analyses": 2,
     "model": 3,
     "plan": 4,
+    "spans": 4,
     "program": 4,
     "stream": 5,
     "engine": 5,
@@ -30,7 +31,13 @@ FLOORS = {
     "report": 6,
 }
 # Rooms of one floor import each other only here: the lower of the two stands first.
-BESIDE = {("lookup", "taps"), ("plan", "program"), ("stream", "engine"), ("claims", "report")}
+BESIDE = {
+    ("lookup", "taps"),
+    ("plan", "program"),
+    ("plan", "spans"),
+    ("stream", "engine"),
+    ("claims", "report"),
+}
 # Libraries that are extras, or slow to import, and the only files that may import them at all.
 ONLY_IN = {
     "torch": {"checkpoints/_torch.py"},

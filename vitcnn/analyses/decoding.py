@@ -19,8 +19,9 @@ fold: one pass over the images, and no token is stored.
 Size of the sums of a layer of D channels with P pixel values a patch, in bytes on the host:
 8 folds (D + 1) (D + P + 6). All of ViT-B/32 (13 layers, D = 768, P = 3072) takes 1.2 GB, of which
 `targets` without "pixels" leaves 0.25 GB; ViT-B/16 0.5 GB; ResNet-50 1.4 GB. The engine counts
-four times that, for what it holds while it adds (`max_sums_gb`). At the end, a layer takes 2 `folds` eigendecompositions of D x D, on two
-cores 20 seconds for D = 768 and a minute or two for D = 2048.
+four times that, for what it holds while it adds (`max_sums_gb`). At the end, a layer takes 2
+`folds` eigendecompositions of D x D, on two cores 20 seconds for D = 768 and a minute or two for
+D = 2048.
 """
 
 from __future__ import annotations
