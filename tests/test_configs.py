@@ -37,8 +37,9 @@ def test_config_opens_with_its_command(path):
 @pytest.mark.parametrize("path", configs("analyze"), ids=name)
 def test_analysis_config_is_valid_and_its_smallest_form_runs(path, tmp_path):
     config = load(path).get_config()
-    if "path" in config.data:  # the user's to give
-        config.data.path = "images"
+    for part in (config, *config.stages.values()):
+        if "path" in part.data:  # the user's to give
+            part.data.path = "images"
     plan.check_config(config)
     if path.stem == "everything":
         return  # tests/test_everything.py runs it

@@ -45,6 +45,7 @@ def test_every_analysis_is_in_it(joint):
     assert found | {"probe_fit"} == files
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_bits(joint, tmp_path):
     again = run(tmp_path, devices=2)
     assert again.keys() == joint.keys()
@@ -56,6 +57,7 @@ def test_two_devices_give_the_same_bits(joint, tmp_path):
             assert same.tobytes() == other.tobytes(), (name, variable)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*do not vary|.*do not count|.*is zero:UserWarning")
 def test_each_analysis_alone_gives_the_same_numbers(joint, tmp_path):
     """To rounding: XLA fuses other programs in other ways."""

@@ -10,13 +10,13 @@ python scripts/analyze.py --config=configs/analyze/everything.py --workdir=runs/
 A CIFAR-10 ViT and a CIFAR-10 ResNet-20: the README has the numbers to expect. The three stages fit
 linear probes, on 10 images of each class (5 draws) and on 45,000, and choose their penalties on the
 other 5,000; cifar10.npz holds those 50,000 as image_train and label_train. Reading .pth files needs
-the extra torch. It takes about TIME minutes on 2 CPU cores.
+the extra torch. It takes about 14 minutes on 2 CPU cores.
 
     --config=configs/analyze/everything.py:resnet50 \
         --config.data.path=DIR/imagenet_samples \
         --config.models.resnet50.weights=DIR/weights/resnet50_imagenet_keras_f16.npz
 
-measures what a single CNN allows, probes apart, on an ImageNet ResNet-50 (about TIME50 minutes);
+measures what a single CNN allows, probes apart, on an ImageNet ResNet-50 (about 13 minutes);
 and the argument "smallest" takes random weights and a few scenes, to see that all is well.
 """
 

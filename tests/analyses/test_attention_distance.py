@@ -114,7 +114,7 @@ def test_a_network_against_numpy_for_any_group(tmp_path):
 def test_a_model_without_attention_is_named(tmp_path):
     model = vitcnn.load("resnet", "mini")
     config = {"analyses": {"attention_distance": {}}, "group": 8}
-    with pytest.raises(ValueError, match=r"attention_distance: no tap of r matches"):
+    with pytest.raises(ValueError, match=r"attention_distance.taps: no tap of r matches"):
         vitcnn.analyze(config, tmp_path, models={"r": model}, source=data.load("scenes", size=20))
 
 

@@ -158,7 +158,9 @@ def of_arrays(image, tap, info, groups=2, **fields):
 
 
 jax.tree_util.register_dataclass(analyses.Group, ["label", "index", "models"], [])
-jax.tree_util.register_dataclass(analyses.View, ["image", "taps", "logits"], ["info", "forward"])
+jax.tree_util.register_dataclass(
+    analyses.View, ["image", "taps", "logits"], ["info", "forward"], ["made"]
+)
 
 
 def noise(seed, *shape):
