@@ -54,9 +54,13 @@ def defaults() -> ConfigDict:
     return ConfigDict(CONFIG)
 
 
-def job(**fields: Any) -> ConfigDict:
-    """Returns the fields of one analysis, `JOB` with changes, for a config file."""
-    return ConfigDict({**JOB, **fields})
+def job(analysis: str = "", **fields: Any) -> ConfigDict:
+    """Returns the fields of one analysis, with changes, for a config file.
+
+    They are `JOB` and, where the analysis is named, its own: what a config has, a flag can set.
+    """
+    own = analyses.constant(analyses.find(analysis), "FIELDS") if analysis else {}
+    return ConfigDict({**JOB, **own, "analysis": analysis, **fields})
 
 
 def stage(**fields: Any) -> ConfigDict:

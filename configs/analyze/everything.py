@@ -53,12 +53,13 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     config.group = 20 if smallest else 250
 
     both = {"models": ("vit", "resnet20")}
-    config.analyses.accuracy = plan.job(**both)
-    config.analyses.cka = plan.job(**both)
+    config.analyses.accuracy = plan.job(analysis="accuracy", **both)
+    config.analyses.cka = plan.job(analysis="cka", **both)
     config.analyses.cka_class = plan.job(analysis="cka", tokens="class", **both)
     config.analyses.cka_spatial = plan.job(analysis="cka", tokens="spatial", **both)
     config.analyses.cka_rbf = plan.job(analysis="cka", kernel="rbf", **both)
     config.analyses.similarity = plan.job(
+        analysis="similarity",
         taps=OUTPUTS,
         images=40 if smallest else 1000,
         measures=MEASURES,
@@ -74,14 +75,17 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         measures=("cka", "svcca", "pwcca", "cca"),
         **both,
     )
-    config.analyses.attention_distance = plan.job(models=("vit",))
-    config.analyses.head_cka = plan.job(subset=2, **both)
+    config.analyses.attention_distance = plan.job(analysis="attention_distance", models=("vit",))
+    config.analyses.head_cka = plan.job(analysis="head_cka", subset=2, **both)
     config.analyses.receptive_field = plan.job(
-        channels=2 if smallest else 16, images=4 if smallest else 32, **both
+        analysis="receptive_field",
+        channels=2 if smallest else 16,
+        images=4 if smallest else 32,
+        **both,
     )
-    config.analyses.skip_ratio = plan.job(**both)
-    config.analyses.localization = plan.job(max_positions=64, **both)
-    config.analyses.decoding = plan.job(**both)
+    config.analyses.skip_ratio = plan.job(analysis="skip_ratio", **both)
+    config.analyses.localization = plan.job(analysis="localization", max_positions=64, **both)
+    config.analyses.decoding = plan.job(analysis="decoding", **both)
     # Probes on few and on all images: one job name in each of their three legs.
     config.stages.fit = plan.stage(
         data={**SCENES, "size": 200, "shots": 5, "draws": 2}
@@ -116,16 +120,24 @@ def _resnet50(config: ConfigDict) -> ConfigDict:
     config.data.source = "folder"
     config.data.path = ""
     config.group = 100
-    config.analyses.accuracy = plan.job()
-    config.analyses.cka = plan.job()
-    config.analyses.similarity = plan.job(taps=CNN, measures=MEASURES)
+    config.analyses.accuracy = plan.job(
+        analysis="accuracy",
+    )
+    config.analyses.cka = plan.job(
+        analysis="cka",
+    )
+    config.analyses.similarity = plan.job(analysis="similarity", taps=CNN, measures=MEASURES)
     # The layers of the paper's Fig. 6; 64 channels take eight times as long, for less noise.
     units = ("stage1/unit03", "stage2/unit04", "stage3/unit05", "stage4/unit03")
     taps = ("stem/conv", *(f"{unit}/out" for unit in units))
-    config.analyses.receptive_field = plan.job(taps=taps, channels=8)
-    config.analyses.skip_ratio = plan.job()
-    config.analyses.localization = plan.job(max_positions=49)
+    config.analyses.receptive_field = plan.job(analysis="receptive_field", taps=taps, channels=8)
+    config.analyses.skip_ratio = plan.job(
+        analysis="skip_ratio",
+    )
+    config.analyses.localization = plan.job(analysis="localization", max_positions=49)
     config.analyses.decoding = plan.job(
-        taps=("stage3/unit*/out", "stage4/unit*/out"), targets=("position", "colour")
+        analysis="decoding",
+        taps=("stage3/unit*/out", "stage4/unit*/out"),
+        targets=("position", "colour"),
     )
     return config
