@@ -62,7 +62,9 @@ def test_two_devices_give_the_same_bits(joint, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*do not vary|.*do not count|.*is zero:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*do not vary|.*do not count|.*is zero|.*no receptive field:UserWarning"
+)
 def test_each_analysis_alone_gives_the_same_numbers(joint, tmp_path):
     """To rounding: XLA fuses other programs in other ways."""
     config = everything("smallest")
