@@ -10,6 +10,18 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
+def grid(image_size: int | tuple[int, int], patch: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns the (rows, columns) of patches; raises ValueError unless they fill the image."""
+    (height, width), (ph, pw) = pair(image_size), pair(patch)
+    if height % ph or width % pw:
+        raise ValueError(
+            f"image_size {height} x {width} is not a multiple of the patch, {ph} x {pw}; "
+            f"the nearest size is {max(1, round(height / ph)) * ph} x "
+            f"{max(1, round(width / pw)) * pw}"
+        )
+    return height // ph, width // pw
+
+
 def check(
     images: Float[Array, "batch height width channel"], image_size: int | tuple[int, int]
 ) -> None:

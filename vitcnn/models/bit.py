@@ -18,10 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitcnn.models import _images
+from vitcnn.models import _images, _layers
+from vitcnn.models._layers import Images, map_tap
 from vitcnn.taps import alias, tap
-
-Images = Float[Array, "batch height width channel"]
 
 _GROUPS = 32
 
@@ -41,18 +40,8 @@ class _Conv(nn.Module):
         kernel = kernel - kernel.mean(axis=(0, 1, 2))  # Qiao et al. 2019, arXiv 1903.10520
         kernel = kernel * jax.lax.rsqrt((kernel**2).mean(axis=(0, 1, 2)) + 1e-10)
         kernel = kernel.astype(self.dtype)
-        if self.kernel == 1:
-            # One matrix product, faster on a processor, gradients most of all.
-            x = x[:, :: self.stride, :: self.stride]
-            flat = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
-            return flat.reshape(*x.shape[:-1], self.features)
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(self.kernel // 2,) * 2] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        padding = [(self.kernel // 2,) * 2] * 2
+        return _layers.convolve(x, kernel, self.stride, padding)
 
 
 class _GroupNorm(nn.Module):
@@ -122,13 +111,13 @@ class _Unit(nn.Module):
         )
         y = first = x
         for i, layer in enumerate(layers, 1):
-            y = _tap(self, f"{unit}/norm{i}", layer.group_norm(y), "norm")
+            y = map_tap(self, f"{unit}/norm{i}", layer.group_norm(y), "norm")
             first = y if i == 1 else first
             y = layer.standardized_conv2d(y)
-            y = _tap(self, f"{unit}/conv{i}", y, "conv", skip=skip if i == len(layers) else None)
+            y = map_tap(self, f"{unit}/conv{i}", y, "conv", skip=skip if i == len(layers) else None)
         if projection is not None:  # of what the first convolution reads, not of the unit's input
-            x = _tap(self, f"{unit}/shortcut_conv", layers[0].proj(first), "shortcut")
-        return _tap(self, f"{unit}/out", x + y, "residual")
+            x = map_tap(self, f"{unit}/shortcut_conv", layers[0].proj(first), "shortcut")
+        return map_tap(self, f"{unit}/out", x + y, "residual")
 
 
 class _Stage(nn.Module):
@@ -162,25 +151,21 @@ class _ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> Images:
         x = _conv_under(self.widths[0], 7, 2, self.dtype)(name="root_block")(x)
-        x = _tap(self, "stem/conv", x, "conv")
+        x = map_tap(self, "stem/conv", x, "conv")
         # No ReLU has been, so the zeros win over negative neighbours, unlike padding of -infinity.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
-        x = _tap(self, before := "stem/pool", x, "pool")
+        x = map_tap(self, before := "stem/pool", x, "pool")
         for i, (units, width) in enumerate(zip(self.units, self.widths, strict=True), 1):
             x = _Stage(width, units, i, before, self.dtype, name=f"block{i}")(x)
             before = f"stage{i}/unit{units:02d}/out"
-        return _tap(self, "norm", _GroupNorm(self.dtype, name="group_norm")(x), "norm")
+        return map_tap(self, "norm", _GroupNorm(self.dtype, name="group_norm")(x), "norm")
 
 
 def _conv_under(features: int, kernel: int, stride: int, dtype: Any) -> Callable[..., _Under]:
     """Returns a convolution that lacks only the name that it is under."""
     conv = functools.partial(_Conv, features, kernel, stride, dtype, name="standardized_conv2d")
     return functools.partial(_Under, conv)
-
-
-def _tap(module: nn.Module, name: str, x: Images, role: str, skip: str | None = None) -> Images:
-    return tap(module, name, x, role=role, grid=x.shape[1:3], skip=skip)
 
 
 class Module(nn.Module):
@@ -217,12 +202,7 @@ class Module(nn.Module):
         x = jnp.asarray(images, self.dtype)
         x = _ResNet(tuple(self.units), tuple(self.widths), self.dtype, name="resnet")(x)
         x = tap(self, "pooled", x.mean(axis=(1, 2)), role="pooled")
-        if not self.num_classes:
-            return x
-        head = nn.Dense(
-            self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head"
-        )
-        return tap(self, "logits", head(x), role="logits")
+        return _layers.logits(self, x)
 
 
 _UNITS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}

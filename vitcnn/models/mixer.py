@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitcnn.lookup import check_name
-from vitcnn.models import _images
+from vitcnn.models import _images, _layers
 from vitcnn.taps import alias, tap
 
 # Stable under a large mean: E[x^2] - E[x]^2 loses digits where the residual stream has an offset.
@@ -75,24 +75,6 @@ class _Block(nn.Module):
         return tap(self, f"{block}/out", x + y, role="residual", **where)
 
 
-class _PatchEmbedding(nn.Module):
-    """Maps each patch of pixels to a vector: a convolution done as one matrix product."""
-
-    patch: tuple[int, int]
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch tokens dim"]:
-        (n, height, width, channels), (ph, pw) = x.shape, self.patch
-        shape = (ph, pw, channels, self.width)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        x = x.reshape(n, height // ph, ph, width // pw, pw, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(n, -1, ph * pw * channels)
-        return x @ kernel.reshape(-1, self.width).astype(self.dtype) + bias.astype(self.dtype)
-
-
 class Module(nn.Module):
     """MLP-Mixer.
 
@@ -129,17 +111,11 @@ class Module(nn.Module):
           ValueError: a field does not fit the others, or the images are of another size.
         """
         check_name("gelu of mixer", self.gelu, ("tanh", "exact"))
-        (height, width), (ph, pw) = _images.pair(self.image_size), _images.pair(self.patch)
-        if height % ph or width % pw:
-            raise ValueError(
-                f"image_size {height} x {width} is not a multiple of the patch, {ph} x {pw}; "
-                f"the nearest size is {max(1, round(height / ph)) * ph} x "
-                f"{max(1, round(width / pw)) * pw}"
-            )
+        where = {"grid": _images.grid(self.image_size, self.patch), "prefix_tokens": 0}
         _images.check(images, self.image_size)
-        where = {"grid": (height // ph, width // pw), "prefix_tokens": 0}
         x = jnp.asarray(images, self.dtype)
-        x = _PatchEmbedding((ph, pw), self.width, dtype=self.dtype, name="stem")(x)
+        patch = _images.pair(self.patch)
+        x = _layers.PatchEmbedding(patch, self.width, dtype=self.dtype, name="stem")(x)
         x = tap(self, before := "embed", x, role="embed", **where)
         for i in range(self.depth):
             block = f"block{i:02d}"
@@ -157,12 +133,7 @@ class Module(nn.Module):
         x = _layer_norm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = tap(self, "norm", x, role="norm", **where)
         x = tap(self, "pooled", x.mean(axis=1), role="pooled")
-        if not self.num_classes:
-            return x
-        head = nn.Dense(
-            self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head"
-        )
-        return tap(self, "logits", head(x), role="logits")
+        return _layers.logits(self, x)
 
 
 _SIZES = {  # Tolstikhin et al., table 1

@@ -11,15 +11,13 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitcnn.lookup import check_name
-from vitcnn.models import _images
+from vitcnn.models import _images, _layers
+from vitcnn.models._layers import Images, map_tap
 from vitcnn.taps import alias, tap
-
-Images = Float[Array, "batch height width channel"]
 
 
 class _Conv(nn.Module):
@@ -41,18 +39,7 @@ class _Conv(nn.Module):
             kernel = kernel - kernel.mean(axis=(0, 1, 2))
             kernel = kernel / (kernel.std(axis=(0, 1, 2)) + 1e-5)
         kernel = kernel.astype(self.dtype)
-        if self.kernel == 1:
-            # One matrix product, two to five times faster on a processor, gradients most of all.
-            x = x[:, :: self.stride, :: self.stride]
-            x = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
-        else:
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=_padding(self.padding, self.kernel),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+        x = _layers.convolve(x, kernel, self.stride, _padding(self.padding, self.kernel))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + bias.astype(self.dtype)
@@ -90,24 +77,24 @@ class _Unit(nn.Module):
             last = i == len(kernels)
             stride = self.stride if i == (self.stride_conv if self.bottleneck else 1) else 1
             y = self.conv(width if last else self.features, kernel, stride, name=f"conv{i}")(y)
-            y = _tap(self, f"{unit}/conv{i}", y, "conv")
+            y = map_tap(self, f"{unit}/conv{i}", y, "conv")
             # The last scale starts at zero, so that a unit starts as its shortcut (Goyal et al.
             # 2017, arXiv 1706.02677).
             start = nn.initializers.zeros if last else nn.initializers.ones
             y = self.norm(scale_init=start, name=f"{self.norm_prefix}{i}")(y)
             y = y if last else nn.relu(y)
-            y = _tap(self, f"{unit}/norm{i}", y, "norm", skip=skip if last else None)
+            y = map_tap(self, f"{unit}/norm{i}", y, "norm", skip=skip if last else None)
         if projects and self.shortcut == "project":
             x = self.conv(width, 1, self.stride, name="conv_proj")(x)
-            x = _tap(self, f"{unit}/shortcut_conv", x, "conv")
+            x = map_tap(self, f"{unit}/shortcut_conv", x, "conv")
             x = self.norm(name=f"{self.norm_prefix}_proj")(x)
-            x = _tap(self, f"{unit}/shortcut_norm", x, "shortcut")
+            x = map_tap(self, f"{unit}/shortcut_norm", x, "shortcut")
         elif projects:
             pad = width - x.shape[-1]
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (pad // 2, pad - pad // 2)))
-            x = _tap(self, f"{unit}/shortcut_pad", x, "shortcut")
-        return _tap(self, f"{unit}/out", nn.relu(x + y), "residual")
+            x = map_tap(self, f"{unit}/shortcut_pad", x, "shortcut")
+        return map_tap(self, f"{unit}/out", nn.relu(x + y), "residual")
 
 
 class _Stage(nn.Module):
@@ -128,10 +115,6 @@ class _Stage(nn.Module):
             x = self.unit(stride=self.stride if i == 1 else 1, unit=name, name=f"unit{i}")(x)
             before = f"{name}/out"
         return x
-
-
-def _tap(module: nn.Module, name: str, x: Images, role: str, skip: str | None = None) -> Images:
-    return tap(module, name, x, role=role, grid=x.shape[1:3], skip=skip)
 
 
 class Module(nn.Module):
@@ -207,12 +190,12 @@ class Module(nn.Module):
         )
         x = jnp.asarray(images, self.dtype)
         x = conv(self.widths[0], self.stem_kernel, self.stem_stride, name="conv_root")(x)
-        x = _tap(self, "stem/conv", x, "conv")
+        x = map_tap(self, "stem/conv", x, "conv")
         x = nn.relu(norm(name=f"{prefix}_root")(x))
-        x = _tap(self, before := "stem/norm", x, "norm")
+        x = map_tap(self, before := "stem/norm", x, "norm")
         if self.stem_pool:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=_padding(self.padding, 3))
-            x = _tap(self, before := "stem/pool", x, "pool")
+            x = map_tap(self, before := "stem/pool", x, "pool")
         for i, (units, width) in enumerate(zip(self.units, self.widths, strict=True), 1):
             unit = functools.partial(
                 _Unit,
@@ -227,12 +210,7 @@ class Module(nn.Module):
             x = _Stage(units, 1 if i == 1 else 2, i, before, unit, name=f"block{i}")(x)
             before = f"stage{i}/unit{units:02d}/out"
         x = tap(self, "pooled", x.mean(axis=(1, 2)), role="pooled")
-        if not self.num_classes:
-            return x
-        head = nn.Dense(
-            self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head"
-        )
-        return tap(self, "logits", head(x), role="logits")
+        return _layers.logits(self, x)
 
     def _check(self) -> None:
         """Raises ValueError if the fields do not fit together."""

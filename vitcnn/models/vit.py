@@ -15,31 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitcnn.lookup import check_name
-from vitcnn.models import _images, _transformer
+from vitcnn.models import _images, _layers, _transformer
 from vitcnn.models._vit_variants import VARIANTS as VARIANTS
 from vitcnn.taps import alias, tap
-
-
-class _PatchEmbedding(nn.Module):
-    """Maps each patch of pixels to a vector.
-
-    It is a convolution whose stride is its size, done as one matrix product: XLA computes the
-    gradient to the pixels, which receptive fields need, many times faster so.
-    """
-
-    patch: tuple[int, int]
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch tokens dim"]:
-        (n, height, width, channels), (ph, pw) = x.shape, self.patch
-        shape = (ph, pw, channels, self.width)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        x = x.reshape(n, height // ph, ph, width // pw, pw, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(n, -1, ph * pw * channels)
-        return x @ kernel.reshape(-1, self.width).astype(self.dtype) + bias.astype(self.dtype)
 
 
 class _PositionEmbedding(nn.Module):
@@ -164,7 +142,7 @@ class Module(nn.Module):
             nn.LayerNorm, epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype
         )
         x = jnp.asarray(images, self.dtype)
-        x = _PatchEmbedding(
+        x = _layers.PatchEmbedding(
             _images.pair(self.patch), self.width, dtype=self.dtype, name="embedding"
         )(x)
         tokens = [self._tokens(name, x) for name in ("cls", "dist")[:positioned]]
@@ -227,11 +205,4 @@ class Module(nn.Module):
             raise ValueError(
                 f"no_skip is {tuple(self.no_skip)}, but blocks are 0 to {self.depth - 1}"
             )
-        (height, width), (ph, pw) = _images.pair(self.image_size), _images.pair(self.patch)
-        if height % ph or width % pw:
-            raise ValueError(
-                f"image_size {height} x {width} is not a multiple of the patch, {ph} x {pw}; "
-                f"the nearest size is {max(1, round(height / ph)) * ph} x "
-                f"{max(1, round(width / pw)) * pw}"
-            )
-        return height // ph, width // pw
+        return _images.grid(self.image_size, self.patch)
