@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitcnn import models, taps
+
 
 def shapes_of(module):
     """Returns (shapes of the variables of a module, shape of one image)."""
@@ -27,3 +29,31 @@ def randomised(model, seed=0):
         lambda x: np.asarray(x) + rng.normal(0, 0.1, x.shape).astype(np.float32), model.variables
     )
     return model
+
+
+def assert_taps_equal(module, variables, images, expected, atol):
+    """Fails unless the taps of a module are those expected, in order, and as large as `atol` says.
+
+    `expected` is name -> array, `atol` a share of the largest magnitude of each.
+    """
+    table = taps.tabulate(module, variables, images)
+    assert list(table) == list(expected)
+    run = jax.jit(lambda v, x: taps.forward(module, v, x, table, list(table)))
+    logits, got = run(variables, images)
+    np.testing.assert_array_equal(logits, got["logits"])
+    for name, value in expected.items():
+        assert got[name].shape == value.shape, name
+        np.testing.assert_allclose(got[name], value, atol=atol * np.abs(value).max(), err_msg=name)
+
+
+def assert_bfloat16_keeps_float32_parameters(family, variant, variables, **fields):
+    """Fails unless a network in bfloat16 has float32 parameters and nearly the same logits."""
+    module = models.create(family, variant, **fields, dtype=jnp.bfloat16)
+    shapes, image = shapes_of(module)
+    shape = (2, *image.shape[1:])
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    exact = jax.jit(models.create(family, variant, **fields).apply)(variables, images)
+    logits = jax.jit(module.apply)(variables, images)
+    assert logits.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+    np.testing.assert_allclose(logits.astype(np.float32), exact, atol=0.05 * np.abs(exact).max())

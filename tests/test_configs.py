@@ -1,20 +1,12 @@
 """Every config says how it is run and what to expect, and its smallest form runs."""
 
-import importlib.util
-import pathlib
-
 import pytest
+import running
+from running import load
 
 from vitcnn import engine, plan, training
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+CONFIGS = running.ROOT / "configs"
 
 
 def configs(folder="."):

@@ -2,15 +2,14 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
-import sys
 import time
 import warnings
 
 import numpy as np
 import pytest
+import running
 import xarray
 from ml_collections import ConfigDict
 from oracles import minibatch_cka
@@ -18,17 +17,7 @@ from oracles import minibatch_cka
 import vitcnn
 from vitcnn import data, plan, results, state
 
-ROOT = pathlib.Path(__file__).parents[1]
-SMALLEST = [sys.executable, "scripts/analyze.py", "--config=configs/analyze/scenes.py:smallest"]
-
-
-def run(workdir, *flags, devices=1, check=True):
-    """Runs the smallest scenes config in a process of its own, with so many CPU devices."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    command = [*SMALLEST, f"--workdir={workdir}", *flags]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=check, timeout=300
-    )
+SMALLEST = "scenes.py:smallest"
 
 
 def values(workdir):
@@ -50,7 +39,7 @@ def assert_same_bits(a, b):
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
-    run(workdir)
+    running.analyze(SMALLEST, workdir)
     return values(workdir)
 
 
@@ -114,17 +103,18 @@ def test_jackknife_is_that_of_the_formula(tmp_path):
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_any_number_of_devices_gives_the_same_bits(one_device, tmp_path, devices):
-    run(tmp_path, devices=devices)
+    running.analyze(SMALLEST, tmp_path, devices=devices)
     assert_same_bits(one_device, values(tmp_path))
 
 
 def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-    command = [*SMALLEST, f"--workdir={tmp_path}", f"--coordinator=localhost:{_free_port()}"]
+    command = running.command(SMALLEST, tmp_path)
+    command.append(f"--coordinator=localhost:{_free_port()}")
     hosts = [
         subprocess.Popen(
             [*command, "--processes=2", f"--process={i}"],
-            cwd=ROOT,
+            cwd=running.ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -140,12 +130,16 @@ def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
     """SIGKILL as soon as the first sums are on disk, then again later, then to the end."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    command = [*SMALLEST, f"--workdir={tmp_path}", "--config.save_every_s=0.0"]
+    command = [*running.command(SMALLEST, tmp_path), "--config.save_every_s=0.0"]
     state = tmp_path / "sums.0of1.npz"
     resumed_at = []
     for groups in (1, 4):
         victim = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            cwd=running.ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         while victim.poll() is None and _saved(state) < groups:
             time.sleep(0.002)
@@ -153,7 +147,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
         victim.wait()
         resumed_at.append(_saved(state))
     assert 0 < resumed_at[0] <= resumed_at[1] and not list(tmp_path.glob("*.nc"))
-    run(tmp_path)
+    running.analyze(SMALLEST, tmp_path)
     assert_same_bits(one_device, values(tmp_path))
     assert not state.exists()
 

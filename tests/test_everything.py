@@ -1,36 +1,20 @@
 """All analyses in one pass: the same numbers as one by one, and on any number of devices."""
 
-import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+import running
 from ml_collections import ConfigDict
 
 from vitcnn import engine, results
 
 # Counts of what is nearest or right: rounding may turn one of the 40 images, or one layer.
 COUNTS = ("accuracy", "top", "right", "own_", "match_", "lag", "drop", "neighbours", "penalty")
-ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = "--config=configs/analyze/everything.py:smallest"
-
-
-def everything(which):
-    path = ROOT / "configs/analyze/everything.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(which)
+CONFIG = running.ROOT / "configs/analyze/everything.py"
 
 
 def run(workdir, *flags, devices=1):
-    """Runs the smallest form of the config in a process of its own."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "scripts/analyze.py", CONFIG, f"--workdir={workdir}", *flags]
-    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=600)
+    """Runs the smallest form of the config in a process of its own; returns its Results."""
+    running.analyze("everything.py:smallest", workdir, *flags, devices=devices)
     return results.load_all(workdir)
 
 
@@ -41,7 +25,7 @@ def joint(tmp_path_factory):
 
 def test_every_analysis_is_in_it(joint):
     found = {results.provenance(result)["analysis"] for result in joint.values()}
-    files = {path.stem for path in (ROOT / "vitcnn/analyses").glob("[a-z]*.py")}
+    files = {path.stem for path in (running.ROOT / "vitcnn/analyses").glob("[a-z]*.py")}
     assert found | {"probe_fit"} == files
 
 
@@ -67,7 +51,7 @@ def test_two_devices_give_the_same_bits(joint, tmp_path):
 )
 def test_each_analysis_alone_gives_the_same_numbers(joint, tmp_path):
     """To rounding: XLA fuses other programs in other ways."""
-    config = everything("smallest")
+    config = running.load(CONFIG).get_config("smallest")
     config.stages = {}  # probes go on from them, and are compared in test_probe
     for name in [name for name in config.analyses if not name.startswith("probe")]:
         alone = ConfigDict({**config, "analyses": {name: config.analyses[name]}})

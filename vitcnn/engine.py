@@ -77,9 +77,8 @@ def analyze(
         results.claim_workdir(leg.workdir, leg.run(described))
     if parallel.agree(legs[-1].finished):
         return legs[-1].load()
-    if len(legs) > 1:  # a mistake in the last must not come out when the others are done
-        for leg in legs:
-            trace(models, leg.jobs, config.group, config.max_sums_gb)
+    for leg in legs[1:]:  # a mistake in these must not come out when the ones before are done
+        trace(models, leg.jobs, config.group, config.max_sums_gb)
     found: dict[str, dict[str, xarray.Dataset]] = {}
     for leg in legs:
         found[leg.stage] = _run(leg, config, models, described, found, progress)

@@ -1,25 +1,19 @@
 """The script that writes Google's archives from other libraries' files."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
+import running
 import torch_vits
 from absl.testing import flagsaver
 
 import vitcnn
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "scripts/import_checkpoint.py"
 FIELDS = '{"width": 12, "depth": 2, "mlp_dim": 20, "heads": 3, "num_classes": 5'
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("import_checkpoint", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return running.load(running.ROOT / "scripts/import_checkpoint.py")
 
 
 def run(script, **flags):

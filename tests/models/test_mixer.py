@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import flat, shapes_of
+from networks import (
+    assert_bfloat16_keeps_float32_parameters,
+    assert_taps_equal,
+    flat,
+    shapes_of,
+)
 
 import vitcnn
 from vitcnn import data, models, taps
@@ -90,14 +95,7 @@ def test_every_tap_equals_pytorch(gelu):
     variables = random_variables(module)
     images = np.random.default_rng(1).normal(size=(3, 16, 24, 3)).astype(np.float32)
     expected = oracle(variables, images, module)
-    table = taps.tabulate(module, variables, images)
-    assert list(table) == list(expected)
-    run = jax.jit(lambda v, x: taps.forward(module, v, x, table, list(table)))
-    logits, got = run(variables, images)
-    np.testing.assert_array_equal(logits, got["logits"])
-    for name, value in expected.items():
-        assert got[name].shape == value.shape, name
-        np.testing.assert_allclose(got[name], value, atol=1e-5 * np.abs(value).max(), err_msg=name)
+    assert_taps_equal(module, variables, images, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("variant", "count", "millions"), COUNTS)
@@ -159,14 +157,8 @@ def test_without_a_head_the_output_is_the_pooled_features():
 
 
 def test_bfloat16_activations_keep_float32_parameters():
-    module = models.create("mixer", "B/16", **SMALL, dtype=jnp.bfloat16)
-    variables = random_variables(module)
-    images = np.random.default_rng(0).normal(size=(2, 16, 24, 3)).astype(np.float32)
-    exact = jax.jit(models.create("mixer", "B/16", **SMALL).apply)(variables, images)
-    logits = jax.jit(module.apply, static_argnames="train")(variables, images, train=True)
-    assert logits.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(module)[0])} == {np.dtype("float32")}
-    np.testing.assert_allclose(logits.astype(np.float32), exact, atol=0.05 * np.abs(exact).max())
+    variables = random_variables(models.create("mixer", "B/16", **SMALL))
+    assert_bfloat16_keeps_float32_parameters("mixer", "B/16", variables, **SMALL)
 
 
 @pytest.mark.parametrize(

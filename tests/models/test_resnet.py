@@ -3,10 +3,14 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import flat, shapes_of
+from networks import (
+    assert_bfloat16_keeps_float32_parameters,
+    assert_taps_equal,
+    flat,
+    shapes_of,
+)
 
 from vitcnn import models, taps
 
@@ -133,14 +137,7 @@ def test_every_tap_equals_pytorch(variant, fields):
     variables = random_variables(module)
     images = np.random.default_rng(1).normal(size=(2, *fields["image_size"], 3)).astype(np.float32)
     expected = oracle(variables, images, module)
-    table = taps.tabulate(module, variables, images)
-    assert list(table) == list(expected)
-    run = jax.jit(lambda v, x: taps.forward(module, v, x, table, list(table)))
-    logits, got = run(variables, images)
-    np.testing.assert_array_equal(logits, got["logits"])
-    for name, value in expected.items():
-        assert got[name].shape == value.shape, name
-        np.testing.assert_allclose(got[name], value, atol=3e-5 * np.abs(value).max(), err_msg=name)
+    assert_taps_equal(module, variables, images, expected, atol=3e-5)
 
 
 def test_training_uses_the_batch_and_updates_the_running_statistics():
@@ -279,14 +276,8 @@ def test_without_a_head_the_output_is_the_pooled_features():
 
 
 def test_bfloat16_activations_keep_float32_parameters():
-    module = models.create("resnet", "mini", dtype=jnp.bfloat16)
-    variables = random_variables(module)
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    exact = models.create("resnet", "mini").apply(variables, images)
-    logits = module.apply(variables, images)
-    assert logits.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(module)[0])} == {np.dtype("float32")}
-    np.testing.assert_allclose(logits.astype(np.float32), exact, atol=0.05 * np.abs(exact).max())
+    variables = random_variables(models.create("resnet", "mini"))
+    assert_bfloat16_keeps_float32_parameters("resnet", "mini", variables)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,27 @@
-"""Where the cells of a tap's grid lie in the image."""
+"""The cells of a tap's grid: which arrays are maps of it, its parts, and where they lie."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from vitcnn.taps import TapInfo
+
+
+def is_map(info: TapInfo) -> bool:
+    """Returns whether a tap with a grid is a map [rows, columns, ...] and no list of tokens."""
+    return not info.prefix_tokens and tuple(info.shape[:2]) == tuple(info.grid)
+
+
+def split(
+    x: Float[Array, "n height width c"], grid: tuple[int, int]
+) -> Float[Array, "n rows columns cell_height cell_width c"]:
+    """Returns the non-overlapping cells into which a grid that divides a map divides it."""
+    (n, height, width, _), (rows, columns) = x.shape, grid
+    x = x.reshape(n, rows, height // rows, columns, width // columns, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5)
 
 
 def cell(info: TapInfo, position: Sequence[float]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitcnn.analyses._cells import is_map, split
 from vitcnn.lookup import check_name
 from vitcnn.taps import TapInfo
 
@@ -57,7 +58,7 @@ def channels(info: TapInfo) -> int:
     Raises:
       ValueError: its array has another layout, as attention weights have.
     """
-    if _is_map(info):
+    if is_map(info):
         return math.prod(info.shape[2:])
     tokens = info.prefix_tokens + info.grid[0] * info.grid[1]
     if info.role == "attention_weights" or info.shape[0] != tokens:
@@ -89,7 +90,7 @@ def patch_side(info: TapInfo, patch: int | str, grid: tuple[int, int], most: int
     """
     if patch != "auto" and (isinstance(patch, str) or patch < 1 or patch != int(patch)):
         raise ValueError(f'patch = {patch!r}: expected "auto" or a side of 1 or more')
-    if info.grid is None or not _is_map(info):
+    if info.grid is None or not is_map(info):
         return 1
     if patch == "auto":
         fits = [
@@ -132,21 +133,16 @@ def take(
     if feature == "all":
         return x.reshape(n, x.shape[1], -1).mean(1)
     rows, columns = info.grid
-    x = x if _is_map(info) else x[:, info.prefix_tokens :]
-    x = x.reshape(n, rows // side, side, columns // side, side, -1)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows // side, columns // side, -1)
+    x = x if is_map(info) else x[:, info.prefix_tokens :]
+    coarse = rows // side, columns // side
+    x = split(x.reshape(n, rows, columns, -1), coarse).reshape(n, *coarse, -1)
     if feature == "spatial":
         return x.mean((1, 2))
-    (rows, columns), dim = x.shape[1:3], x.shape[3]
-    if rows % grid[0] or columns % grid[1]:
+    if coarse[0] % grid[0] or coarse[1] % grid[1]:
         raise ValueError(
-            f"{info.name}: its grid {[rows, columns]}, in patches of {side}, cannot be averaged to "
+            f"{info.name}: its grid {list(coarse)}, in patches of {side}, cannot be averaged to "
             f"that of the last layer, {list(grid)}; set patch, or taps, or features without "
             f"{' and '.join(POOLED)}"
         )
-    x = x.reshape(n, grid[0], rows // grid[0], grid[1], columns // grid[1], dim).mean((2, 4))
-    return x[:, 0, 0] if feature == "first" else x.reshape(n, -1, dim)
-
-
-def _is_map(info: TapInfo) -> bool:
-    return not info.prefix_tokens and tuple(info.shape[:2]) == tuple(info.grid)
+    x = split(x, grid).mean((3, 4))
+    return x[:, 0, 0] if feature == "first" else x.reshape(n, -1, x.shape[-1])

@@ -14,7 +14,7 @@ def linear(view: View, tap: str, tokens: str) -> gram.Gram:
 
 
 def u_centred(view: View, tap: str, tokens: str, kernel: str, bandwidth: float) -> gram.Gram:
-    """Returns the U-centred Gram matrix of the asked tokens of a tap; see `hsic.gram`."""
+    """Returns the U-centred Gram matrix of the asked tokens of a tap; see `hsic.u_centred`."""
     gram.check_kernel(kernel, bandwidth)
     made = linear(view, tap, tokens)
     return hsic.u_centred(made if kernel == "linear" else gram.rbf(made, bandwidth))

@@ -35,6 +35,7 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float, Int
 
+from vitcnn.analyses._cells import split
 from vitcnn.analyses._ridge import Moments, held_out
 from vitcnn.lookup import check_name
 from vitcnn.sums import Product
@@ -134,8 +135,7 @@ def target_of(
             f"{height} x {width}: choose other taps (field taps), set targets = ('position',), or "
             "give the model another image size"
         )
-    cells = image.reshape(n, rows, height // rows, columns, width // columns, 3)
-    cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * columns, -1, 3)
+    cells = split(image, info.grid).reshape(n, rows * columns, -1, 3)
     return cells.mean(2) if target == "colour" else cells.reshape(n, rows * columns, -1)
 
 

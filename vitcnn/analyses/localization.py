@@ -30,6 +30,7 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn import similarity
+from vitcnn.analyses._cells import split
 from vitcnn.analyses.attention_distance import patch_distances
 from vitcnn.similarity import hsic
 from vitcnn.sums import Scaled
@@ -133,10 +134,7 @@ def _cells(
     x: Float[Array, "n height width c"], grid: tuple[int, int]
 ) -> Float[Array, "positions n features"]:
     """Returns the non-overlapping cells of a map, row by row."""
-    n, height, width, _ = x.shape
-    rows, columns = grid
-    x = x.reshape(n, rows, height // rows, columns, width // columns, -1)
-    return x.transpose(1, 3, 0, 2, 4, 5).reshape(rows * columns, n, -1)
+    return split(x, grid).transpose(1, 2, 0, 3, 4, 5).reshape(math.prod(grid), len(x), -1)
 
 
 def _gram(cell: Float[Array, "n features"]):

@@ -39,6 +39,7 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn.analyses import _features, _probes
+from vitcnn.analyses._ridge import NOISE
 from vitcnn.lookup import nearest
 from vitcnn.sums import NO_ERROR, Product
 
@@ -219,7 +220,7 @@ def fit(
     covariance = moments[:d, :d] - n * np.outer(mean, mean)
     cross = 2 * (moments[:d, d : d + classes] - n * np.outer(mean, often))  # of targets -1 and +1
     variance = np.maximum(np.diag(covariance), 0) / n
-    rounding = (8 * np.finfo(np.float32).eps) ** 2 * np.diag(moments)[:d] / n
+    rounding = NOISE * np.diag(moments)[:d] / n
     live = variance > rounding
     deviation = np.sqrt(variance)
     typical = np.sqrt(np.mean(variance[live])) if live.any() else 1.0

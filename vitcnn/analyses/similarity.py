@@ -12,9 +12,10 @@ grow with the number of directions over the number of images.
 
 Cost, for L layers and groups of n images: "procrustes" takes the singular values of L^2 / 2
 matrices of n x n for each group, which cannot be avoided and soon is nearly all of the time (200
-layers, n = 128: 20,000 of some milliseconds); a group of 128, some hundred layers or a few thousand
-`images` keep it in bounds. One eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2
-distances a layer (rsa_spearman), and matrix products are the rest.
+layers, n = 128: 20,000 of a millisecond or more). Hence fewer images than for CKA by default, 16
+groups of 128; the same images in larger groups cost more, as n^2. One eigendecomposition a layer
+(Procrustes, CCA), one sort of n^2 / 2 distances a layer (rsa_spearman), and matrix products are the
+rest.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn.analyses import _grams, _tokens
+from vitcnn.analyses._cells import is_map
 from vitcnn.analyses.cka import OF_TOKENS, TAPS, coordinates
 from vitcnn.lookup import check_name
 from vitcnn.similarity import gram, measures
@@ -34,7 +36,7 @@ from vitcnn.taps import TapInfo
 
 __all__ = ["FIELDS", "IMAGES", "MIN_GROUP", "TAPS", "draw", "finalize", "measure", "pool"]
 
-IMAGES = 10_240
+IMAGES = 2048  # the singular values that Procrustes takes are dear: see above
 MIN_GROUP = 16  # ten nearest neighbours of fewer are nearly all there are
 POOLS = ("none", "mean")
 FIELDS = {
@@ -108,8 +110,7 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
     """
     if info.grid is None:
         return x
-    mapped = not info.prefix_tokens and tuple(info.shape[:2]) == tuple(info.grid)
-    axes = (2,) if info.role == "attention_weights" else (1, 2) if mapped else (1,)
+    axes = (2,) if info.role == "attention_weights" else (1, 2) if is_map(info) else (1,)
     return jnp.mean(x.astype(jnp.float32), axes)
 
 

@@ -17,29 +17,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitcnn.similarity.gram import Gram, add_scaled, centre, check_kernel, linear, rbf, u_centre
+from vitcnn.similarity.gram import Gram, add_scaled, centre, linear, u_centre
 from vitcnn.sums import Scaled
 
 
-def gram(x: Float[Array, "n ..."], kernel: str = "linear", bandwidth: float = 1.0) -> Gram:
-    """Returns the U-centred Gram matrix of features x, all axes but the first flattened.
-
-    Args:
-      x: features of n >= 4 images, of any floating type.
-      kernel: "linear" or "rbf".
-      bandwidth: of the RBF kernel, as a fraction of the median distance; see `gram.rbf`.
-
-    Raises:
-      ValueError: unknown kernel, or a bandwidth that is not above 0.
-
-    Source: Nguyen, Raghu and Kornblith 2021 (arXiv 2010.15327), minibatch CKA; Song et al. 2012.
-    """
-    check_kernel(kernel, bandwidth)
-    return u_centred(linear(x) if kernel == "linear" else rbf(linear(x), bandwidth))
+def gram(x: Float[Array, "n ..."]) -> Gram:
+    """Returns the U-centred linear Gram matrix of n >= 4 images, all other axes of x flattened."""
+    return u_centred(linear(x))
 
 
 def u_centred(gram: Gram) -> Gram:
-    """Returns a Gram whose matrix is U-centred, for the unbiased estimator."""
+    """Returns a Gram whose matrix is U-centred, for the unbiased estimator.
+
+    Source: Nguyen, Raghu and Kornblith 2021 (arXiv 2010.15327), minibatch CKA; Song et al. 2012.
+    """
     return gram.replace(matrix=u_centre(gram.matrix))
 
 

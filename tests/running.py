@@ -1,0 +1,37 @@
+"""Scripts and configs, for the tests: loaded by path, and run in processes of their own."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def load(path):
+    """Returns the module of a Python file that lies in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def analyze(config, workdir, *flags, devices=1, check=True):
+    """Runs scripts/analyze.py on a config of configs/analyze, with so many CPU devices."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [*command(config, workdir), *flags],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=600,
+    )
+
+
+def command(config, workdir):
+    """Returns the command of `analyze`."""
+    config = f"--config=configs/analyze/{config}"
+    return [sys.executable, "scripts/analyze.py", config, f"--workdir={workdir}"]
