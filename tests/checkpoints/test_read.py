@@ -39,9 +39,9 @@ def test_absent_file_is_answered_with_the_nearest(tmp_path):
 
 
 def test_other_suffix_is_refused(tmp_path):
-    (tmp_path / "weights.h5").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"weights.h5: a checkpoint ends in .npz .* or .pth"):
-        checkpoints.read(tmp_path / "weights.h5")
+    (tmp_path / "weights.ckpt").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"weights.ckpt: a checkpoint ends in .npz .* or .hdf5"):
+        checkpoints.read(tmp_path / "weights.ckpt")
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.pth"])

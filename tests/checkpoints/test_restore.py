@@ -4,30 +4,18 @@ import hashlib
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import flat, shapes_of
 
 from vitcnn import checkpoints, models
 
 TINY = {"width": 12, "depth": 2, "mlp_dim": 20, "heads": 3, "num_classes": 5}
 
 
-def shapes_of(module):
-    images = jax.ShapeDtypeStruct((1, module.image_size, module.image_size, 3), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), images)
-
-
 def random_like(shapes, seed=0):
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
-def flat(tree):
-    return {
-        "/".join(str(k.key) for k in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def assert_same(got, expected):
@@ -41,7 +29,7 @@ def assert_same(got, expected):
 @pytest.fixture
 def vit():
     module = models.create("vit", "mini/4", **TINY)
-    return module, shapes_of(module)
+    return module, shapes_of(module)[0]
 
 
 @pytest.mark.parametrize(
@@ -57,10 +45,10 @@ def vit():
 )
 def test_exported_file_is_restored_bit_for_bit(tmp_path, family, variant, fields):
     module = models.create(family, variant, **fields)
-    variables = random_like(shapes_of(module))
+    variables = random_like(shapes_of(module)[0])
     checkpoints.export(tmp_path / "a.npz", variables)
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
-    restored = checkpoints.restore(tmp_path / "a.npz", family, module, shapes_of(module))
+    restored = checkpoints.restore(tmp_path / "a.npz", family, module, shapes_of(module)[0])
     assert_same(restored.variables, variables)
     assert restored.provenance == {
         "path": "a.npz",
@@ -70,9 +58,24 @@ def test_exported_file_is_restored_bit_for_bit(tmp_path, family, variant, fields
     json.dumps(restored.provenance)
 
 
+@pytest.mark.parametrize("prefix", ["params/", "opt/target/"])
+def test_resnet_of_google_has_a_prefix_and_its_norms_four_axes(tmp_path, prefix):
+    module = models.create("resnet", "R50x1", units=(1, 1), widths=(32, 64), num_classes=5)
+    shapes, _ = shapes_of(module)
+    variables = random_like(shapes)
+    raw = {}
+    for key, value in flat(variables).items():
+        norm = "gn" in key.split("/")[-2]
+        raw[prefix + key.removeprefix("params/")] = value[None, None, None] if norm else value
+    np.savez(tmp_path / "a.npz", **raw)
+    restored = checkpoints.restore(tmp_path / "a.npz", "resnet", module, shapes)
+    assert sum(value.ndim == 4 and value.shape[:3] == (1, 1, 1) for value in raw.values()) == 18
+    assert_same(restored.variables, variables)
+
+
 def test_exported_vit_has_googles_names(tmp_path, shared_data):
     module = models.create("vit", "Ti/16")
-    shapes = shapes_of(module)
+    shapes = shapes_of(module)[0]
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     checkpoints.export(tmp_path / "a.npz", zeros)
     published = json.loads((shared_data / "weights/checkpoint_key_shapes.json").read_text())
@@ -121,7 +124,7 @@ def test_a_long_list_is_cut(tmp_path, vit):
     deeper = models.create("vit", "mini/4", **{**TINY, "depth": 4})
     np.savez(tmp_path / "a.npz", **flat(random_like(shapes)["params"]))
     with pytest.raises(ValueError, match=r"missing from the checkpoint \(32\)") as error:
-        checkpoints.restore(tmp_path / "a.npz", "vit", deeper, shapes_of(deeper))
+        checkpoints.restore(tmp_path / "a.npz", "vit", deeper, shapes_of(deeper)[0])
     assert "... and 20 more" in str(error.value)
     assert len(str(error.value).splitlines()) == 15
 
@@ -152,7 +155,7 @@ def test_file_of_another_family_is_refused(tmp_path, vit):
     module = models.create("resnet", "mini")
     message = "format 'google_npz', which holds weights of the family 'vit', but .* 'resnet'"
     with pytest.raises(ValueError, match=message):
-        checkpoints.restore(tmp_path / "a.npz", "resnet", module, shapes_of(module))
+        checkpoints.restore(tmp_path / "a.npz", "resnet", module, shapes_of(module)[0])
 
 
 def test_published_key_lists_are_known_or_unknown_as_they_should(shared_data):

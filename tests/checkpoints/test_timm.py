@@ -15,11 +15,17 @@ VITS = [
     ("vit_small_patch16_224", "S/16", 288, {}),
     ("deit_small_distilled_patch16_224", "DeiT-S/16-distilled", 160, {}),
     ("deit3_small_patch16_224", "S/16", 224, {"layer_scale": 1e-6}),
+    ("deit_small_patch16_224", "DeiT-S/16", 224, {}),
+    ("deit_base_patch16_384", "DeiT-B/16", 384, {}),
     ("vit_small_patch8_224.dino", "DINO-S/8", 224, {}),
+    ("vit_small_patch16_224.dino", "DINO-S/16", 224, {}),
+    ("vit_base_patch16_224.dino", "DINO-B/16", 224, {}),
+    ("vit_base_patch8_224.dino", "DINO-B/8", 160, {}),
     ("vit_small_patch14_dinov2", "DINOv2-S/14", 518, {}),
     ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 518, {}),
     ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 224, {}),
     ("vit_base_patch32_224", "B/32", 224, {}),
+    ("vit_huge_patch14_224", "H/14", 224, {}),  # 10 GB of memory
 ]
 RESNETS = [("resnet18", "18", 224), ("resnet34", "34", 160), ("resnet50", "50", 193)]
 TOKENS = ("token", "pos_embed", "pos_embedding")

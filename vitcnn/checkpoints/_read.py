@@ -8,10 +8,11 @@ import zipfile
 
 import numpy as np
 
-from vitcnn.checkpoints import _safetensors
+from vitcnn.checkpoints import _h5, _safetensors
 from vitcnn.lookup import nearest
 
 _TORCH = (".pth", ".pt", ".th", ".bin")
+_KERAS = (".h5", ".hdf5")
 _LFS = b"version https://git-lfs.github.com/spec"
 
 
@@ -21,8 +22,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Nothing in the file is executed: pickled objects are refused.
 
     Args:
-      path: a NumPy archive (.npz), a safetensors file, or a PyTorch checkpoint (.pth, .pt, .th,
-        .bin).
+      path: a NumPy archive (.npz), a safetensors file, a PyTorch checkpoint (.pth, .pt, .th, .bin),
+        or an HDF5 file of Keras (.h5, .hdf5).
 
     Raises:
       FileNotFoundError: there is no such file; the message gives the nearest names in its folder.
@@ -36,10 +37,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise FileNotFoundError(
             f"no checkpoint file {str(path)!r}: {nearest(path.name, sorted(siblings))}"
         )
-    if path.suffix not in (".npz", ".safetensors", *_TORCH):
+    if path.suffix not in (".npz", ".safetensors", *_TORCH, *_KERAS):
         raise ValueError(
-            f"{path.name}: a checkpoint ends in .npz (NumPy), .safetensors, or .pth, .pt, .th or "
-            ".bin (PyTorch)"
+            f"{path.name}: a checkpoint ends in .npz (NumPy), .safetensors, .pth, .pt, .th or "
+            ".bin (PyTorch), or .h5 or .hdf5 (Keras)"
         )
     with path.open("rb") as file:
         if file.read(len(_LFS)) == _LFS:
@@ -51,6 +52,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         arrays = _read_npz(path)
     elif path.suffix == ".safetensors":
         arrays = _safetensors.read(path)
+    elif path.suffix in _KERAS:
+        arrays = _h5.read(path)
     else:
         from vitcnn.checkpoints import _torch
 

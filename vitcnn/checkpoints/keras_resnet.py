@@ -1,4 +1,9 @@
-"""ResNet-50 of Keras (version 1), its layers' weights in a NumPy archive: "res2a_branch2a/kernel".
+"""ResNet-50 of Keras (version 1): its HDF5 files, or a NumPy archive of the same weights.
+
+Its layers have had two namings, "res2a_branch2a" and, since 2019, "conv2_block1_1_conv". A weight
+is "<layer>/<weight>" in an archive; in HDF5 "<layer>/<layer>/<weight>", with ":0" behind what
+TensorFlow wrote, or, from Keras 1, "<layer>/<layer>_<weight>_1:0", where W is the kernel and
+running_std the variance.
 
 Keras feeds it BGR pixels of 0 to 255 less a mean. Here the order is folded into the first
 convolution, so the network takes RGB like every other. Use it with variant "50-keras".
@@ -22,9 +27,14 @@ PREPROCESS = {
     "std": (1 / 255, 1 / 255, 1 / 255),
 }
 
-_UNIT_LAYER = re.compile(r"(res|bn)(\d)([a-z])_branch(1|2[abc])")
-_BRANCH = {"1": "_proj", "2a": "1", "2b": "2", "2c": "3"}
-_ROOT = {"conv1": "conv_root", "bn_conv1": "bn_root", "fc1000": "head"}
+_KEY = re.compile(r"(?P<layer>[^/]+)/(?:(?P=layer)[/_])?(?P<weight>[A-Za-z_]+?)(?:_\d+)?(?::0)?")
+_OLD = re.compile(r"(res|bn)(\d)([a-z])_branch(1|2[abc])")
+_NEW = re.compile(r"conv(\d)_block(\d)_([0123])_(conv|bn)")
+_OLD_BRANCH = {"1": "_proj", "2a": "1", "2b": "2", "2c": "3"}
+_ROOT = {
+    **{"conv1": "conv_root", "bn_conv1": "bn_root", "fc1000": "head"},
+    **{"conv1_conv": "conv_root", "conv1_bn": "bn_root", "predictions": "head", "probs": "head"},
+}
 _WEIGHT = {
     "kernel": "params/{}/kernel",
     "bias": "params/{}/bias",
@@ -32,12 +42,21 @@ _WEIGHT = {
     "beta": "params/{}/bias",
     "moving_mean": "batch_stats/{}/mean",
     "moving_variance": "batch_stats/{}/var",
+    "W": "params/{}/kernel",
+    "b": "params/{}/bias",
+    "running_mean": "batch_stats/{}/mean",
+    "running_std": "batch_stats/{}/var",
+}
+_ALWAYS = {
+    "params/conv_root/kernel",
+    "batch_stats/bn_root/mean",
+    "params/block1/unit1/conv1/kernel",
 }
 
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether these are the names of Keras' ResNet-50, version 1."""
-    return {"conv1/kernel", "bn_conv1/moving_mean", "res2a_branch2a/kernel"} <= set(keys)
+    return _ALWAYS.issubset(map(_name, keys))
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
@@ -48,14 +67,21 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
 
 
 def _name(key: str) -> str:
-    layer, _, weight = key.rpartition("/")
-    if part := _UNIT_LAYER.fullmatch(layer):
-        kind, stage, unit, branch = part.groups()
-        # Keras counts the stem as stage 1 and its units by letters.
-        ours = f"block{int(stage) - 1}/unit{ord(unit) - ord('a') + 1}/"
-        ours += ("conv" if kind == "res" else "bn") + _BRANCH[branch]
+    """Returns our name of a weight; the key itself, for the merge to list, if there is none."""
+    parts = _KEY.fullmatch(key)
+    if parts is None or parts["weight"] not in _WEIGHT:
+        return key
+    layer = parts["layer"]
+    if old := _OLD.fullmatch(layer):
+        kind, stage, unit, branch = old.groups()
+        number, branch = ord(unit) - ord("a") + 1, _OLD_BRANCH[branch]  # units were letters
+    elif new := _NEW.fullmatch(layer):
+        stage, number, branch, kind = new.groups()
+        branch = "_proj" if branch == "0" else branch
+    elif layer in _ROOT:
+        return _WEIGHT[parts["weight"]].format(_ROOT[layer])
     else:
-        ours = _ROOT.get(layer)
-    if ours is None or weight not in _WEIGHT:
-        return key  # the merge will list it as unexpected
-    return _WEIGHT[weight].format(ours)
+        return key
+    # Keras counts the stem as stage 1.
+    ours = f"block{int(stage) - 1}/unit{number}/{'bn' if kind == 'bn' else 'conv'}{branch}"
+    return _WEIGHT[parts["weight"]].format(ours)

@@ -1,4 +1,8 @@
-"""ResNets that `vitcnn.checkpoints.export` wrote: NumPy archives in our own names."""
+"""ResNets in our own names, which are those of Google's: NumPy archives.
+
+`vitcnn.checkpoints.export` writes them. In Google's own files parameters may have a prefix, and a
+scale or bias of GroupNorm the shape (1, 1, 1, C).
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,24 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
+from vitcnn.checkpoints import _google
+
 FAMILY = "resnet"
-# The files are of many sizes: the network says which, and whole images are resized to it.
-PREPROCESS = {"interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+PREPROCESS = _google.PREPROCESS
+
+_STATISTICS = "batch_stats/"
 
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether these are the names of one of our ResNets."""
-    return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(keys)
+    return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(_google.bare(keys))
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
     """Returns the arrays under "params/", running statistics under "batch_stats/"."""
-    return {
-        key if key.startswith("batch_stats/") else f"params/{key}": np.asarray(value, np.float32)
-        for key, value in raw.items()
-    }
+    statistics = {k: np.asarray(v, np.float32) for k, v in raw.items() if k.startswith(_STATISTICS)}
+    arrays = _google.arrays({k: v for k, v in raw.items() if k not in statistics})
+    for name, value in arrays.items():
+        if name.endswith(("/scale", "/bias")) and value.shape[:-1] == (1, 1, 1):
+            arrays[name] = value.reshape(-1)
+    return {**{f"params/{name}": value for name, value in arrays.items()}, **statistics}
