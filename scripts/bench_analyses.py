@@ -13,11 +13,11 @@ separate passes would do that once each. Ratios are of medians, with their range
 
 import time
 
-import jax
 import numpy as np
+import tqdm
 from absl import app, flags, logging
+from bench_tools import randomised
 
-import vitcnn
 from vitcnn import analyses, lookup, parallel, plan, spans
 from vitcnn.data import scenes
 from vitcnn.program import group_program
@@ -29,8 +29,8 @@ ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed groups of every kind.", lower_
 WITHOUT = flags.DEFINE_multi_string("without", [], "Analyses to leave out.")
 
 PAIRS = {
-    "small": {"vit": ("vit", "cifar/4"), "resnet": ("resnet", "20")},
-    "large": {"vit": ("vit", "B/32"), "resnet": ("resnet", "50")},
+    "small": {"vit": ("vit", "cifar/4", {}), "resnet": ("resnet", "20", {})},
+    "large": {"vit": ("vit", "B/32", {}), "resnet": ("resnet", "50", {})},
 }
 # Goes on from another pass over training images, so it is not part of one over these.
 APART = ("probe",)
@@ -38,7 +38,7 @@ APART = ("probe",)
 
 def main(_):
     logging.set_verbosity(logging.ERROR)
-    models = {n: randomised(vitcnn.load(*which)) for n, which in PAIRS[PAIR.value].items()}
+    models = {name: randomised(*PAIRS[PAIR.value][name]) for name in PAIRS[PAIR.value]}
     side = models["vit"].image_size[0]
     source = scenes.load(size=IMAGES.value, image_size=side, classes=10)
     jobs = every_job(models, source)
@@ -57,7 +57,7 @@ def main(_):
 
     passes = {"joint": jobs, **{job.name: [job] for job in jobs}}
     programs, kinds = {}, {}
-    for name, members in passes.items():
+    for name, members in tqdm.tqdm(passes.items(), "compiling", unit="pass"):
         kinds[name] = {}
         for span in spans.plan_spans(members, GROUP.value):
             kinds[name][span.shape] = kinds[name].get(span.shape, 0) + 1
@@ -66,9 +66,8 @@ def main(_):
             programs[name, shape] = compiled(function, constants, batch(shape[0]))
     programs["forward", None] = compiled(forward, constants, batch(GROUP.value))
     rounds = []
-    for _ in range(ROUNDS.value + 1):
+    for _ in tqdm.trange(ROUNDS.value, desc="timing", unit="round"):
         rounds.append({key: timed(program) for key, program in programs.items()})
-    rounds = rounds[1:]  # the first warms
 
     def seconds(name, times):
         return sum(n * times[name, shape] for shape, n in kinds[name].items())
@@ -105,16 +104,11 @@ def every_job(models, source):
     return jobs
 
 
-def randomised(model):
-    rng = np.random.default_rng(0)
-    noise = lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32)  # noqa: E731
-    model.variables = jax.tree.map(noise, model.variables)
-    return model
-
-
 def compiled(function, constants, batch):
     program = parallel.GroupProgram(function)
-    return lambda: program(constants, [batch] * program.width)()
+    run = lambda: program(constants, [batch] * program.width)()  # noqa: E731
+    run()
+    return run
 
 
 def timed(program):

@@ -20,14 +20,10 @@ of its temporary buffers.
 """
 
 import collections
-import contextlib
-import ctypes
-import gc
 import importlib.util
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -38,8 +34,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from bench_tools import Peak, available, number, randomised, say, spread
 
-import vitcnn
 from vitcnn import parallel, plan, stream
 
 PAIR = flags.DEFINE_enum("pair", "all", ["all", "large", "small"], "Which networks.")
@@ -135,18 +131,6 @@ def child(pair, part, peer_group):
     command += [f"--{f.name}={f.value}" for f in (GROUP, GROUPS, ROUNDS)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def number(x):
-    return "-" if x is None else f"{x:.0f}"
-
-
-def spread(ratios):
-    return f"{np.median(ratios):.3f} (rounds: {min(ratios):.3f} to {max(ratios):.3f})"
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 # A child: one part.
@@ -356,18 +340,6 @@ class Pool:
         return {"image": self.images[i % len(self.images)], "label": -1}
 
 
-def randomised(family, variant, fields):
-    """Returns a model whose parameters that start at zero do not, so that every layer is alive."""
-    model = vitcnn.load(family, variant, **fields)
-    rng = np.random.default_rng(1)
-
-    def alive(x):
-        return x if np.any(x) else jnp.asarray(rng.normal(0, 0.1, x.shape), x.dtype)
-
-    model.variables = jax.tree.map(alive, model.variables)
-    return model
-
-
 def compiled_program(function, *arguments):
     """Returns the compiled function at full precision, and the MB of XLA's temporary buffers."""
     with jax.default_matmul_precision("highest"):
@@ -378,61 +350,6 @@ def compiled_program(function, *arguments):
 def temporary(program):
     analysis = program.memory_analysis()
     return analysis.temp_size_in_bytes / 1e6 if analysis else None
-
-
-class Peak:
-    """Peak memory since it was made, and since `restart`, MB beyond what was there at that time.
-
-    On the processor it is resident memory, on other devices what the device says.
-    """
-
-    def __init__(self):
-        self.stats = jax.local_devices()[0].memory_stats() or {}
-        self.base, self.before, self.running = self._start(), 0, None
-
-    def restart(self):
-        """Starts to count "running"; does nothing when called again."""
-        if self.running is None:
-            self.before = highest()
-            self.running = self._start()
-
-    def stop(self):
-        if self.stats:
-            now = jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 1e6
-            return {"running": now - self.running, "all": now - self.base}
-        high = highest()
-        running = high - self.running if self.resets else None
-        return {"running": running, "all": max(high, self.before) - self.base}
-
-    def _start(self):
-        gc.collect()
-        if self.stats:
-            self.resets = False
-            return jax.local_devices()[0].memory_stats()["bytes_in_use"] / 1e6
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-        try:  # Linux forgets the peak when it is told so
-            with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")
-            self.resets = True
-        except OSError:
-            self.resets = False
-        return highest()
-
-
-def highest():
-    """Returns the peak resident memory of this process, MB."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1e3 * 1.024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def available():
-    """Returns the bytes of memory that are free on this machine."""
-    with contextlib.suppress(OSError), open("/proc/meminfo") as file:
-        return 1024 * next(int(li.split()[1]) for li in file if li.startswith("MemAvailable"))
-    return 8e9
 
 
 if __name__ == "__main__":

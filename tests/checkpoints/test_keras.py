@@ -130,6 +130,7 @@ def test_data_in_other_files_and_text_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in Keras itself
 @pytest.mark.parametrize("side", [224, 193])
 def test_logits_are_those_of_keras(tmp_path, monkeypatch, side):
     monkeypatch.setenv("KERAS_BACKEND", "jax")

@@ -1,0 +1,244 @@
+"""Times the forward passes of networks beside transformers' or timm's, and measures their memory.
+
+    python scripts/bench_models.py                                  # one or two of every family
+    python scripts/bench_models.py --network=vit:B/16 --batch=32    # some
+    python scripts/bench_models.py --load=L/16                      # what loading a ViT takes
+
+Both libraries run the same architecture at its native size, in float32, with random weights and one
+batch that is in memory; each has a process of its own, and they run in turns, so that what else the
+machine does slows both alike. Ratios are taken within a round; medians are printed. Memory is the
+peak of a process while it runs, everything compiled, beyond weights and images. A library that is
+not installed is left out.
+
+With --load, a ViT with random weights is written in every format that can hold it, and read by
+`vitcnn.load` in a process of its own: its time, and the peak memory beyond the weights themselves
+as a multiple of the size of the file.
+"""
+
+import importlib.util
+import multiprocessing
+import os
+import pathlib
+import tempfile
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+from bench_tools import Peak, number, randomised, say, spread
+
+import vitcnn
+
+NETWORKS = {
+    # Ours -> the library and name of its twin: a configuration of transformers, a model of timm.
+    "vit:B/32": ("transformers", "ViT", {"patch_size": 32}),
+    "vit:B/16": ("transformers", "ViT", {}),
+    "vit:DINOv2-S/14": (
+        "transformers",
+        "Dinov2",
+        {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518},
+    ),
+    "resnet:18": (
+        "transformers",
+        "ResNet",
+        {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
+    ),
+    "resnet:50": ("transformers", "ResNet", {}),
+    "bit:R50x1": ("transformers", "Bit", {}),
+    "mixer:B/16": ("timm", "mixer_b16_224", {}),
+}
+NETWORK = flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Which networks.")
+BATCH = flags.DEFINE_integer("batch", 8, "Images of a batch.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed batches of each.", lower_bound=1)
+LOAD = flags.DEFINE_string("load", "", "Variant of the ViT to load instead, such as L/16.")
+
+
+def main(_):
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # torch needs some of a GPU, too
+    os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"  # freed memory goes back, and is not counted
+    if LOAD.value:
+        report_loading(LOAD.value)
+    else:
+        report_forward()
+
+
+def report_forward():
+    """Prints images a second and memory of each network and of its twin."""
+    print(f"batches of {BATCH.value}, {ROUNDS.value} rounds, {os.cpu_count()} processors")
+    print(f"{'network':16} {'images/s':>9} {'peak MB':>8}   twin: images/s  peak MB   ours / twin")
+    for network in dict.fromkeys(NETWORK.value):
+        library = NETWORKS[network][0]
+        names = ["vitcnn"]
+        if importlib.util.find_spec("torch") and importlib.util.find_spec(library):
+            names.append(library)
+        say(f"{network}: {' and '.join(names)}")
+        workers = [Worker(serve_forward, name, network, BATCH.value) for name in names]
+        seconds = np.array([[worker.ask() for worker in workers] for _ in range(ROUNDS.value)])
+        found = [worker.stop() for worker in workers]
+        rates = BATCH.value / np.median(seconds, 0)
+        line = f"{network:16} {rates[0]:9.2f} {number(found[0]['running']):>8}"
+        if len(names) == 2:
+            line += f"   {library:12} {rates[1]:8.2f} {number(found[1]['running']):>8}   "
+            line += spread(seconds[:, 1] / seconds[:, 0])
+        else:
+            line += f"   {library} is not installed"
+        print(line, flush=True)
+
+
+class Worker:
+    """A process that answers: each question of the parent starts one round of its work."""
+
+    def __init__(self, serve, *arguments):
+        spawn = multiprocessing.get_context("spawn")  # a fork has the parent's threads in disorder
+        self.pipe, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.pipe.recv()  # it is ready
+
+    def ask(self):
+        self.pipe.send("go")
+        return self.pipe.recv()
+
+    def stop(self):
+        self.pipe.send("stop")
+        answer = self.pipe.recv()
+        self.process.join()
+        return answer
+
+
+def serve_forward(pipe, library, network, batch):
+    """Times one forward pass a question, then tells the peak of memory."""
+    run = (ours if library == "vitcnn" else twin)(network, batch)
+    run()  # compiles
+    peak = Peak()
+    peak.restart()
+    run()
+    pipe.send("ready")
+    while pipe.recv() == "go":
+        time.sleep(0.2)  # the threads of the other library spin for a while when they are done
+        started = time.perf_counter()
+        run()
+        pipe.send(time.perf_counter() - started)
+    pipe.send(peak.stop())
+
+
+def ours(network, batch):
+    """Returns a run of the forward pass of our network."""
+    family, _, variant = network.partition(":")
+    model = randomised(family, variant, {})
+    draw = np.random.default_rng(0)
+    images = jax.device_put(draw.normal(size=(batch, *model.image_size, 3)).astype(np.float32))
+    jax.block_until_ready(model.variables)
+    return lambda: jax.block_until_ready(model.run(images)[0])
+
+
+def twin(network, batch):
+    """Returns a run of the forward pass of the same network in torch."""
+    import torch
+
+    library, name, fields = NETWORKS[network]
+    if library == "timm":
+        import timm
+
+        net = timm.create_model(name)
+        side = net.pretrained_cfg["input_size"][-1]
+    else:
+        import transformers
+
+        made = getattr(transformers, f"{name}Config")(**fields)
+        kind = "Model" if name == "Dinov2" else "ForImageClassification"
+        if kind != "Model":
+            made.num_labels = 1000
+        net = getattr(transformers, name + kind)(made)
+        side = getattr(made, "image_size", 224)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    net = net.eval().to(device)
+    images = torch.randn(batch, 3, side, side, device=device)
+
+    def run():
+        with torch.inference_mode():
+            net(images)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def report_loading(variant):
+    """Prints time and memory of loading one ViT from a file of each format."""
+    model = randomised("vit", variant, {})
+    parameters = 4 * model.parameter_count / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        vitcnn.checkpoints.export(folder / "google.npz", model.variables)
+        write_torch(model.module, folder)
+        del model
+        print(f"vit {variant}: {parameters:.0f} MB of parameters")
+        print(f"{'file':26} {'MB':>6} {'seconds':>8} {'MB beyond parameters':>21} {'/ file':>7}")
+        for path in sorted(folder.iterdir()):
+            size = path.stat().st_size / 1e6
+            worker = Worker(serve_loading, variant, path)
+            seconds = worker.ask()
+            beyond = worker.stop()["running"] - parameters
+            print(f"{path.name:26} {size:6.0f} {seconds:8.2f} {beyond:21.0f} {beyond / size:7.2f}")
+
+
+def write_torch(module, folder):
+    """Writes networks of the same shape with random weights, as the libraries that there are do."""
+    if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
+        say("torch and safetensors are not installed: only the NumPy archive is read")
+        return
+    import safetensors.torch
+    import torch
+
+    side, patch = module.image_size, module.patch
+    states = {}
+    if importlib.util.find_spec("transformers"):
+        import transformers
+
+        made = transformers.ViTConfig(
+            hidden_size=module.width,
+            num_hidden_layers=module.depth,
+            num_attention_heads=module.heads,
+            intermediate_size=module.mlp_dim,
+            image_size=side,
+            patch_size=patch,
+            num_labels=module.num_classes,
+        )
+        states["transformers"] = transformers.ViTForImageClassification(made).state_dict()
+    if importlib.util.find_spec("timm"):
+        import timm
+
+        states["timm"] = timm.models.VisionTransformer(
+            img_size=side,
+            patch_size=patch,
+            embed_dim=module.width,
+            depth=module.depth,
+            num_heads=module.heads,
+            mlp_ratio=module.mlp_dim / module.width,
+            num_classes=module.num_classes,
+        ).state_dict()
+    for library, state in states.items():
+        safetensors.torch.save_file(state, folder / f"{library}.safetensors")
+        torch.save(state, folder / f"{library}.pth")
+
+
+def serve_loading(pipe, variant, path):
+    """Loads the weights at a question, then tells the peak of memory."""
+    jax.block_until_ready(jax.numpy.ones(1))
+    peak = Peak()
+    peak.restart()
+    pipe.send("ready")
+    while pipe.recv() == "go":
+        started = time.perf_counter()
+        model = vitcnn.load("vit", variant, path)
+        jax.block_until_ready(model.variables)
+        pipe.send(time.perf_counter() - started)
+    pipe.send(peak.stop())
+
+
+if __name__ == "__main__":
+    app.run(main)
