@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import flat, shapes_of
+from networks import assert_taps_equal, flat, shapes_of
 
 from vitcnn import models, taps
 
@@ -136,6 +136,32 @@ def test_every_tap_equals_the_formula(pool, gelu, fields):
     for name, value in expected.items():
         assert got[name].shape == value.shape
         np.testing.assert_allclose(got[name], value, atol=2e-5 * np.abs(value).max(), err_msg=name)
+
+
+def test_many_tokens_equal_the_formula_and_need_no_room_for_all_their_weights():
+    """A processor goes through them head by head."""
+    fields = {**SMALL, "image_size": (48, 60), "patch": (2, 2), "depth": 1}
+    module = models.create("vit", "B/16", **fields)
+    variables = random_variables(module)
+    images = np.random.default_rng(1).normal(size=(4, 48, 60, 3)).astype(np.float32)
+    table = taps.tabulate(module, variables, images)
+    expected = oracle(variables, images, (2, 2), 3, "token", "tanh")
+    assert table["block00/attn_weights"].shape == (3, 721, 721)
+    assert_taps_equal(module, variables, images, expected, atol=2e-5)
+    bare = jax.jit(lambda v, x: taps.forward(module, v, x, table, ())[0])
+    temporary = bare.lower(variables, images).compile().memory_analysis().temp_size_in_bytes
+    assert (
+        temporary < expected["block00/attn_weights"].size * 4 / 2 or jax.default_backend() != "cpu"
+    )
+
+    def cost(variables, images):
+        return jnp.sum(jnp.sin(bare(variables, images)))
+
+    got = jax.jit(jax.grad(cost, argnums=1))(variables, images)
+    step = np.random.default_rng(2).normal(size=images.shape).astype(np.float32)
+    ends = [oracle(variables, images + h * step, (2, 2), 3, "token", "tanh") for h in (-1e-4, 1e-4)]
+    slope = np.diff([np.sin(end["logits"]).sum() for end in ends])[0] / 2e-4
+    np.testing.assert_allclose(np.sum(np.asarray(got, np.float64) * step), slope, rtol=1e-3)
 
 
 def test_gelu_and_pool_matter_more_than_the_tolerance():
