@@ -164,6 +164,23 @@ def hugging_face(made, prefix):
     return renamed
 
 
+def hugging_face_in_memory(made, prefix):
+    """Returns the same arrays under the names that a ViT or DeiT of transformers 5 has itself."""
+    rules = [
+        (r"encoder\.layer\.", "layers."),
+        (r"attention\.attention\.(query|key|value)", lambda part: f"attention.{part[1][0]}_proj"),
+        (r"attention\.output\.dense", "attention.o_proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"(\d)\.output\.dense", r"\1.mlp.fc2"),
+    ]
+    renamed = {}
+    for key, value in hugging_face(made, prefix).items():
+        for pattern, name in rules:
+            key = re.sub(pattern, name, key)
+        renamed[key] = value
+    return renamed
+
+
 def torchvision(made):
     """Returns the same arrays under the names of torchvision."""
     rules = [

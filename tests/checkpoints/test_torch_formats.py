@@ -58,12 +58,13 @@ def test_the_other_libraries_names(tmp_path):
     made = torch_vits.state((8, 8))
     first = load(torch_vits.save(tmp_path / "a.safetensors", made))
     check(first, made)
-    files = {
-        "torchvision_vit_torch": torch_vits.torchvision(made),
-        "hf_vit_torch": torch_vits.hugging_face(made, "vit."),
-        "timm_vit_torch": {f"module.backbone.{key}": value for key, value in made.items()},
-    }
-    for name, arrays in files.items():
+    files = [
+        ("torchvision_vit_torch", torch_vits.torchvision(made)),
+        ("hf_vit_torch", torch_vits.hugging_face(made, "vit.")),
+        ("hf_vit_torch", torch_vits.hugging_face_in_memory(made, "deit.")),
+        ("timm_vit_torch", {f"module.backbone.{key}": value for key, value in made.items()}),
+    ]
+    for name, arrays in files:
         model = load(torch_vits.save(tmp_path / "b.safetensors", arrays))
         assert model.provenance["weights"]["format"] == name
         assert model.digest() == first.digest() and model.module == first.module

@@ -98,6 +98,13 @@ def test_vits(tmp_path, transformers, name, size):
         state[key] = torch.from_numpy(np.array(table))
         network = getattr(transformers, name)(config).eval()
         network.load_state_dict(state)
+    # The names that the network has in memory are not those of its files.
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    live = {"weights": tmp_path / "a.pth", "image_size": size}
+    same = vitcnn.load(
+        "vit", "B/16", preprocess={"mean": (0, 0, 0), "std": (1, 1, 1)}, **live, **fields
+    )
+    assert same.digest() == model.digest()
     base = getattr(network, "vit", getattr(network, "deit", network))
     blocks = base.layers if hasattr(base, "layers") else base.encoder.layer
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)

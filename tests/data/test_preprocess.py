@@ -167,6 +167,7 @@ def test_to_dict_round_trip_through_json():
         (dict(resize=100, size=128), "does not fit .* set resize to 128 or more"),
         (dict(std=(1, 0, 1)), "above 0"),
         (dict(mean=(0.5,)), "three finite numbers"),
+        (dict(mean=0.5), "mean is 0.5: expected three finite numbers"),
         (dict(mean=(0.5, 0.5, float("nan"))), "three finite numbers"),
     ],
 )

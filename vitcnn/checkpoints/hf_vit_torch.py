@@ -1,11 +1,14 @@
 """ViT, DeiT, DINO and DINOv2 of Hugging Face transformers: "vit.encoder.layer.0.attention...".
 
-The keys do not say how images were normalised: preprocessor_config.json beside the weights does.
-The pooler of a `ViTModel` is the layer `pre_logits`.
+Files of `save_pretrained` have these names. Since version 5 a network in memory has others, such as
+"vit.layers.0.attention.q_proj", and so has a file of its `state_dict`. The keys do not say how
+images were normalised: preprocessor_config.json beside the weights does. The pooler of a `ViTModel`
+is the layer `pre_logits`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
@@ -24,11 +27,12 @@ SIGNATURE = frozenset(
         "encoder.layer.0.attention.attention.query.weight",
     }
 )
+_QUERY = re.compile(r"(encoder\.layer|layers)\.0\.attention\.(attention\.query|q_proj)\.weight")
 
 _PREFIXES = ("vit.", "deit.", "dinov2_with_registers.", "dinov2.")
 _NAMES = _from_torch.Names(
     layer=_from_torch.transformer(
-        r"encoder\.layer\.(\d+)\.(.+)",
+        r"(?:encoder\.layer|layers)\.(\d+)\.(.+)",
         {
             "layernorm_before": "LayerNorm_0",
             "norm1": "LayerNorm_0",
@@ -36,6 +40,10 @@ _NAMES = _from_torch.Names(
             "attention.attention.key": f"{ATTENTION}/key",
             "attention.attention.value": f"{ATTENTION}/value",
             "attention.output.dense": f"{ATTENTION}/out",
+            "attention.q_proj": f"{ATTENTION}/query",
+            "attention.k_proj": f"{ATTENTION}/key",
+            "attention.v_proj": f"{ATTENTION}/value",
+            "attention.o_proj": f"{ATTENTION}/out",
             "layer_scale1": "ls1",
             "layernorm_after": "LayerNorm_2",
             "norm2": "LayerNorm_2",
@@ -71,7 +79,10 @@ _NAMES = _from_torch.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether these are the names of such a ViT."""
-    return {_bare(name) for name in _from_torch.stripped(keys)} >= SIGNATURE
+    names = {_bare(name) for name in _from_torch.stripped(keys)}
+    return {"embeddings.cls_token", "embeddings.position_embeddings"} <= names and any(
+        map(_QUERY.fullmatch, names)
+    )
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:

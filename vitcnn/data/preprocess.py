@@ -72,7 +72,7 @@ class Preprocess:
                     f"preprocess.resize = {self.resize}; set resize to {max(self.size)} or more"
                 )
         for name in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, name))
+            values = tuple(map(float, np.atleast_1d(getattr(self, name))))
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
                 raise ValueError(
                     f"preprocess.{name} is {getattr(self, name)!r}: expected three finite numbers, "
