@@ -48,6 +48,7 @@ NETWORKS = {
     "mixer:B/16": ("timm", "mixer_b16_224", {}),
 }
 NETWORK = flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Which networks.")
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 BATCH = flags.DEFINE_integer("batch", 8, "Images of a batch.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed batches of each.", lower_bound=1)
 LOAD = flags.DEFINE_string("load", "", "Variant of the ViT to load instead, such as L/16.")
@@ -234,7 +235,7 @@ def serve_loading(pipe, variant, path):
     pipe.send("ready")
     while pipe.recv() == "go":
         started = time.perf_counter()
-        model = vitcnn.load("vit", variant, path)
+        model = vitcnn.load("vit", variant, path, preprocess=HALF)
         jax.block_until_ready(model.variables)
         pipe.send(time.perf_counter() - started)
     pipe.send(peak.stop())
