@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch_vits
+from networks import flat, shapes_of
 
 import vitcnn
+from vitcnn import models
+from vitcnn.checkpoints import timm_bit_torch, timm_mixer_torch
+from vitcnn.models import bit, mixer
 
 pytestmark = pytest.mark.slow  # and CI has not these libraries
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -26,6 +30,20 @@ VITS = [
     ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 224, {}),
     ("vit_base_patch32_224", "B/32", 224, {}),
     ("vit_huge_patch14_224", "H/14", 224, {}),  # 10 GB of memory
+]
+MIXERS = [("mixer_s32_224", "S/32"), ("mixer_b16_224", "B/16")]
+OTHERS = {  # of one class with a network that loads
+    "gmixer_12_224": ("mixer", "S/16", "gMixer"),
+    "resmlp_12_224": ("mixer", "S/16", "a ResMLP"),
+    "gmlp_ti16_224": ("mixer", "S/16", "a gMLP"),
+    "resnetv2_18": ("bit", "R50x1", "batch norms"),
+    "resnetv2_50": ("bit", "R50x1", "batch norms"),
+    "resnetv2_50d_gn": ("bit", "R50x1", "stem is of three convolutions"),
+    "resnetv2_50d_evos": ("bit", "R50x1", "stem is of three convolutions"),
+}
+SIZES = [
+    *((f"mixer_{v[0].lower()}{v[2:]}_224", "mixer", v) for v in mixer.VARIANTS if v != "H/14"),
+    *((f"resnetv2_{v[1:]}_bit", "bit", v) for v in bit.VARIANTS),
 ]
 RESNETS = [("resnet18", "18", 224), ("resnet34", "34", 160), ("resnet50", "50", 193)]
 TOKENS = ("token", "pos_embed", "pos_embedding")
@@ -50,15 +68,16 @@ def randomised(torch, network):
     return network.eval()
 
 
-def compare(torch, network, model, blocks, names, size):
+def compare(torch, network, model, blocks, names, size, tolerance=1e-5):
     seen = []
     for block in blocks:
         block.register_forward_hook(lambda _, __, out: seen.append(out.numpy()))
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    kind = next(network.parameters()).dtype
     with torch.no_grad():
-        expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        expected = network(torch.from_numpy(images).to(kind).permute(0, 3, 1, 2)).numpy()
     logits, got = model.run(images, names)
-    assert np.abs(logits - expected).max() < 1e-5 * expected.std()
+    assert np.abs(logits - expected).max() < tolerance * expected.std()
     assert len(seen) == len(got)
     for mine, theirs in zip(got.values(), seen, strict=True):
         theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
@@ -103,3 +122,49 @@ def test_vit_of_torchvision(tmp_path):
     model = vitcnn.load("vit", "B/32", save(tmp_path / "a.safetensors", network))
     names = [f"block{i:02d}/out" for i in range(12)]
     compare(torch, network, model, network.encoder.layers, names, 224)
+
+
+@pytest.mark.parametrize(("name", "variant"), MIXERS)
+def test_mixers_of_timm(tmp_path, name, variant):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    network = randomised(torch, timm.create_model(name))
+    path = save(tmp_path / "a.safetensors", network)
+    model = vitcnn.load("mixer", variant, path, preprocess=HALF)
+    names = [f"block{i:02d}/out" for i in range(len(network.blocks))]
+    compare(torch, network, model, network.blocks, names, 224)
+
+
+@pytest.mark.parametrize("size", [224, 160])
+def test_bit_of_timm(tmp_path, size):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    network = randomised(torch, timm.create_model("resnetv2_50x1_bit"))
+    path = save(tmp_path / "a.safetensors", network)
+    model = vitcnn.load("bit", "R50x1", path, image_size=size, preprocess=HALF)
+    names = [name for name in model.taps if name.endswith("/out")]
+    blocks = [unit for stage in network.stages for unit in stage.blocks]
+    network = network.double()  # its float32 is off by 4e-4
+    compare(torch, network, model, blocks, names, size, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_the_same_classes_are_refused(tmp_path, name):
+    timm = pytest.importorskip("timm")
+    family, variant, message = OTHERS[name]
+    path = save(tmp_path / "a.safetensors", timm.create_model(name))
+    with pytest.raises(ValueError, match=message):
+        vitcnn.load(family, variant, path, preprocess=HALF)
+
+
+@pytest.mark.parametrize(("name", "family", "variant"), SIZES)
+def test_names_and_shapes_of_every_size(name, family, variant):
+    """Without numbers, of which the largest has 4 GB."""
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    with torch.device("meta"):
+        state = timm.create_model(name).state_dict()
+    raw = {key: np.broadcast_to(np.float32(0), value.shape) for key, value in state.items()}
+    adapter = {"bit": timm_bit_torch, "mixer": timm_mixer_torch}[family]
+    assert adapter.matches(raw)
+    module = models.create(family, variant)
+    got = {key: value.shape for key, value in adapter.convert(raw, module).items()}
+    shapes, _ = shapes_of(module)
+    assert got == {f"params/{key}": leaf.shape for key, leaf in flat(shapes["params"]).items()}

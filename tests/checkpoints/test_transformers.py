@@ -65,7 +65,7 @@ def compare(torch, network, model, images, blocks, names):
         out = network(torch.from_numpy(images).permute(0, 3, 1, 2))
     expected = out.logits if "logits" in out else out.pooler_output
     logits, got = model.run(images, names)
-    expected = expected.numpy()
+    expected = expected.flatten(1).numpy()  # pooled features of a convolutional network are 1 x 1
     np.testing.assert_allclose(logits, expected, atol=1e-4 * max(1, expected.std()))
     assert expected.std() > 0.3 and len(seen) == len(got) == len(names)
     for mine, theirs in zip(got.values(), seen, strict=True):
@@ -134,3 +134,30 @@ def test_resnets(tmp_path, transformers, kind, variant, size):
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
     compare(torch, network, model, images, blocks, names)
     assert jax.tree.leaves(model.variables["batch_stats"])
+
+
+@pytest.mark.parametrize("size", [64, 81])
+@pytest.mark.parametrize("name", ["BitForImageClassification", "BitModel", "BitBackbone"])
+def test_bit(tmp_path, transformers, name, size):
+    torch = pytest.importorskip("torch")
+    config = transformers.BitConfig(
+        embedding_size=32, hidden_sizes=[128, 256, 512], depths=[2, 1, 2], num_labels=5
+    )
+    network = randomised(torch, getattr(transformers, name)(config))
+    network.save_pretrained(tmp_path)
+    transformers.BitImageProcessor(size={"shortest_edge": 96}, crop_size=size).save_pretrained(
+        tmp_path
+    )
+    classes = 5 if name == "BitForImageClassification" else 0
+    fields = {"units": (2, 1, 2), "widths": (32, 64, 128), "num_classes": classes}
+    model = vitcnn.load("bit", "R50x1", tmp_path, image_size=size, **fields)
+    assert model.provenance["weights"]["format"] == "hf_bit_torch"
+    assert (model.preprocess.size, model.preprocess.resize) == ((size, size), 96)
+    torch.save(network.state_dict(), tmp_path / "a.pth")  # under the names that it has in memory
+    live = vitcnn.load("bit", "R50x1", tmp_path / "a.pth", image_size=size, **fields)
+    assert live.digest() == model.digest()
+    base = getattr(network, "bit", network)
+    blocks = [unit for stage in base.encoder.stages for unit in stage.layers]
+    names = [n for n in model.taps if n.endswith("/out")]
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    compare(torch, network if classes else base, model, images, blocks, names)

@@ -10,7 +10,7 @@ import numpy as np
 
 # Put before every key by the wrappers of training scripts.
 _WRAPPERS = ("module.", "teacher.", "backbone.", "model.")
-_NORM = re.compile(r"(LayerNorm_\d|encoder_norm|fc_norm|bn(_root|_proj|\d))")
+_NORM = re.compile(r"(LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm|bn(_root|_proj|\d))")
 WEIGHT = {
     "weight": "params/{}/kernel",
     "bias": "params/{}/bias",
@@ -55,9 +55,10 @@ class Names:
         ours = self.layer(layer)
         if ours is None or weight not in self.weight:
             return key  # the merge will list it as unexpected
-        name = self.weight[weight].format(ours)
-        is_norm = _NORM.fullmatch(ours.rpartition("/")[2])
-        return name.replace("/kernel", "/scale") if is_norm else name
+        name, last = self.weight[weight].format(ours), ours.rpartition("/")[2]
+        if last == "group_norm":  # of BiT, whose released files say gamma and beta
+            return name.replace("/kernel", "/gamma").replace("/bias", "/beta")
+        return name.replace("/kernel", "/scale") if _NORM.fullmatch(last) else name
 
 
 def stripped(keys: Iterable[str]) -> dict[str, str]:
@@ -130,6 +131,26 @@ def transformer(
         if part := re.fullmatch(block, name):
             ours = in_block.get(part[2])
             return ours and f"Transformer/encoderblock_{part[1]}/{ours}"
+        return elsewhere.get(name)
+
+    return layer
+
+
+def bit(unit: str, elsewhere: Mapping[str, str]) -> Callable[[str], str | None]:
+    """Returns the rule for the layers of a BiT.
+
+    Args:
+      unit: pattern of a unit; its groups are the numbers of its stage and of it, both from 0.
+      elsewhere: ours by theirs, of the layers in no unit.
+    """
+    pattern = re.compile(rf"{unit}\.(?:(norm|conv)([123])|downsample\.conv)")
+
+    def layer(name: str) -> str | None:
+        if part := pattern.fullmatch(name):
+            stage, number, kind, place = part.groups()
+            ours = "a/proj" if place is None else "abc"[int(place) - 1]
+            ours += "/group_norm" if kind == "norm" else "/standardized_conv2d"
+            return f"resnet/block{int(stage) + 1}/unit{int(number) + 1:02d}/{ours}"
         return elsewhere.get(name)
 
     return layer
