@@ -17,4 +17,4 @@ for argument in "$@"; do
   if [ "$argument" = --slow ]; then arguments=("${arguments[@]:2}"); else arguments+=("$argument"); fi
 done
 # Two processes, each with whole files of tests: most of the time is compilation, on one core.
-exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "${arguments[@]}"
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${arguments[@]}"

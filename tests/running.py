@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -35,3 +37,12 @@ def command(config, workdir):
     """Returns the command of `analyze`."""
     config = f"--config=configs/analyze/{config}"
     return [sys.executable, "scripts/analyze.py", config, f"--workdir={workdir}"]
+
+
+def groups_saved(state):
+    """Returns how many groups are in the state that a stopped run left, 0 if there is none."""
+    try:
+        with np.load(state) as arrays:
+            return int(arrays["next"])
+    except FileNotFoundError:
+        return 0

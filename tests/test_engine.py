@@ -1,10 +1,6 @@
-"""The engine against an oracle, and that nothing about how it is run changes a bit of a result."""
+"""The engine against an oracle, and what it says of bad input."""
 
 import json
-import os
-import signal
-import subprocess
-import time
 import warnings
 
 import numpy as np
@@ -16,31 +12,6 @@ from oracles import minibatch_cka
 
 import vitcnn
 from vitcnn import data, plan, results, state
-
-SMALLEST = "scenes.py:smallest"
-
-
-def values(workdir):
-    """Returns every number of every result of a workdir, as bytes."""
-    found = {}
-    for name, dataset in results.load_all(workdir).items():
-        for variable in dataset.variables:
-            array = dataset[variable].values
-            found[f"{name}:{variable}"] = array.astype(str) if array.dtype == object else array
-    return found
-
-
-def assert_same_bits(a, b):
-    assert a.keys() == b.keys() and len(a) > 20
-    for name in a:
-        assert a[name].tobytes() == b[name].tobytes(), name
-
-
-@pytest.fixture(scope="module")
-def one_device(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("one")
-    running.analyze(SMALLEST, workdir)
-    return values(workdir)
 
 
 def tiny_config(**changes):
@@ -99,73 +70,6 @@ def test_jackknife_is_that_of_the_formula(tmp_path):
     error = np.sqrt(3 / 4 * np.sum((left_out - np.mean(left_out)) ** 2))
     found = table.cka_standard_error.sel(layer_x="v/block00/out", layer_y="v/block01/out")
     assert abs(float(found) - error) < 1e-6 and error > 1e-5
-
-
-@pytest.mark.parametrize("devices", [2, 8])
-def test_any_number_of_devices_gives_the_same_bits(one_device, tmp_path, devices):
-    running.analyze(SMALLEST, tmp_path, devices=devices)
-    assert_same_bits(one_device, values(tmp_path))
-
-
-def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-    command = running.command(SMALLEST, tmp_path)
-    command.append(f"--coordinator=localhost:{_free_port()}")
-    hosts = [
-        subprocess.Popen(
-            [*command, "--processes=2", f"--process={i}"],
-            cwd=running.ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [host.communicate(timeout=300)[0] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], outputs
-    assert_same_bits(one_device, values(tmp_path))
-
-
-def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
-    """SIGKILL as soon as the first sums are on disk, then again later, then to the end."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    command = [*running.command(SMALLEST, tmp_path), "--config.save_every_s=0.0"]
-    state = tmp_path / "sums.0of1.npz"
-    resumed_at = []
-    for groups in (1, 4):
-        victim = subprocess.Popen(
-            command,
-            cwd=running.ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while victim.poll() is None and _saved(state) < groups:
-            time.sleep(0.002)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        resumed_at.append(_saved(state))
-    assert 0 < resumed_at[0] <= resumed_at[1] and not list(tmp_path.glob("*.nc"))
-    running.analyze(SMALLEST, tmp_path)
-    assert_same_bits(one_device, values(tmp_path))
-    assert not state.exists()
-
-
-def _saved(state):
-    try:
-        with np.load(state) as arrays:
-            return int(arrays["next"])
-    except FileNotFoundError:
-        return 0
-
-
-def _free_port():
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 def test_other_analyses_in_the_pass_change_nothing(tmp_path):
@@ -320,7 +224,7 @@ def test_a_resumed_run_reads_only_what_is_left(tmp_path):
     stopped = Counting(whole.source, stop_after=50)
     with pytest.raises(KeyboardInterrupt):
         vitcnn.analyze(config, tmp_path / "parts", source=stopped, **given)
-    done = _saved(tmp_path / "parts" / "sums.0of1.npz")
+    done = running.groups_saved(tmp_path / "parts" / "sums.0of1.npz")
     assert 0 < done < 8
     rest = Counting(whole.source)
     found = vitcnn.analyze(config, tmp_path / "parts", source=rest, **given)["cka"]
@@ -342,7 +246,7 @@ def test_a_run_killed_between_its_last_group_and_its_results_goes_on(tmp_path, m
     monkeypatch.setattr(results, "save", full)
     with pytest.raises(OSError, match="No space left"):
         vitcnn.analyze(config, tmp_path / "full", models=models, progress=False)
-    assert _saved(tmp_path / "full" / "sums.0of1.npz") == 4
+    assert running.groups_saved(tmp_path / "full" / "sums.0of1.npz") == 4
     monkeypatch.setattr(results, "save", real)
     source = Counting(data.load("scenes", size=60))
     found = vitcnn.analyze(config, tmp_path / "full", models=models, source=source, progress=False)
