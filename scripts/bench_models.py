@@ -112,7 +112,7 @@ def serve_forward(pipe, library, network, batch):
     """Times one forward pass a question, then tells the peak of memory."""
     run = (ours if library == "vitcnn" else twin)(network, batch)
     run()  # compiles
-    peak = Peak()
+    peak = Peak() if library == "vitcnn" or jax.default_backend() == "cpu" else CudaPeak()
     peak.restart()
     run()
     pipe.send("ready")
@@ -122,6 +122,20 @@ def serve_forward(pipe, library, network, batch):
         run()
         pipe.send(time.perf_counter() - started)
     pipe.send(peak.stop())
+
+
+class CudaPeak:
+    """Peak memory of torch on a GPU since `restart`, MB beyond what was there."""
+
+    def restart(self):
+        import torch
+
+        self.cuda = torch.cuda
+        self.cuda.reset_peak_memory_stats()
+        self.before = self.cuda.memory_allocated()
+
+    def stop(self):
+        return {"running": (self.cuda.max_memory_allocated() - self.before) / 1e6}
 
 
 def ours(network, batch):
@@ -183,7 +197,8 @@ def report_loading(variant):
             size = path.stat().st_size / 1e6
             worker = Worker(serve_loading, variant, path)
             seconds = worker.ask()
-            beyond = worker.stop()["running"] - parameters
+            peak = worker.stop()["running"]  # None where the system does not say
+            beyond = float("nan") if peak is None else peak - parameters
             print(f"{path.name:26} {size:6.0f} {seconds:8.2f} {beyond:21.0f} {beyond / size:7.2f}")
 
 
@@ -230,7 +245,7 @@ def write_torch(module, folder):
 def serve_loading(pipe, variant, path):
     """Loads the weights at a question, then tells the peak of memory."""
     jax.block_until_ready(jax.numpy.ones(1))
-    peak = Peak()
+    peak = Peak(host=True)
     peak.restart()
     pipe.send("ready")
     while pipe.recv() == "go":

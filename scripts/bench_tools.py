@@ -28,11 +28,15 @@ def randomised(family, variant, fields):
 class Peak:
     """Peak memory since it was made, and since `restart`, MB beyond what was there at that time.
 
-    On the processor it is resident memory, on other devices what the device says.
+    On the processor it is resident memory, on other devices what the device says; their peak cannot
+    be forgotten, so it is that of the whole process, compilation included.
+
+    Args:
+      host: whether to count resident memory on any device.
     """
 
-    def __init__(self):
-        self.stats = jax.local_devices()[0].memory_stats() or {}
+    def __init__(self, host=False):
+        self.stats = {} if host else jax.local_devices()[0].memory_stats() or {}
         self.base, self.before, self.running = self._start(), 0, None
 
     def restart(self):

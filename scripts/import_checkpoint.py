@@ -4,8 +4,9 @@
         --weights=hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k --out=S_16.npz
 
 --fields gives fields of the network as JSON, --fields='{"num_classes": 21843}'. It prints what the
-merge did and how images have to be preprocessed, which the archive does not say. Where nothing
-beside the weights says it either: --preprocess='{"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'.
+merge did and how images have to be preprocessed; since the archive has no place for that, it goes
+to a .vitcnn.json beside it, which `vitcnn.load` reads. Where nothing beside the weights says it:
+--preprocess='{"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'.
 """
 
 import json
@@ -61,7 +62,9 @@ def main(_):
         **json.loads(FIELDS.value),
     )
     check_names(model.variables)
-    checkpoints.export(OUT.value, model.variables)
+    said = {k: getattr(model.module, k) for k in ("gelu", "epsilon") if hasattr(model.module, k)}
+    beside = {"preprocess": model.provenance["preprocess"], "fields": said}
+    checkpoints.export(OUT.value, model.variables, beside)
     origin = model.provenance["weights"]
     report = origin["arrays"]
     print(f"read: {origin.get('source') or origin['path']}, sha256 {origin['sha256']}")

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float
 
 from vitcnn import checkpoints, models, taps
 from vitcnn.data.preprocess import Preprocess
+from vitcnn.lookup import check_name
+from vitcnn.models import _images
 
 
 @dataclasses.dataclass(eq=False)
@@ -187,8 +189,8 @@ def load(
         position_grid = position_grid or _grid(models.create(family, variant, **known["fields"]))
         overrides, weights = {**known["fields"], **overrides}, known["path"]
     module = models.create(family, variant, **overrides)
-    images = jax.ShapeDtypeStruct((1, *_pair(module.image_size), 3), jnp.float32)
-    fields: dict[str, Any] = {"size": _pair(module.image_size)}
+    images = jax.ShapeDtypeStruct((1, *_images.pair(module.image_size), 3), jnp.float32)
+    fields: dict[str, Any] = {"size": _images.pair(module.image_size)}
     origin: dict[str, Any] = {"family": family, "variant": variant, "fields": overrides}
     if weights is None:
         variables = jax.jit(module.init)(
@@ -207,7 +209,9 @@ def load(
             new_head=_head(module, shapes, seed) if new_head else None,
             any_classes="num_classes" not in overrides,
         )
-        variables, origin["weights"] = restored.variables, restored.provenance
+        # On the device once, not at every call.
+        variables = jax.tree.map(jnp.asarray, restored.variables)
+        origin["weights"] = restored.provenance
         origin["weights"]["arrays"] = restored.report
         if source is not None:
             origin["weights"]["source"] = source
@@ -222,6 +226,10 @@ def load(
     if isinstance(preprocess, Preprocess):
         fields = preprocess.to_dict()
     else:
+        for name in preprocess or {}:
+            check_name(
+                "field of preprocess", name, [f.name for f in dataclasses.fields(Preprocess)]
+            )
         fields |= dict(preprocess or {})
         if weights is not None and not fields.keys() >= {"mean", "std"}:
             raise ValueError(
@@ -231,7 +239,7 @@ def load(
                 "and std=(0.229, 0.224, 0.225) for DeiT, DINO and most others"
             )
     made = Preprocess(**fields)
-    size = _pair(module.image_size)
+    size = _images.pair(module.image_size)
     if made.size != size:
         resize = made.resize  # the same share of the image is cut out at every size
         if resize is not None and made.size is not None:
@@ -243,23 +251,17 @@ def load(
     return model
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
 def _grid(module: nn.Module) -> tuple[int, int] | None:
     """Returns the grid of patches of a network that has patches."""
     if not hasattr(module, "patch"):
         return None
-    sides = zip(_pair(module.image_size), _pair(module.patch), strict=True)
-    rows, columns = (size // patch for size, patch in sides)
-    return rows, columns
+    return _images.grid(module.image_size, module.patch)
 
 
 def _head(module: nn.Module, shapes: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     """Returns the arrays of a new head by full name."""
     names = [name for name in shapes["params"] if name in ("head", "head_dist")]
-    images = jnp.zeros((1, *_pair(module.image_size), 3))
+    images = jnp.zeros((1, *_images.pair(module.image_size), 3))
     # Only what is returned is worked out.
     init = jax.jit(lambda key: {n: module.init(key, images)["params"][n] for n in names})
     heads = init(jax.random.key(seed))

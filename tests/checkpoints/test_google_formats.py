@@ -232,6 +232,13 @@ def test_map_head_is_refused_by_name(tmp_path, key):
         restore(tmp_path, "vit", module, shapes, raw)
 
 
+def test_hybrid_is_refused_by_name(tmp_path):
+    module, shapes, arrays = tiny("vit")
+    raw = {**arrays, "conv_root/kernel": np.ones((7, 7, 3, 64), np.float32)}
+    with pytest.raises(ValueError, match="hybrid \\('conv_root/kernel'\\): its ViT reads the map"):
+        restore(tmp_path, "vit", module, shapes, raw)
+
+
 def test_timm_reads_a_file_of_big_vision_as_we_do(tmp_path):
     torch = pytest.importorskip("torch")
     timm = pytest.importorskip("timm", reason="timm is not installed")

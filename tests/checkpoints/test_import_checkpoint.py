@@ -1,5 +1,6 @@
 """The script that writes Google's archives from other libraries' files."""
 
+import jax
 import numpy as np
 import pytest
 import running
@@ -7,6 +8,7 @@ import torch_vits
 from absl.testing import flagsaver
 
 import vitcnn
+from vitcnn import checkpoints
 
 FIELDS = '{"width": 12, "depth": 2, "mlp_dim": 20, "heads": 3, "num_classes": 5'
 
@@ -41,13 +43,33 @@ def test_the_archive_is_the_network_under_googles_names(script, tmp_path, capsys
     with np.load(out) as archive:
         assert archive["cls"].shape == (1, 1, 12)
         assert archive["Transformer/posembed_input/pos_embedding"].shape == (1, 145, 12)
-    model = vitcnn.load(
-        "vit", "mini/4", out, **torch_vits.SIZES, num_classes=5, image_size=48, gelu="exact"
-    )
+    model = vitcnn.load("vit", "mini/4", out, **torch_vits.SIZES, num_classes=5, image_size=48)
+    assert model.module.gelu == "exact" and model.preprocess.std == (1, 1, 1)  # not Google's
+    assert model.provenance["weights"]["preprocess"] == "a.vitcnn.json"
     images = np.random.default_rng(0).normal(size=(2, 48, 48, 3)).astype(np.float32)
     table = model.variables["params"]["Transformer"]["posembed_input"]["pos_embedding"]
     expected, _ = torch_vits.forward({**made, "pos_embed": table}, images)
     np.testing.assert_allclose(model.run(images)[0], expected, atol=1e-4)
+
+
+def test_what_lies_beside_an_archive_is_that_of_this_archive(tmp_path):
+    path = tmp_path / "a.npz"
+    made = vitcnn.load("resnet", "mini")
+    mean = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    checkpoints.export(path, made.variables, {"preprocess": mean, "fields": {"epsilon": 0.001}})
+    model = vitcnn.load("resnet", "mini", path)
+    assert model.preprocess.mean == (0.1, 0.2, 0.3) and model.module.epsilon == 0.001
+    assert vitcnn.load("resnet", "mini", path, epsilon=0.01).module.epsilon == 0.01
+    assert model.digest() == made.digest()
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model.variables))
+    (tmp_path / "a.vitcnn.json").write_text("[")
+    with pytest.raises(ValueError, match=r"a.vitcnn.json, which says how .* is damaged"):
+        vitcnn.load("resnet", "mini", path)
+    checkpoints.export(path, made.variables)
+    with pytest.raises(ValueError, match=r"a.npz does not say how images are normalised"):
+        vitcnn.load("resnet", "mini", path)
+    with pytest.raises(ValueError, match="unknown field of preprocess 'meen': did you mean 'mean'"):
+        vitcnn.load("resnet", "mini", path, preprocess={"meen": (0, 0, 0)})
 
 
 @pytest.mark.parametrize(

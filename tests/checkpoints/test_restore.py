@@ -58,6 +58,31 @@ def test_exported_file_is_restored_bit_for_bit(tmp_path, family, variant, fields
     json.dumps(restored.provenance)
 
 
+def test_what_differs_behind_the_last_block_has_a_way_out(tmp_path):
+    path = tmp_path / "a.npz"
+    kinds = {
+        "plain": ({}, ()),
+        "hidden": ({"pre_logits": 6}, ("pre_logits=6 is how",)),
+        "bare": (
+            {"pre_logits": 6, "num_classes": 0},
+            ("pre_logits=6", "has no head: num_classes=0"),
+        ),
+    }
+    networks = {}
+    for kind, (fields, _) in kinds.items():
+        module = models.create("vit", "mini/4", **{**TINY, **fields})
+        networks[kind] = module, shapes_of(module)[0]
+    for kind, (_, hints) in kinds.items():
+        checkpoints.export(path, random_like(networks[kind][1]))
+        checkpoints.restore(path, "vit", *networks[kind])
+        if hints:
+            with pytest.raises(ValueError, match=r"(?s)does not fit.*" + ".*".join(hints)):
+                checkpoints.restore(path, "vit", *networks["plain"])
+    checkpoints.export(path, random_like(networks["plain"][1]))
+    with pytest.raises(ValueError, match=r"(?s)pre_logits=None is how.*new_head=True leaves"):
+        checkpoints.restore(path, "vit", *networks["bare"])
+
+
 @pytest.mark.parametrize("prefix", ["params/", "opt/target/"])
 def test_resnet_of_google_has_a_prefix_and_its_norms_four_axes(tmp_path, prefix):
     module = models.create("resnet", "R50x1", units=(1, 1), widths=(32, 64), num_classes=5)

@@ -175,11 +175,25 @@ def test_group_norm_networks_have_no_running_statistics_and_train_alike():
         ("101", 44_549_160),
         ("152", 60_192_808),
         ("20", 269_722),
+        ("110", 1_727_962),
+        ("R50x1", 25_557_032),
+        ("R101x1", 44_549_160),
+        ("R152x1", 60_192_808),
     ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):
     shapes, _ = shapes_of(models.create("resnet", variant))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [("50-keras", 25_636_712), ("101-keras", 44_707_176), ("152-keras", 60_419_944)],
+)
+def test_variable_counts_of_keras_are_the_published_ones(variant, count):
+    """Running statistics are counted there."""
+    shapes, _ = shapes_of(models.create("resnet", variant))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
 @pytest.mark.parametrize(("variant", "count"), [("R50x1", 125), ("50", 125), ("R152x2", 363)])

@@ -10,6 +10,7 @@ import pytest
 from networks import assert_taps_equal, flat, shapes_of
 
 from vitcnn import models, taps
+from vitcnn.models import vit
 
 SMALL = {
     "image_size": (12, 20),
@@ -228,8 +229,13 @@ def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
         ("S/16", 22_050_664),
         ("B/32", 88_224_232),
         ("B/16", 86_567_656),
+        ("B/8", 86_576_872),
+        ("L/32", 306_535_400),
         ("L/16", 304_326_632),
         ("H/14", 632_045_800),
+        ("DeiT-Ti/16", 5_717_416),
+        ("DeiT-S/16", 22_050_664),
+        ("DeiT-B/16", 86_567_656),
         ("DeiT-Ti/16-distilled", 5_910_800),
         ("DeiT-S/16-distilled", 22_436_432),
         ("DeiT-B/16-distilled", 87_338_192),
@@ -242,10 +248,25 @@ def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
         ("DINOv2-B/14", 86_580_480 - 768),
         ("DINOv2-L/14", 304_368_640 - 1024),
         ("DINOv2-S/14-registers", 22_056_576 - 384 + 4 * 384),
+        ("DINOv2-B/14-registers", 86_580_480 - 768 + 4 * 768),
+        ("DINOv2-L/14-registers", 304_368_640 - 1024 + 4 * 1024),
     ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):
     params, _ = shapes_of(models.create("vit", variant))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize("variant", vit.VARIANTS)
+def test_parameter_counts_of_all_variants_are_those_of_their_sizes(variant):
+    module = models.create("vit", variant)
+    w, h, p, classes = module.width, module.mlp_dim, module.patch, module.num_classes
+    prefix = 1 + module.distilled
+    positions = prefix + (module.image_size // p) ** 2
+    block = 4 * (w * w + w) + 2 * w * h + h + w + 4 * w + (2 * w if module.layer_scale else 0)
+    count = (3 * p * p + 1) * w + (prefix + positions + (module.registers or 0)) * w
+    count += module.depth * block + 2 * w + prefix * (w + 1) * classes
+    params, _ = shapes_of(module)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
 

@@ -33,7 +33,7 @@ from vitcnn.checkpoints import _download, _hub, _positions, _published
 from vitcnn.checkpoints._merge import merge
 from vitcnn.checkpoints._read import read
 from vitcnn.checkpoints._trained import WEIGHTS, trained
-from vitcnn.checkpoints._write import export
+from vitcnn.checkpoints._write import export, said_beside
 
 __all__ = ["WEIGHTS", "Restored", "export", "flat", "locate", "read", "restore", "trained"]
 
@@ -149,17 +149,16 @@ def restore(
     try:
         variables = merge(arrays, expected, f"{path.name} (format {name!r})")
     except ValueError as error:
-        if not _other_head(arrays, expected):
-            raise
-        hint = "new_head=True leaves the head of the checkpoint out, and starts a new one if any"
-        raise ValueError(f"{error}\n  {hint}") from None
+        if hints := _hints(arrays, expected):
+            raise ValueError("\n  ".join([str(error), *hints])) from None
+        raise
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    fields, network, origin = dict(getattr(adapter, "FIELDS", {})), {}, None
+    fields = dict(getattr(adapter, "FIELDS", {}))
     preprocess = dict(adapter.PREPROCESS)
-    if name.endswith("_torch"):
-        published, network, origin = _published.beside(path)
-        preprocess |= published
+    beside = _published.beside if name.endswith("_torch") else said_beside
+    published, network, origin = beside(path)
+    preprocess |= published
     if origin is not None:
         notes["preprocess"] = origin
     fields |= {k: v for k, v in network.items() if hasattr(module, k)}
@@ -228,12 +227,25 @@ def _with_classes(
     return {**expected, **heads}, len(theirs)
 
 
-def _other_head(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> bool:
-    """Whether the two sides have heads of other sizes, or only one has a head."""
+def _hints(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> list[str]:
+    """Returns what to set where the two sides differ in what lies behind the last block."""
+    hints = []
+    theirs, mine = (side.get("params/pre_logits/bias") for side in (arrays, expected))
+    if (theirs is None) != (mine is None) or (mine is not None and theirs.shape != mine.shape):
+        width = None if theirs is None else len(theirs)
+        hints.append(f"pre_logits={width} is how the checkpoint has it")
     mine, theirs = ({k for k in side if _HEAD.fullmatch(k)} for side in (expected, arrays))
-    return bool(mine) != bool(theirs) or any(
+    if mine and not theirs:
+        hints.append(
+            "the checkpoint has no head: num_classes=0 takes it so, new_head=True starts a new one"
+        )
+    elif bool(mine) != bool(theirs) or any(
         arrays[key].shape != tuple(expected[key].shape) for key in mine & theirs
-    )
+    ):
+        hints.append(
+            "new_head=True leaves the head of the checkpoint out, and starts a new one if any"
+        )
+    return hints
 
 
 def _adapter(path: pathlib.Path, keys: Iterable[str]) -> tuple[str, ModuleType]:

@@ -27,7 +27,10 @@ def trained(workdir: str | os.PathLike, family: str, variant: str) -> dict[str, 
     workdir = pathlib.Path(workdir)
     run = workdir / "run.json"
     if not run.is_file():
-        raise FileNotFoundError(f"{workdir} is not a training run: it has no run.json")
+        raise FileNotFoundError(
+            f"{workdir} is not a training run: it has no run.json; nor does it hold weights of a "
+            "usual name (model.safetensors, pytorch_model.bin): give the path of the file itself"
+        )
     model = json.loads(run.read_text()).get("model")
     if model is None:
         raise FileNotFoundError(f"{workdir} is not a training run: its run.json names no model")

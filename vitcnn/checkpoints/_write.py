@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,12 @@ from flax import traverse_util
 from vitcnn import results
 from vitcnn.checkpoints import google_bit_npz
 
+_BESIDE = ".vitcnn.json"
 
-def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
+
+def export(
+    path: str | os.PathLike, variables: dict[str, Any], beside: Mapping[str, Any] | None = None
+) -> None:
     """Writes variables as a NumPy archive under Google's names, such as "head/kernel".
 
     Files of a plain ViT or of a BiT are read by timm (`load_pretrained`) and by big_vision, those
@@ -23,6 +29,10 @@ def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
     Args:
       path: the file to write, ending in .npz; an older one is replaced in one step.
       variables: such as `module.init` returns; float32 in the file.
+      beside: what the arrays do not say, JSON-able: "preprocess", fields of
+        `vitcnn.data.preprocess.Preprocess`, and "fields", those of the network that change no
+        array. It is written to a file of the same name that ends in .vitcnn.json, which goes
+        before what is usual for the format when the weights are loaded; None for no such file.
 
     Raises:
       ValueError: the path does not end in .npz.
@@ -38,3 +48,29 @@ def export(path: str | os.PathLike, variables: dict[str, Any]) -> None:
         arrays = google_bit_npz.rename(arrays)
     with results.atomic(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
+    if beside is None:
+        path.with_suffix(_BESIDE).unlink(missing_ok=True)  # of an older archive
+    else:
+        results.write_json(path.with_suffix(_BESIDE), beside)
+
+
+def said_beside(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """Returns what `export` wrote beside an archive.
+
+    Returns:
+      (fields of the preprocessing, fields of the network, name of the file; None if there is none).
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = path.with_suffix(_BESIDE)
+    if not path.is_file():
+        return {}, {}, None
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        return dict(said.get("preprocess", {})), dict(said.get("fields", {})), path.name
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path.name}, which says how the weights beside it are used, is damaged: {error}; "
+            "delete it and pass preprocess"
+        ) from error

@@ -41,9 +41,14 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names.
 
     Raises:
-      ValueError: the network of the file pools by attention (a MAP head).
+      ValueError: the network of the file pools by attention (a MAP head), or is a hybrid.
     """
     arrays = _google.arrays(raw)
+    if stem := [key for key in arrays if key.startswith(("conv_root/", "block1/unit1/"))]:
+        raise ValueError(
+            f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, and "
+            "ours reads pixels"
+        )
     if head := [key for key in arrays if key == "probe" or key.startswith("MAPHead_")]:
         raise ValueError(
             f"the checkpoint has a MAP head (pooling by attention, {head[0]!r}), and our ViT pools "

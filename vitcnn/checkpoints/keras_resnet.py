@@ -1,12 +1,13 @@
-"""ResNet-50 of Keras (version 1): its HDF5 files, or a NumPy archive of the same weights.
+"""ResNets of Keras (version 1): their HDF5 files, or a NumPy archive of the same weights.
 
-Its layers have had two namings, "res2a_branch2a" and, since 2019, "conv2_block1_1_conv". A weight
+The layers have had two namings, "res2a_branch2a" and, since 2019, "conv2_block1_1_conv". A weight
 is "<layer>/<weight>" in an archive; in HDF5 "<layer>/<layer>/<weight>", with ":0" behind what
 TensorFlow wrote, or, from Keras 1, "<layer>/<layer>_<weight>_1:0", where W is the kernel and
 running_std the variance.
 
 Keras feeds it BGR pixels of 0 to 255 less a mean. Here the order is folded into the first
-convolution, so the network takes RGB like every other. Use it with variant "50-keras".
+convolution, so the network takes RGB like every other. Use it with the variants "50-keras",
+"101-keras" and "152-keras".
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PREPROCESS = {
 
 _KEY = re.compile(r"(?P<layer>[^/]+)/(?:(?P=layer)[/_])?(?P<weight>[A-Za-z_]+?)(?:_\d+)?(?::0)?")
 _OLD = re.compile(r"(res|bn)(\d)([a-z])_branch(1|2[abc])")
-_NEW = re.compile(r"conv(\d)_block(\d)_([0123])_(conv|bn)")
+_NEW = re.compile(r"conv(\d)_block(\d+)_([0123])_(conv|bn)")
 _OLD_BRANCH = {"1": "_proj", "2a": "1", "2b": "2", "2c": "3"}
 _ROOT = {
     **{"conv1": "conv_root", "bn_conv1": "bn_root", "fc1000": "head"},
@@ -55,7 +56,7 @@ _ALWAYS = {
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of Keras' ResNet-50, version 1."""
+    """Whether these are the names of a ResNet of Keras, version 1."""
     return _ALWAYS.issubset(map(_name, keys))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from vitcnn.checkpoints import _google
 
 FAMILY = "resnet"
-PREPROCESS = _google.PREPROCESS
+PREPROCESS = {"interpolation": "bilinear"}  # they are of anyone: what lies beside says the rest
 
 _STATISTICS = "batch_stats/"
 

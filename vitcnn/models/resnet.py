@@ -238,14 +238,15 @@ VARIANTS = (
         for factor in (1, 2)
     }
     | {depth: {"units": units, **_BATCH} for depth, units in _UNITS.items()}
-    | {
-        "50-keras": {
+    | {  # version 1 of keras.applications
+        f"{depth}-keras": {
             **_BATCH,
-            "units": _UNITS["50"],
+            "units": units,
             "epsilon": 1.001e-5,
             "stride_conv": 1,
             "conv_bias": True,
         }
+        for depth, units in _UNITS.items()
     }
     | {
         depth: {"units": units, "bottleneck": False, **_BATCH}
