@@ -122,6 +122,8 @@ def test_stopped_and_resumed_it_does_the_same_steps(trained, tmp_path, monkeypat
     monkeypatch.setattr(training.data, "batches", failing)
     with pytest.raises(KeyboardInterrupt):
         training.train(config, tmp_path, progress=False)
+    sofar = vitcnn.load("vit", "mini/4", tmp_path / "checkpoints")
+    assert sofar.provenance["weights"]["path"] == "4"
     monkeypatch.setattr(training.data, "batches", real)
     resumed = training.train(config, tmp_path, progress=False)
     assert len(calls) == 5
@@ -166,6 +168,14 @@ def test_batch_norm_statistics_are_trained(tmp_path):
     mean = model.variables["batch_stats"]["bn_root"]["mean"]
     assert np.abs(mean - fresh.variables["batch_stats"]["bn_root"]["mean"]).max() > 1e-3
     assert np.isfinite(mean).all()
+    last = vitcnn.load("resnet", "mini", tmp_path / "checkpoints")
+    assert last.provenance["weights"]["format"] == "vitcnn_resnet_npz"
+    assert last.digest() == model.digest() and last.preprocess == model.preprocess
+    alone = vitcnn.load("resnet", "mini", tmp_path / "weights.npz", norm="batch", num_classes=8)
+    assert alone.preprocess == model.preprocess
+    (tmp_path / "checkpoints/2/default/_METADATA").write_text("{")
+    with pytest.raises(ValueError, match="checkpoints/2 is damaged"):
+        vitcnn.load("resnet", "mini", tmp_path / "checkpoints")
 
 
 def test_weight_decay_spares_biases_and_norms():
@@ -222,5 +232,10 @@ def test_an_unfinished_folder_says_so(tmp_path):
         vitcnn.load("vit", "mini/4", weights=tmp_path)
     run = {"model": {"family": "vit", "variant": "mini/4", "fields": {}, "preprocess": {}}}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    with pytest.raises(FileNotFoundError, match="has not finished"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has not finished.*checkpoints for the weights so"
+    ):
         vitcnn.load("vit", "mini/4", weights=tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"):
+        vitcnn.load("vit", "mini/4", weights=tmp_path / "checkpoints")

@@ -158,7 +158,8 @@ def load(
     Args:
       family: a file of `vitcnn/models`, such as "vit" or "resnet".
       variant: a usual name, such as "B/16", "R50x1" or "20"; an unknown one lists what there is.
-      weights: path of a checkpoint in any known format, or of a folder that training wrote;
+      weights: path of a checkpoint in any known format, or of a folder that training wrote
+        (its subfolder "checkpoints" for the weights of a run that goes on);
         "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face; "https://...#sha256=<hex>"; None
         for random weights.
       preprocess: replaces the preprocessing that the weights bring, whole or (a mapping) in part.

@@ -106,7 +106,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     state = parallel.replicate(state, mesh)
     step = jax.jit(functools.partial(_step, model, optimizer, config))
     options = ocp.CheckpointManagerOptions(max_to_keep=1)
-    with ocp.CheckpointManager(workdir / "checkpoints", options=options) as manager:
+    with ocp.CheckpointManager(workdir / checkpoints.CHECKPOINTS, options=options) as manager:
         if manager.latest_step() is not None:
             state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
         first = int(state.step)
@@ -164,7 +164,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
         for name in ("top1", "nll", "images"):
             run.setdefault("accuracy", {})[name] = measured[name].item()
     if process == 0:
-        checkpoints.export(done, model.variables)
+        checkpoints.export(done, model.variables, {"preprocess": model.preprocess.to_dict()})
         results.write_json(workdir / "run.json", run)
     parallel.barrier("training done")
     return load(family, variant, weights=workdir)

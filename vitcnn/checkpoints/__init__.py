@@ -32,10 +32,20 @@ from vitcnn import lookup
 from vitcnn.checkpoints import _download, _hub, _positions, _published
 from vitcnn.checkpoints._merge import merge
 from vitcnn.checkpoints._read import read
-from vitcnn.checkpoints._trained import WEIGHTS, trained
+from vitcnn.checkpoints._trained import CHECKPOINTS, WEIGHTS, trained
 from vitcnn.checkpoints._write import export, said_beside
 
-__all__ = ["WEIGHTS", "Restored", "export", "flat", "locate", "read", "restore", "trained"]
+__all__ = [
+    "CHECKPOINTS",
+    "WEIGHTS",
+    "Restored",
+    "export",
+    "flat",
+    "locate",
+    "read",
+    "restore",
+    "trained",
+]
 
 _POSITIONS = "params/Transformer/posembed_input/pos_embedding"
 _HEAD = re.compile(r"params/head(_dist)?/.+")
@@ -152,8 +162,6 @@ def restore(
         if hints := _hints(arrays, expected):
             raise ValueError("\n  ".join([str(error), *hints])) from None
         raise
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     fields = dict(getattr(adapter, "FIELDS", {}))
     preprocess = dict(adapter.PREPROCESS)
     beside = _published.beside if name.endswith("_torch") else said_beside
@@ -167,7 +175,7 @@ def restore(
     return Restored(
         variables,
         preprocess,
-        {"path": path.name, "sha256": digest, "format": name, **notes},
+        {"path": path.name, "sha256": _digest(path), "format": name, **notes},
         fields,
         {
             "in_file": len(raw),
@@ -175,6 +183,17 @@ def restore(
             "renamed": sum(key.removeprefix("params/") not in bare for key in expected),
         },
     )
+
+
+def _digest(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, or of all files of a folder with their names."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    sha = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        sha.update(f"{file.relative_to(path).as_posix()} {_digest(file)}\n".encode())
+    return sha.hexdigest()
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Args:
       path: a NumPy archive (.npz), a safetensors file, a PyTorch checkpoint (.pth, .pt, .th, .bin),
-        or an HDF5 file of Keras (.h5, .hdf5).
+        an HDF5 file of Keras (.h5, .hdf5), or a step of a training run (checkpoints/500).
 
     Raises:
       FileNotFoundError: there is no such file; the message gives the nearest names in its folder.
@@ -32,6 +32,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         is a git-LFS pointer.
     """
     path = pathlib.Path(path)
+    if path.is_dir() and path.name.isdigit():
+        from vitcnn.checkpoints import _orbax  # slow to import
+
+        return _orbax.read(path)
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileNotFoundError(
