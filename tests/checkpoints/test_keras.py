@@ -113,6 +113,41 @@ def test_truncated_file_is_refused(tmp_path, kept):
         checkpoints.read(tmp_path / "a.h5")
 
 
+def test_damage_anywhere_is_refused_with_the_name_of_the_file(tmp_path):
+    """One byte at a time, all over the file: as h5py puts it, that is an error of any kind."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["model_weights/conv1/kernel:0"] = np.arange(5.0)
+    whole = (tmp_path / "a.h5").read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 17):
+        damaged = bytearray(whole)
+        damaged[place] ^= 255
+        (tmp_path / "b.h5").write_bytes(damaged)
+        try:
+            checkpoints.read(tmp_path / "b.h5")
+        except ValueError as error:
+            assert str(error).startswith("b.h5"), error
+            refused += "is truncated, or is not an HDF5 file: " in str(error)
+    assert refused > 20
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["model_weights"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"c.h5 is truncated, or .* 'model_weights' is a dataset"):
+        checkpoints.read(tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize(
+    "link", [h5py.ExternalLink("other.h5", "/"), h5py.SoftLink("/there"), h5py.SoftLink("/absent")]
+)
+def test_a_link_in_place_of_the_weights_is_not_followed(tmp_path, link):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["conv1/kernel:0"] = np.zeros(3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["there"] = h5py.ExternalLink("other.h5", "/")
+        file["model_weights"] = link
+    with pytest.raises(ValueError, match=r"a.h5: 'model_weights' is a link to elsewhere"):
+        checkpoints.read(tmp_path / "a.h5")
+
+
 def test_data_in_other_files_and_text_are_refused(tmp_path):
     (tmp_path / "secret").write_bytes(b"12345678")
     with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -1,13 +1,16 @@
 """What `vitcnn.load` does with weights that are not quite of the network: grids, heads, pixels."""
 
+import importlib
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch_vits
 
 import vitcnn
 from vitcnn import checkpoints
+from vitcnn.checkpoints import _published
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 POSITIONS = "params/Transformer/posembed_input/pos_embedding"
@@ -133,7 +136,12 @@ PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
             32,
             "bilinear",
         ),
-        ("config", {"pretrained_cfg": {**TIMM, "crop_mode": "squash"}}, None, "bicubic"),
+        (
+            "config",
+            {"pretrained_cfg": {**TIMM, "crop_mode": "squash", "crop_pct": 1}},
+            None,
+            "bicubic",
+        ),
         (
             "preprocessor_config",
             {**PROCESSOR, "size": {"height": 32, "width": 32}, "resample": 2},
@@ -161,6 +169,33 @@ PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
             36,
             "lanczos",
         ),
+        (  # of these a number is both sides, and a crop of all of them crops nothing
+            "preprocessor_config",
+            {
+                **{**PROCESSOR, "size": 32, "crop_size": 32, "do_center_crop": True},
+                "feature_extractor_type": "ViTFeatureExtractor",
+            },
+            None,
+            "bilinear",
+        ),
+        (  # and of these it is the short side, and the crop is usual
+            "preprocessor_config",
+            {
+                **{**PROCESSOR, "size": 32, "crop_size": 32},
+                "image_processor_type": "BitImageProcessor",
+            },
+            32,
+            "bicubic",
+        ),
+        (  # DeiT's: transformers squashes to 36 x 36, its authors keep the aspect ratio
+            "preprocessor_config",
+            {
+                **{**PROCESSOR, "size": {"height": 36, "width": 36}, "do_center_crop": True},
+                "crop_size": {"height": 32, "width": 32},
+            },
+            36,
+            "bilinear",
+        ),
     ],
 )
 def test_preprocessing_beside_the_weights(tmp_path, made, name, content, resize, interpolation):
@@ -184,14 +219,45 @@ def test_hugging_faces_epsilon_and_damaged_files(tmp_path, made):
     (tmp_path / "config.json").write_text('{"layer_norm_eps": 1e-6, "hidden_act": "gelu_new"}')
     assert load(tmp_path).module.gelu == "tanh"
     for text, message in (
-        ('{"layer_norm_eps": 1, "hidden_act": "quick_gelu"}', "hidden_act 'quick_gelu' is not"),
+        (
+            '{"layer_norm_eps": 1, "hidden_act": "quick_gelu"}',
+            "hidden_act is 'quick_gelu'; expected one",
+        ),
         ("{", "config.json beside the weights is not JSON"),
         (json.dumps({"pretrained_cfg": {**TIMM, "crop_mode": "border"}}), "'border'"),
-        (json.dumps({"pretrained_cfg": {**TIMM, "crop_mode": "left"}}), "unknown crop_mode 'left'"),
+        (json.dumps({"pretrained_cfg": {**TIMM, "crop_mode": "left"}}), "crop_mode is 'left'"),
     ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("vit", {}),
+        ("vit", {"size": 40}),
+        ("vit", {"size": 40, "do_center_crop": True, "crop_size": 40, "resample": 1}),
+        ("vit", {"size": {"height": 24, "width": 40}, "do_normalize": False}),
+        ("convnext", {"size": 28}),
+        ("convnext", {"size": {"shortest_edge": 36}, "crop_pct": 0.5}),
+        ("convnext", {"size": 400}),
+        ("bit", {"size": 48, "crop_size": 36}),
+    ],
+)
+def test_pixels_are_those_of_transformers(tmp_path, kind, fields):
+    pytest.importorskip("transformers", "5")
+    names = {"vit": "ViT", "convnext": "ConvNext", "bit": "Bit"}
+    module = importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}")
+    processor = getattr(module, f"{names[kind]}ImageProcessorPil")(**fields)
+    processor.save_pretrained(tmp_path)
+    found, _, origin = _published.beside(tmp_path / "model.safetensors")
+    assert origin == "preprocessor_config.json"
+    for shape in ((80, 80, 3), (90, 60, 3), (60, 90, 3)):  # all that is cut off is even
+        image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        theirs = processor(PIL.Image.fromarray(image), return_tensors="np")["pixel_values"]
+        ours = vitcnn.Preprocess(**found)([image])
+        np.testing.assert_allclose(ours, theirs.transpose(0, 2, 3, 1), atol=1e-6)
 
 
 def test_weights_of_a_trained_oblong_network_fit_themselves(tmp_path):

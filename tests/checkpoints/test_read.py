@@ -1,5 +1,6 @@
-"""Files that are and are not checkpoints."""
+"""Files that are and are not checkpoints, and the JSON files beside them."""
 
+import json
 import pickle
 import sys
 import zipfile
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from vitcnn import checkpoints
+from vitcnn.checkpoints import _published
 
 
 def test_npz_arrays_come_by_their_keys(tmp_path):
@@ -128,3 +130,79 @@ def test_absent_torch_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r'pip install "vitcnn\[torch\]"'):
         checkpoints.read(tmp_path / "a.pth")
+
+
+TIMM = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 32, 32]}
+PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": 40}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input_size": None}, "input_size is missing; expected .channels, height, width"),
+        ({"input_size": [3, 32]}, r"input_size is \[3, 32\]; expected"),
+        ({"input_size": 32}, "input_size is 32; expected"),
+        ({"mean": 0.5}, "mean is 0.5; expected three numbers"),
+        ({"std": None}, "std is missing; expected three numbers above 0"),
+        ({"std": [1, 1, 0]}, "std is .* expected three numbers above 0"),
+        ({"crop_pct": "0.9"}, "crop_pct is '0.9'; expected a number above 0"),
+        ({"interpolation": "cubic"}, "interpolation is 'cubic'; expected one of"),
+        ({"interpolation": "random"}, "asks for .* interpolation 'random', which we have not"),
+        ({"crop_mode": ["center"]}, "crop_mode is .'center'.; expected one of"),
+        ({"crop_mode": "squash", "crop_pct": 0.9}, "crop_mode 'squash', crop_pct 0.9 .* have not"),
+        ({"crop_mode": "squash"}, "crop_mode 'squash', crop_pct 0.875 .* have not"),
+    ],
+)
+def test_strange_fields_of_timm_are_named(tmp_path, fields, message):
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**TIMM, **fields}}))
+    with pytest.raises(ValueError, match="config.json beside the weights.* " + message):
+        _published.beside(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"pretrained_cfg": "vit"}, "pretrained_cfg is 'vit'; expected an object"),
+        ({"layer_norm_eps": "tiny"}, "layer_norm_eps is 'tiny'; expected a number above 0"),
+        ({"layer_norm_eps": 1e-6, "hidden_act": ["gelu"]}, "hidden_act is .'gelu'.; expected one"),
+    ],
+)
+def test_strange_fields_of_the_network_are_named(tmp_path, config, message):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config.json beside the weights: " + message):
+        _published.beside(tmp_path / "model.safetensors")
+
+
+CROP = {"do_center_crop": True, "crop_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_std": None}, "image_std is missing; expected three numbers"),
+        ({"image_mean": [0.5, "x", 0.5]}, "image_mean is .*; expected three numbers"),
+        ({"resample": 9}, r"resample is 9; expected 0 \(nearest\), .* 5 \(hamming\)"),
+        ({"resample": "bicubic"}, "resample is 'bicubic'; expected"),
+        ({"size": None}, "size is missing; expected pixels"),
+        ({"size": {"longest_edge": 40}}, "size is .'longest_edge': 40.; expected pixels"),
+        ({"size": {"height": 40}}, "size is .'height': 40.; expected pixels"),
+        ({"size": [40, 40]}, r"size is \[40, 40\]; expected pixels"),
+        ({"do_center_crop": True}, "crop_size is missing; expected pixels"),
+        ({"do_center_crop": 1}, "do_center_crop is 1; expected true or false"),
+        ({"size": 30, **CROP}, "asks for .* size 30 and crop_size 32, which we have not"),
+        ({"size": {"height": 40, "width": 48}, **CROP}, "asks for .* which we have not"),
+        ({"size": {"shortest_edge": 40}}, "size .* and no centre crop, which we have not"),
+        ({"size": 36, "crop_pct": 0.9, **CROP}, "ConvNext with size 36 and crop_size 32, which"),
+        ({"size": 36, "crop_pct": 0}, "crop_pct is 0; expected a number above 0"),
+        ({"do_resize": False}, "asks for do_resize False, .* which we have not"),
+        ({"do_rescale": False}, "asks for .*do_rescale False, .* which we have not"),
+        ({"rescale_factor": 1 / 127.5}, "asks for .*rescale_factor 0.0078.*, which we have not"),
+    ],
+)
+def test_strange_fields_of_transformers_are_named(tmp_path, fields, message):
+    content = {**PROCESSOR, **fields}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match="preprocessor_config.json beside the weights.* " + message
+    ):
+        _published.beside(tmp_path / "model.safetensors")

@@ -71,11 +71,30 @@ GOOD = {"a": entry("F32", [2], 0, 8)}
         ({"a": entry("F32", [3], 0, 8)}, b"12345678", None, "has bytes 0 to 8"),
         ({"a": entry("F32", [-2, -1], 0, 8)}, b"12345678", None, "has bytes 0 to 8"),
         ({"a": entry("F32", [2], -8, 0)}, b"12345678", None, "has bytes -8 to 0"),
+        ({"a": entry(["F32"], [2], 0, 8)}, b"12345678", None, "'a' has dtype .'F32'."),
+        ({"a": entry(32, [2], 0, 8)}, b"12345678", None, "'a' has dtype 32"),
+        ({"a": entry("F32", [2], 0, 8) | {"data_offsets": [0, 8, 8]}}, b"", None, "0, 8, 8"),
+        ({"a": entry("F32", [2], 0, 8) | {"data_offsets": [0]}}, b"", None, "data_offsets .0."),
+        ({"a": entry("F32", [2], 0, 8) | {"data_offsets": 8}}, b"", None, "its header: "),
+        ({"a": entry("F32", [True], 0, 4)}, b"1234", None, "of shape .True. has bytes"),
+        ({"a": entry("U8", [1], False, True)}, b"1", None, "has bytes False to True"),
+        ({"a": entry("F32", "2", 0, 8)}, b"12345678", None, "has bytes 0 to 8"),
+        ({"a": entry("F32", [2.0], 0, 8)}, b"12345678", None, "has bytes 0 to 8"),
+        ({"a": entry("F32", [0, 2**70], 0, 0)}, b"", None, "'a' of shape"),
+        ({"a": entry("U8", [1] * 65, 0, 1)}, b"1", None, "'a' of shape"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, header, data, length, message):
     path = write(tmp_path / "a.safetensors", header, data, length)
     with pytest.raises(ValueError, match="a.safetensors is truncated, or is not.*" + message):
+        checkpoints.read(path)
+
+
+def test_a_header_too_deep_is_refused(tmp_path):
+    text = b"[" * 100_000
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ValueError, match=r"a.safetensors is truncated, or is not.*its header: "):
         checkpoints.read(path)
 
 

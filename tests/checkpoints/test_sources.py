@@ -1,5 +1,7 @@
 """Weights from a URL (a server on this machine) and from a fake of Hugging Face's hub."""
 
+import contextlib
+import functools
 import hashlib
 import http.server
 import sys
@@ -43,16 +45,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    monkeypatch.setenv("VITCNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Handler, "seen", [])
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+@contextlib.contextmanager
+def serving(handler):
+    """Yields the address of a server on this machine."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield f"http://127.0.0.1:{made.server_port}"
         made.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("VITCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Handler, "seen", [])
+    with serving(Handler) as address:
+        yield address
 
 
 def files(tmp_path):
@@ -173,6 +182,7 @@ def test_what_the_hub_refuses_is_said(hub):
         (errors.RevisionNotFoundError("no", response=response), ValueError, "no revision 'v9'"),
         (errors.HfHubHTTPError("503", response=response), ConnectionError, "503.*give its path"),
         (errors.LocalEntryNotFoundError("no"), ConnectionError, "not in the cache .* its path"),
+        (errors.BadRequestError("400", response=response), ConnectionError, "400.*give its path"),
         (OSError("no route"), ConnectionError, "no route.*give its path"),
     ):
         hub.files = {"model.safetensors": error}
@@ -185,6 +195,75 @@ def test_what_the_hub_refuses_is_said(hub):
     for source in ("hf:a", "hf:a/b/c", "hf:a/b@", "hf:"):
         with pytest.raises(ValueError, match="expected hf:<owner>/<repo>"):
             checkpoints.locate(source)
+
+
+class RemoteProtocolError(Exception):
+    """As in httpx, which huggingface_hub downloads with: it is no OSError."""
+
+
+def test_a_connection_that_breaks_is_said(hub):
+    broken = RemoteProtocolError("peer closed")
+    hub.files = {"model.safetensors": broken}
+    message = r"hf:a/b cannot be downloaded \(RemoteProtocolError: peer closed\);.*give its path"
+    with pytest.raises(ConnectionError, match=message):
+        checkpoints.locate("hf:a/b")
+    hub.files = {"model.safetensors": b"x", "preprocessor_config.json": broken}
+    message = r"preprocessor_config.json of a/b cannot be downloaded \(Remote.*give its path"
+    with pytest.raises(ConnectionError, match=message):
+        checkpoints.locate("hf:a/b")
+    for error in (ImportError("hf_transfer"), ValueError("not a name of a repository")):
+        for name in ("model.safetensors", "config.json"):
+            hub.files = {"model.safetensors": b"x", name: error}
+            with pytest.raises(type(error), match=str(error)):
+                checkpoints.locate("hf:a/b")
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Has one file, of which it sends a half, and then closes the connection."""
+
+    name = "model.safetensors"
+
+    def do_HEAD(self):
+        self.start(404 if not self.path.endswith(self.name) else 200)
+
+    def do_GET(self):
+        if not self.path.endswith(self.name):
+            self.start(404)
+            return
+        self.start(206 if self.headers.get("Range") else 200)
+        if not self.headers.get("Range"):
+            self.wfile.write(CONTENT[: len(CONTENT) // 2])
+
+    def start(self, status):
+        self.send_response(status)
+        if status == 404:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{SHA}"')
+        self.send_header("Content-Length", str(len(CONTENT) if status < 300 else 0))
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_the_real_library_and_a_server_that_cuts_off(monkeypatch, tmp_path, name):
+    library = pytest.importorskip("huggingface_hub")
+    from huggingface_hub import file_download
+
+    monkeypatch.setattr(Hub, "name", name)
+    monkeypatch.setattr(library.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(file_download, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+    if name != "model.safetensors":  # the weights are in the cache
+        folder = tmp_path / "models--a--b"
+        (folder / "snapshots" / COMMIT).mkdir(parents=True)
+        (folder / "snapshots" / COMMIT / "model.safetensors").write_bytes(b"cached")
+    with serving(Hub) as address:
+        here = functools.partial(library.hf_hub_download, endpoint=address)
+        monkeypatch.setattr(library, "hf_hub_download", here)
+        with pytest.raises(ConnectionError, match=r"cannot be downloaded \(Remote.*give its path"):
+            checkpoints.locate(f"hf:a/b@{COMMIT}")
 
 
 def test_offline_takes_what_is_in_the_cache(hub):

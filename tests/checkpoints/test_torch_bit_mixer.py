@@ -1,5 +1,6 @@
 """BiT and Mixer under the names of PyTorch libraries: every array arrives in its place."""
 
+import json
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from networks import flat, shapes_of
 
 import vitcnn
 from vitcnn import models
+from vitcnn.checkpoints import _published
 
 VARIANT = {"bit": "R50x1", "mixer": "S/32"}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -183,3 +185,23 @@ def test_wrong_family_and_missing_normalisation_are_named(tmp_path, name):
         vitcnn.load("resnet", "18", path)
     with pytest.raises(ValueError, match="pass preprocess with mean and"):
         load(family, path, preprocess=None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("global_padding", "SAME", "is 'SAME'; expected None, as in our BiT"),
+        ("num_groups", 16, "is 16; expected 32"),
+        ("hidden_act", "gelu", "is 'gelu'; expected 'relu'"),
+        ("layer_type", "bottleneck", "is 'bottleneck'; expected 'preactivation'"),
+    ],
+)
+def test_what_only_the_config_of_transformers_says_is_not_passed_over(
+    tmp_path, field, value, message
+):
+    config = {"model_type": "bit", "num_groups": 32, "hidden_act": "relu", "global_padding": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert _published.beside(tmp_path / "a.safetensors")[2] is None
+    (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ValueError, match=rf"config.json beside the weights: {field} {message}"):
+        _published.beside(tmp_path / "a.safetensors")

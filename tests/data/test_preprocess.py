@@ -89,8 +89,18 @@ def test_centre_crop():
     image = picture(10, 16)
     cropped = Preprocess(resize=10, size=(6, 8)).geometry(image)
     np.testing.assert_array_equal(cropped, image[2:8, 4:12])
-    cropped = Preprocess(resize=10, size=(7, 9)).geometry(image)
-    np.testing.assert_array_equal(cropped, image[1:8, 3:12])
+
+
+@pytest.mark.parametrize(
+    ("odd", "start"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3), (7, 4), (9, 4)]
+)
+def test_centre_crop_is_torchvisions_where_an_odd_number_is_cut_off(odd, start):
+    """Half of it, rounded to even: 0.5 to 0, 1.5 to 2, 2.5 to 2, 3.5 to 4, 4.5 to 4."""
+    for image in (picture(10, 10 + odd), picture(10 + odd, 10)):
+        left, top = (0, start) if image.shape[1] == 10 else (start, 0)
+        theirs = Image.fromarray(image).crop((left, top, left + 10, top + 10))
+        ours = Preprocess(resize=10, size=10).geometry(image)
+        np.testing.assert_array_equal(ours, np.asarray(theirs))
 
 
 def test_resize_and_crop_are_the_two_steps():

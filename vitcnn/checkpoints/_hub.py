@@ -28,7 +28,8 @@ def fetch(source: str) -> tuple[pathlib.Path, str]:
       ImportError: huggingface_hub is not installed.
       ValueError: the source is not written so, or there is no such repository, revision or file, or
         no permission to read it.
-      ConnectionError: the file is not in the cache and cannot be downloaded.
+      ConnectionError: the file is not in the cache and cannot be downloaded, or the connection
+        breaks.
     """
     parts = _SOURCE.fullmatch(source)
     if parts is None:
@@ -64,8 +65,12 @@ def fetch(source: str) -> tuple[pathlib.Path, str]:
             f"there is no repository {repo!r} on Hugging Face, or it is private and you are not "
             f"logged in (`hf auth login`)"
         ) from error
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise ConnectionError(f"{source} cannot be downloaded ({error}); {_ELSE}") from error
+    except (errors.HfHubHTTPError, OSError) as error:  # a bad request is a ValueError too
+        raise _broken(source, error) from error
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:  # of whatever library it downloads with: they share no base class
+        raise _broken(source, error) from error
     if found is None and unreachable is not None:
         raise ConnectionError(
             f"{source} is not in the cache and Hugging Face cannot be reached (no network, or "
@@ -83,8 +88,17 @@ def fetch(source: str) -> tuple[pathlib.Path, str]:
         except errors.EntryNotFoundError:  # it has none, or is offline and has not fetched it
             pass
         except (errors.HfHubHTTPError, OSError) as error:
-            raise ConnectionError(f"{name} of {repo} cannot be downloaded: {error}") from error
+            raise _broken(f"{name} of {repo}", error) from error
+        except (ImportError, ValueError):
+            raise
+        except Exception as error:
+            raise _broken(f"{name} of {repo}", error) from error
     return found, f"hf:{repo}@{commit or revision}:{_inside(found, commit)}"
+
+
+def _broken(what: str, error: Exception) -> ConnectionError:
+    reason = f"{type(error).__name__}: {error}"  # of some, only the name says anything
+    return ConnectionError(f"{what} cannot be downloaded ({reason}); {_ELSE}")
 
 
 def _commit(path: pathlib.Path) -> str | None:

@@ -35,18 +35,20 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             header = json.loads(file.read(length))
             entries = {key: value for key, value in header.items() if key != "__metadata__"}
             places = {
-                key: (value["dtype"], tuple(value["shape"]), *value["data_offsets"])
+                key: (value["dtype"], tuple(value["shape"]), tuple(value["data_offsets"]))
                 for key, value in entries.items()
             }
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(path, f"its header: {error}") from error
     data = 8 + length
     arrays = {}
-    for key, (kind, shape, start, stop) in places.items():
+    for key, (kind, shape, offsets) in places.items():
+        if not isinstance(kind, str) or len(offsets) != 2:
+            raise _damaged(path, f"{key!r} has dtype {kind!r} and data_offsets {list(offsets)}")
         if kind not in _TYPES:
             raise ValueError(f"{path.name}: {key!r} is of the type {kind}, which is not read")
-        numbers = (*shape, start, stop)
-        whole = all(isinstance(n, int) and n >= 0 for n in numbers)
+        start, stop = offsets
+        whole = all(type(n) is int and n >= 0 for n in (*shape, start, stop))  # True is none
         if not whole or stop - start != math.prod(shape) * np.dtype(_TYPES[kind]).itemsize:
             raise _damaged(path, f"{key!r} of shape {list(shape)} has bytes {start} to {stop}")
         if data + stop > size:
@@ -54,7 +56,10 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         value = np.fromfile(path, _TYPES[kind], math.prod(shape), offset=data + start)
         if kind == "BF16":  # the upper half of a float32
             value = (value.astype(np.uint32) << 16).view(np.float32)
-        arrays[key] = (value.astype(np.float32) if kind == "F16" else value).reshape(shape)
+        try:
+            arrays[key] = (value.astype(np.float32) if kind == "F16" else value).reshape(shape)
+        except (ValueError, OverflowError) as error:  # too many axes, or one too long beside a zero
+            raise _damaged(path, f"{key!r} of shape {list(shape)}: {error}") from error
     return arrays
 
 

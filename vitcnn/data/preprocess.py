@@ -28,9 +28,10 @@ class Preprocess:
     """Geometry and normalisation of the images of one model.
 
     With `resize`, the short side becomes `resize`, the aspect ratio is kept, and the centre of
-    `size` is cut out (the usual evaluation of ImageNet: resize=256, size=224). Without it, the
-    whole image is resized to `size`, whatever its aspect ratio. An image that already has the
-    right size passes untouched, and so does every image if both are None.
+    `size` is cut out (the usual evaluation of ImageNet: resize=256, size=224), to the pixel as
+    torchvision and timm do it. Without it, the whole image is resized to `size`, whatever its
+    aspect ratio. An image that already has the right size passes untouched, and so does every image
+    if both are None.
 
     Attributes:
       size: (height, width) in pixels of what the model sees; one number means a square.
@@ -141,7 +142,7 @@ class Preprocess:
                 f"resized to {self.resize}: {image.shape[:2]}; set preprocess.resize to "
                 f"{max(self.size)} or more, or to None to resize straight to that size"
             )
-        top, left = top // 2, left // 2
+        top, left = round(top / 2), round(left / 2)  # half to even, as in torchvision's evaluation
         return image[top : top + self.size[0], left : left + self.size[1]]
 
 
