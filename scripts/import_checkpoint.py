@@ -42,10 +42,13 @@ NAMELESS = {
 }
 
 
-def check_names(variables):
+def check_names(model):
     """Raises ValueError, naming them, if parts of a network have no name in Google's format."""
-    parts = {part for key in checkpoints.flat(variables) for part in key.split("/")}
-    if found := sorted({what for name, what in NAMELESS.items() if name in parts}):
+    parts = {part for key in checkpoints.flat(model.variables) for part in key.split("/")}
+    found = {what for name, what in NAMELESS.items() if name in parts}
+    if getattr(model.module, "gated", False):  # their arrays have the names of others
+        found.add("gated MLPs")
+    if found := sorted(found):
         raise ValueError(
             f"Google's format has no name for {' and '.join(found)}; vitcnn.load reads the original"
         )
@@ -61,7 +64,7 @@ def main(_):
         position_resize=RESIZE.value,
         **json.loads(FIELDS.value),
     )
-    check_names(model.variables)
+    check_names(model)
     said = {k: getattr(model.module, k) for k in ("gelu", "epsilon") if hasattr(model.module, k)}
     beside = {"preprocess": model.provenance["preprocess"], "fields": said}
     checkpoints.export(OUT.value, model.variables, beside)

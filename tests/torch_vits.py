@@ -18,7 +18,8 @@ def state(grid, patch=4, classes=5, positions=None, seed=0, **parts):
       classes: of the head; 0 for none.
       positions: how many tokens have one; None for class token and distillation token and patches.
       seed: of the values, all away from zero.
-      **parts: which of "cls", "dist", "registers" (a number), "scale", "fc_norm" there are.
+      **parts: which of "cls", "dist", "registers" (a number), "scale", "fc_norm" and "gated" (gate
+        and value in one layer, the gate first) there are.
     """
     rng = np.random.default_rng(seed)
     width, hidden = SIZES["width"], SIZES["mlp_dim"]
@@ -48,7 +49,7 @@ def state(grid, patch=4, classes=5, positions=None, seed=0, **parts):
         layer(f"blocks.{i}.attn.qkv", 3 * width, width)
         layer(f"blocks.{i}.attn.proj", width, width)
         norm(f"blocks.{i}.norm2")
-        layer(f"blocks.{i}.mlp.fc1", hidden, width)
+        layer(f"blocks.{i}.mlp.fc1", 2 * hidden if parts.get("gated") else hidden, width)
         layer(f"blocks.{i}.mlp.fc2", width, hidden)
         if parts.get("scale"):
             made[f"blocks.{i}.ls1.gamma"] = 0.5 + 0.2 * rng.normal(size=width)
@@ -100,7 +101,11 @@ def forward(made, images):
         y = linear(y.swapaxes(1, 2).reshape(x.shape), f"{b}.attn.proj")
         x = x + y * p.get(f"{b}.ls1.gamma", 1)
         y = linear(norm(x, f"{b}.norm2"), f"{b}.mlp.fc1")
-        y = y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2
+        if gated(p):
+            gate, value = np.split(y, 2, axis=-1)
+            y = gate / (1 + np.exp(-gate)) * value
+        else:
+            y = y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2
         x = x + linear(y, f"{b}.mlp.fc2") * p.get(f"{b}.ls2.gamma", 1)
         blocks.append(x)
     if "fc_norm.weight" in p:
@@ -114,6 +119,12 @@ def forward(made, images):
     if "head_dist.weight" in p:
         logits = (logits + linear(x[:, 1], "head_dist")) / 2
     return logits, blocks
+
+
+def gated(made):
+    """Whether the MLPs of a state are."""
+    first, second = (made[f"blocks.0.mlp.fc{i}.weight"] for i in (1, 2))
+    return first.shape[0] == 2 * second.shape[1]
 
 
 def hugging_face(made, prefix):
@@ -139,6 +150,8 @@ def hugging_face(made, prefix):
             ("mlp.fc1", "intermediate.dense"),
             ("mlp.fc2", "output.dense"),
         ]
+    if gated(made):
+        inside += [("mlp.fc1", "mlp.weights_in"), ("mlp.fc2", "mlp.weights_out")]
     for key, value in made.items():
         if part := re.fullmatch(r"blocks\.(\d+)\.(.+)", key):
             block, name = f"{prefix}encoder.layer.{part[1]}.", part[2]
@@ -165,18 +178,37 @@ def hugging_face(made, prefix):
 
 
 def hugging_face_in_memory(made, prefix):
-    """Returns the same arrays under the names that a ViT or DeiT of transformers 5 has itself."""
+    """Returns the same arrays under the names that a network of transformers 5 has itself."""
     rules = [
         (r"encoder\.layer\.", "layers."),
         (r"attention\.attention\.(query|key|value)", lambda part: f"attention.{part[1][0]}_proj"),
         (r"attention\.output\.dense", "attention.o_proj"),
         (r"intermediate\.dense", "mlp.fc1"),
         (r"(\d)\.output\.dense", r"\1.mlp.fc2"),
+        (r"weights_out", "down_proj"),
     ]
+    if prefix.startswith("dinov2"):
+        rules.pop(0)
     renamed = {}
     for key, value in hugging_face(made, prefix).items():
         for pattern, name in rules:
             key = re.sub(pattern, name, key)
+        if "weights_in" in key:
+            for part, half in zip(("gate_proj", "up_proj"), np.split(value, 2), strict=True):
+                renamed[key.replace("weights_in", part)] = half
+        else:
+            renamed[key] = value
+    return renamed
+
+
+def dinov2(made):
+    """Returns the same arrays under the names of DINOv2's own files."""
+    names = {"mlp.fc1": "mlp.w12", "mlp.fc2": "mlp.w3"} if gated(made) else {}
+    names["reg_token"] = "register_tokens"
+    renamed = {"mask_token": np.ones((1, SIZES["width"]))}
+    for key, value in made.items():
+        for theirs, here in names.items():
+            key = key.replace(theirs, here)
         renamed[key] = value
     return renamed
 

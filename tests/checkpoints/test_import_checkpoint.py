@@ -86,6 +86,12 @@ def test_what_lies_beside_an_archive_is_that_of_this_archive(tmp_path):
             '"pool": "gap", "norm_pooled": true',
             "a norm after pooling",
         ),
+        ({"gated": True}, '"gated": true', "gated MLPs; vitcnn.load reads the original"),
+        (
+            {"gated": True, "scale": True},
+            '"gated": true, "layer_scale": 1',
+            "gated MLPs and layer scale",
+        ),
     ],
 )
 def test_what_has_no_name_there_is_refused(script, tmp_path, parts, fields, message):

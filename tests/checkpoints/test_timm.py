@@ -9,7 +9,7 @@ from networks import flat, shapes_of
 
 import vitcnn
 from vitcnn import models
-from vitcnn.checkpoints import timm_bit_torch, timm_mixer_torch
+from vitcnn.checkpoints import timm_bit_torch, timm_mixer_torch, timm_vit_torch
 from vitcnn.models import bit, mixer
 
 pytestmark = pytest.mark.slow  # and CI has not these libraries
@@ -44,6 +44,8 @@ OTHERS = {  # of one class with a network that loads
 SIZES = [
     *((f"mixer_{v[0].lower()}{v[2:]}_224", "mixer", v) for v in mixer.VARIANTS if v != "H/14"),
     *((f"resnetv2_{v[1:]}_bit", "bit", v) for v in bit.VARIANTS),
+    ("vit_giant_patch14_dinov2", "vit", "DINOv2-g/14"),
+    ("vit_giant_patch14_reg4_dinov2", "vit", "DINOv2-g/14-registers"),
 ]
 RESNETS = [("resnet18", "18", 224), ("resnet34", "34", 160), ("resnet50", "50", 193)]
 TOKENS = ("token", "pos_embed", "pos_embedding")
@@ -102,6 +104,36 @@ def test_vits_of_timm(tmp_path, name, variant, size, fields):
     compare(torch, network, model, network.blocks, names, size)
 
 
+@pytest.mark.parametrize("size", [56, 70])
+@pytest.mark.parametrize("name", ["", "_reg4"])
+def test_gated_vits_of_timm(tmp_path, name, size):
+    """DINOv2's giants, made small, in timm's names and in those of the original."""
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    name = f"vit_giant_patch14{name}_dinov2"
+    sizes = {"embed_dim": 96, "depth": 3, "num_heads": 3, "img_size": 56, "num_classes": 5}
+    fields = {"width": 96, "depth": 3, "heads": 3, "mlp_dim": 256, "num_classes": 5}
+    fields |= {"image_size": size, "preprocess": HALF}
+    variant = "DINOv2-g/14-registers" if "reg4" in name else "DINOv2-g/14"
+    trained = randomised(torch, timm.create_model(name, **sizes))
+    path = save(tmp_path / "a.safetensors", trained)
+    original = {key: value.numpy() for key, value in trained.state_dict().items()}
+    if "reg4" in name:  # the original has a position for its class token
+        place = np.random.default_rng(0).normal(size=(1, 1, 96)).astype(np.float32)
+        original["pos_embed"] = np.concatenate([place, original["pos_embed"]], 1)
+    original = torch_vits.dinov2(original) | {"mask_token": np.ones((1, 96), np.float32)}
+    assert "blocks.0.mlp.w12.weight" in original and "reg_token" not in original
+    other = torch_vits.save(tmp_path / "b.safetensors", original)
+    state = {key: torch.from_numpy(value) for key, value in original.items()}
+    for file, theirs in ((path, dict(trained.state_dict())), (other, state)):
+        network = timm.create_model(name, **sizes | {"img_size": size}).eval()
+        network.load_state_dict(checkpoint_filter_fn(theirs, network))
+        model = vitcnn.load("vit", variant, file, **fields)
+        names = [f"block{i:02d}/out" for i in range(3)]
+        compare(torch, network, model, network.blocks, names, size)
+
+
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 @pytest.mark.parametrize(("name", "variant", "size"), RESNETS)
 def test_resnets(tmp_path, library, name, variant, size):
@@ -157,12 +189,13 @@ def test_networks_of_the_same_classes_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "family", "variant"), SIZES)
 def test_names_and_shapes_of_every_size(name, family, variant):
-    """Without numbers, of which the largest has 4 GB."""
+    """Without numbers, of which the largest have 4 GB."""
     torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
     with torch.device("meta"):
         state = timm.create_model(name).state_dict()
     raw = {key: np.broadcast_to(np.float32(0), value.shape) for key, value in state.items()}
-    adapter = {"bit": timm_bit_torch, "mixer": timm_mixer_torch}[family]
+    adapters = {"bit": timm_bit_torch, "mixer": timm_mixer_torch, "vit": timm_vit_torch}
+    adapter = adapters[family]
     assert adapter.matches(raw)
     module = models.create(family, variant)
     got = {key: value.shape for key, value in adapter.convert(raw, module).items()}

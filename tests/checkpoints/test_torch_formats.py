@@ -37,6 +37,7 @@ def check(model, made, images=IMAGES):
     [
         ({"dist": True}, {"distilled": True}),
         ({"registers": 3, "scale": True}, {"registers": 3, "layer_scale": 1e-5}),
+        ({"gated": True, "scale": True}, {"gated": True, "layer_scale": 1e-5}),
         (
             {"cls": False, "registers": 2, "fc_norm": True},
             {"pool": "gap", "registers": 2, "norm_pooled": True},
@@ -88,6 +89,60 @@ def test_hugging_faces_deit_and_dinov2(tmp_path):
         assert one.digest() == two.digest()
 
 
+def test_the_names_of_dinov2s_giants(tmp_path):
+    """Their MLPs have other names than those of the smaller ones."""
+    made = torch_vits.state((8, 8), registers=4, scale=True, classes=0, gated=True)
+    fields = {"registers": 4, "layer_scale": 1e-5, "num_classes": 0, "gated": True}
+    first = load(torch_vits.save(tmp_path / "a.safetensors", made), **fields)
+    check(first, made)
+    for name, arrays in [
+        ("timm_vit_torch", torch_vits.dinov2(made)),
+        ("hf_vit_torch", torch_vits.hugging_face(made, "dinov2.")),
+        ("hf_vit_torch", torch_vits.hugging_face_in_memory(made, "dinov2_with_registers.")),
+    ]:
+        assert not any(".mlp.fc" in key for key in arrays)
+        model = load(torch_vits.save(tmp_path / "b.safetensors", arrays), **fields)
+        assert model.provenance["weights"]["format"] == name
+        assert model.digest() == first.digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("dict", "timm"),
+        ("dinov2", "timm"),
+        ("hugging_face", "hf"),
+        ("hugging_face_in_memory", "hf"),
+    ],
+)
+def test_gated_mlps_and_others_are_told_apart(tmp_path, name, kind):
+    def save(gated):
+        made = torch_vits.state((8, 8), gated=gated)
+        if name.startswith("hugging_face"):
+            arrays = getattr(torch_vits, name)(made, "dinov2.")
+        else:
+            arrays = getattr(torch_vits, name, dict)(made)
+        return torch_vits.save(tmp_path / f"{gated}.safetensors", arrays)
+
+    start = r"{}.safetensors \(format '{}_vit_torch'\): its MLPs are {} "
+    with pytest.raises(ValueError, match=start.format(True, kind, "gated")) as error:
+        load(save(True))
+    assert "set gated=True and mlp_dim=20, or take the variant 'DINOv2-g/14'" in str(error.value)
+    with pytest.raises(ValueError, match=start.format(False, kind, "not gated,")) as error:
+        load(save(False), gated=True)
+    assert "set gated=False and mlp_dim=20, or take another variant" in str(error.value)
+    load(save(True), gated=True), load(save(False))
+
+
+def test_a_gate_without_its_value_is_listed(tmp_path):
+    made = torch_vits.state((8, 8), gated=True)
+    arrays = torch_vits.hugging_face_in_memory(made, "dinov2.")
+    del arrays["dinov2.encoder.layer.1.mlp.up_proj.weight"]
+    path = torch_vits.save(tmp_path / "a.safetensors", arrays)
+    with pytest.raises(ValueError, match=r"unexpected .*\(1\):\n.*_1/MlpBlock_3/gate/kernel"):
+        load(path, gated=True)
+
+
 def test_the_pooler_of_a_hugging_face_vit_is_the_layer_before_the_head(tmp_path):
     made = torch_vits.state((8, 8), classes=0)
     arrays = torch_vits.hugging_face(made, "vit.")
@@ -125,7 +180,7 @@ def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
         ("norm_pre.weight", "'norm_pre.weight' is of a ViT with a norm before its blocks"),
         ("attn_pool.q.weight", "pools by attention"),
         ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
-        ("blocks.0.mlp.w12.weight", "gated MLPs"),
+        ("blocks.0.mlp.fc1_g.weight", "a ViT whose gates are layers of their own"),
         ("patch_embed.backbone.conv.weight", "a hybrid"),
         ("strange.weight", r"unexpected in the checkpoint \(1\):\n    strange.weight"),
     ],

@@ -27,6 +27,11 @@ VITS = {
         "Dinov2WithRegistersConfig",
         {"layer_scale": 1e-5, "registers": 4},
     ),
+    "Dinov2Model gated": ("Dinov2Config", {"layer_scale": 1e-5, "gated": True}),
+    "Dinov2WithRegistersModel gated": (
+        "Dinov2WithRegistersConfig",
+        {"layer_scale": 1e-5, "registers": 4, "gated": True},
+    ),
 }
 
 
@@ -79,9 +84,11 @@ def compare(torch, network, model, images, blocks, names):
 def test_vits(tmp_path, transformers, name, size):
     torch = pytest.importorskip("torch")
     config, fields = VITS[name]
-    # the hidden layer of DINOv2 is a multiple of the width
-    hidden = {"mlp_ratio": 2} if "Dinov2" in name else {"intermediate_size": 64}
-    fields = {**OURS, "mlp_dim": 96 if "Dinov2" in name else 64, **fields}
+    name, gated = name.split()[0], "gated" in fields
+    hidden = {"intermediate_size": 64}
+    if "Dinov2" in name:  # whose hidden layer is a multiple of the width; gated, 2/3 of that
+        hidden = {"mlp_ratio": 2, "use_swiglu_ffn": gated}
+    fields = {**OURS, "mlp_dim": 96 if "Dinov2" in name and not gated else 64, **fields}
     config = getattr(transformers, config)(**SMALL, **hidden, num_labels=5)
     network = randomised(torch, getattr(transformers, name)(config))
     network.save_pretrained(tmp_path)

@@ -82,7 +82,10 @@ def oracle(p, images, patch, heads, pool, gelu):
         out[f"{o}/mid"] = x = x + z
         out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
         y = y @ p[f"{b}/MlpBlock_3/Dense_0/kernel"] + p[f"{b}/MlpBlock_3/Dense_0/bias"]
-        if gelu == "exact":
+        if y.shape[-1] == 2 * len(p[f"{b}/MlpBlock_3/Dense_1/kernel"]):  # gate, value
+            gate, value = np.split(y, 2, axis=-1)
+            y = gate / (1 + np.exp(-gate)) * value
+        elif gelu == "exact":
             y = y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2
         else:
             y = y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3))) / 2
@@ -117,12 +120,16 @@ def oracle(p, images, patch, heads, pool, gelu):
         ("token", "exact", {"distilled": True}),
         ("token", "exact", {"registers": 3, "layer_scale": 0.1}),
         ("gap", "exact", {"registers": 2, "norm_pooled": True}),
+        ("token", "exact", {"gated": True, "registers": 2, "layer_scale": 0.1}),
     ],
 )
 def test_every_tap_equals_the_formula(pool, gelu, fields):
     module = models.create("vit", "B/16", **SMALL, pool=pool, gelu=gelu, **fields)
     variables = random_variables(module)
     assert ("cls" in variables["params"]) == (pool == "token")
+    block = shapes_of(module)[0]["params"]["Transformer"]["encoderblock_0"]["MlpBlock_3"]
+    first = 80 if fields.get("gated") else 40
+    assert [block[f"Dense_{i}"]["kernel"].shape for i in (0, 1)] == [(24, first), (40, 24)]
     images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
     expected = oracle(variables, images, (4, 5), 3, pool, gelu)
     table = taps.tabulate(module, variables, images)
@@ -132,6 +139,7 @@ def test_every_tap_equals_the_formula(pool, gelu, fields):
     assert {table[tap].class_token for tap in ("embed", "block02/heads")} == {pool == "token"}
     assert not table["pooled"].class_token
     assert table["embed"].shape == (prefix + 12, 24)
+    assert table["block02/hidden"].shape == (prefix + 12, 40)
     logits, got = taps.forward(module, variables, images, table, list(table))
     np.testing.assert_array_equal(logits, got["logits"])
     for name, value in expected.items():
@@ -247,9 +255,11 @@ def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
         ("DINOv2-S/14", 22_056_576 - 384),
         ("DINOv2-B/14", 86_580_480 - 768),
         ("DINOv2-L/14", 304_368_640 - 1024),
+        ("DINOv2-g/14", 1_136_480_768 - 1536),
         ("DINOv2-S/14-registers", 22_056_576 - 384 + 4 * 384),
         ("DINOv2-B/14-registers", 86_580_480 - 768 + 4 * 768),
         ("DINOv2-L/14-registers", 304_368_640 - 1024 + 4 * 1024),
+        ("DINOv2-g/14-registers", 1_136_480_768 - 1536 + 4 * 1536),
     ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):
@@ -263,7 +273,9 @@ def test_parameter_counts_of_all_variants_are_those_of_their_sizes(variant):
     w, h, p, classes = module.width, module.mlp_dim, module.patch, module.num_classes
     prefix = 1 + module.distilled
     positions = prefix + (module.image_size // p) ** 2
-    block = 4 * (w * w + w) + 2 * w * h + h + w + 4 * w + (2 * w if module.layer_scale else 0)
+    first = 2 * h if module.gated else h
+    block = 4 * (w * w + w) + (w + 1) * first + (h + 1) * w + 4 * w
+    block += 2 * w if module.layer_scale else 0
     count = (3 * p * p + 1) * w + (prefix + positions + (module.registers or 0)) * w
     count += module.depth * block + 2 * w + prefix * (w + 1) * classes
     params, _ = shapes_of(module)

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+import flax.linen as nn
 import numpy as np
 
 # Put before every key by the wrappers of training scripts.
@@ -18,6 +19,7 @@ WEIGHT = {
     "running_var": "batch_stats/{}/var",
 }
 ATTENTION = "MultiHeadDotProductAttention_1"
+_MLP = re.compile(r"(params/Transformer/encoderblock_\d+/MlpBlock_3)/Dense_0/kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,33 @@ def _turned(name: str, value: np.ndarray, heads: int | None) -> np.ndarray:
     if name.endswith("/out/kernel") and value.shape[0] % heads == 0:
         return value.reshape(heads, -1, value.shape[-1])
     return value
+
+
+def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
+    """Raises ValueError, saying what to set, if the MLPs of a ViT are gated here or there alone.
+
+    Args:
+      arrays: by our names. Where the first layer of an MLP is twice as wide as what the second
+        reads, it is gated.
+      module: the network.
+    """
+    for name, kernel in arrays.items():
+        if (part := _MLP.fullmatch(name)) is None:
+            continue
+        after = arrays.get(f"{part[1]}/Dense_1/kernel")
+        if after is None or kernel.ndim != 2 or after.ndim != 2:
+            continue  # the merge will say what is wrong
+        hidden, gated = after.shape[0], getattr(module, "gated", False)
+        if kernel.shape[1] == 2 * hidden and not gated:
+            raise ValueError(
+                f"its MLPs are gated (SwiGLU): set gated=True and mlp_dim={hidden}, or take the "
+                "variant 'DINOv2-g/14' or 'DINOv2-g/14-registers' if it is one of DINOv2's giants"
+            )
+        if kernel.shape[1] == hidden and gated:
+            raise ValueError(
+                "its MLPs are not gated, and the network's are (SwiGLU): set gated=False and "
+                f"mlp_dim={hidden}, or take another variant than DINOv2's giants"
+            )
 
 
 def transformer(

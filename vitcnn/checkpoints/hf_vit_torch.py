@@ -3,7 +3,8 @@
 Files of `save_pretrained` have these names. Since version 5 a network in memory has others, such as
 "vit.layers.0.attention.q_proj", and so has a file of its `state_dict`. The keys do not say how
 images were normalised: preprocessor_config.json beside the weights does. The pooler of a `ViTModel`
-is the layer `pre_logits`.
+is the layer `pre_logits`. A gated MLP of DINOv2 is "weights_in", whose first half is the gate, and
+"weights_out" in files; in memory, gate and value are layers of their own.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ _NAMES = _from_torch.Names(
             "mlp.fc1": "MlpBlock_3/Dense_0",
             "output.dense": "MlpBlock_3/Dense_1",
             "mlp.fc2": "MlpBlock_3/Dense_1",
+            "mlp.weights_in": "MlpBlock_3/Dense_0",
+            "mlp.weights_out": "MlpBlock_3/Dense_1",
+            "mlp.gate_proj": "MlpBlock_3/gate",
+            "mlp.up_proj": "MlpBlock_3/up",
+            "mlp.down_proj": "MlpBlock_3/Dense_1",
             "layer_scale2": "ls2",
         },
         {
@@ -70,7 +76,6 @@ _NAMES = _from_torch.Names(
     },
     dropped=(r"embeddings\.mask_token",),
     refused={
-        r"encoder\.layer\.\d+\.mlp\.weights_(in|out)\..+": "a ViT with gated MLPs (SwiGLU)",
         r"decoder\..+": "a masked autoencoder with its decoder",
     },
     weight={**_from_torch.WEIGHT, "lambda1": "params/{}/gamma"},
@@ -89,10 +94,24 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names, heads on an axis of their own as `module` has them.
 
     Raises:
-      ValueError: the file is of a ViT that this family is not.
+      ValueError: the file is of a ViT that this family is not, or its MLPs are gated and those of
+        `module` are not, or the reverse.
     """
     bare = {_bare(name): raw[key] for name, key in _from_torch.stripped(raw).items()}
-    return _from_torch.convert(bare, _NAMES, getattr(module, "heads", None))
+    arrays = _joined(_from_torch.convert(bare, _NAMES, getattr(module, "heads", None)))
+    _from_torch.check_gates(arrays, module)
+    return arrays
+
+
+def _joined(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays with each gate and its value in one layer, the gate first."""
+    joined = dict(arrays)
+    for gate in arrays:
+        value, both = (gate.replace("/gate/", f"/{part}/") for part in ("up", "Dense_0"))
+        # Else the merge will list them.
+        if gate != value and value in arrays and arrays[gate].shape == arrays[value].shape:
+            joined[both] = np.concatenate([joined.pop(gate), joined.pop(value)], axis=-1)
+    return joined
 
 
 def _bare(name: str) -> str:

@@ -1,6 +1,8 @@
 """ViTs of timm, DeiT, DINO and DINOv2: "blocks.0.attn.qkv.weight".
 
-The four share their names. The keys do not say how images were normalised (timm's AugReg models:
+The four share their names, but for the gated MLPs of DINOv2's giants: "mlp.fc1" and "mlp.fc2" in
+timm, "mlp.w12" and "mlp.w3" in the original. In both the first half of the first layer is the gate,
+as it is here. The keys do not say how images were normalised (timm's AugReg models:
 mean and deviation 0.5; the others: ImageNet's): timm's config.json beside the weights does.
 """
 
@@ -32,6 +34,8 @@ _NAMES = _from_torch.Names(
             "norm2": "LayerNorm_2",
             "mlp.fc1": "MlpBlock_3/Dense_0",
             "mlp.fc2": "MlpBlock_3/Dense_1",
+            "mlp.w12": "MlpBlock_3/Dense_0",
+            "mlp.w3": "MlpBlock_3/Dense_1",
             "ls2": "ls2",
         },
         {
@@ -59,7 +63,7 @@ _NAMES = _from_torch.Names(
         r"attn_pool\..+": "a ViT that pools by attention",
         r"blocks\.\d+\.attn\.[qk]_norm\..+": "a ViT that normalises queries and keys",
         r"blocks\.\d+\.attn\.norm\..+": "a ViT with a norm inside its attention",
-        r"blocks\.\d+\.mlp\.(w12|w3|fc1_[gx])\..+": "a ViT with gated MLPs (DINOv2's giant)",
+        r"blocks\.\d+\.mlp\.fc1_[gx]\..+": "a ViT whose gates are layers of their own (AIMv2's)",
         r"blocks\.\d+\.\d+\..+": "blocks in chunks; save the model without FSDP",
         r"patch_embed\.(backbone|norm)\..+": "a hybrid, or of a ViT that normalises its patches",
     },
@@ -79,9 +83,11 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     get one of zeros, which is the same.
 
     Raises:
-      ValueError: the file is of a ViT that this family is not.
+      ValueError: the file is of a ViT that this family is not, or its MLPs are gated and those of
+        `module` are not, or the reverse.
     """
     arrays = _from_torch.convert(raw, _NAMES, getattr(module, "heads", None))
+    _from_torch.check_gates(arrays, module)
     table = arrays[f"params/{_POSITION}"]
     tokens = ("params/cls" in arrays) + ("params/dist" in arrays)
     count = table.shape[1] if table.ndim == 3 else 0

@@ -75,10 +75,16 @@ class _Attention(nn.Module):
 
 
 class _Mlp(nn.Module):
-    """Two dense layers with a GELU between."""
+    """Two dense layers with a GELU between; gated, silu(gate) * value between (SwiGLU).
+
+    Gated, the first layer gives both: its first `mlp_dim` outputs are the gate, the others the
+    value, as in the files of timm and DINOv2. The tap `hidden` is what the last layer reads: what
+    the GELU gives, or that product.
+    """
 
     mlp_dim: int
     gelu: str
+    gated: bool
     block: str
     where: dict[str, Any]
     dtype: Any
@@ -86,8 +92,11 @@ class _Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         width = x.shape[-1]
-        x = _dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(x)
-        x = nn.gelu(x, approximate=self.gelu == "tanh")
+        x = _dense(self.mlp_dim * (1 + self.gated), dtype=self.dtype, name="Dense_0")(x)
+        if self.gated:
+            x = nn.silu(x[..., : self.mlp_dim]) * x[..., self.mlp_dim :]
+        else:
+            x = nn.gelu(x, approximate=self.gelu == "tanh")
         x = tap(self, f"{self.block}/hidden", x, role="hidden", **self.where)
         return _dense(width, dtype=self.dtype, name="Dense_1")(x)
 
@@ -110,6 +119,7 @@ class Block(nn.Module):
     heads: int
     mlp_dim: int
     gelu: str
+    gated: bool
     skips: bool
     layer_scale: float | None
     block: str
@@ -132,7 +142,10 @@ class Block(nn.Module):
         x = tap(self, f"{block}/mid", x + y if self.skips else y, role="residual", **where)
         y = self.norm(name="LayerNorm_2")(x)
         y = tap(self, f"{block}/ln2", y, role="norm", **where)
-        y = _Mlp(self.mlp_dim, self.gelu, block, where, dtype=dtype, name="MlpBlock_3")(y)
+        mlp = _Mlp(
+            self.mlp_dim, self.gelu, self.gated, block, where, dtype=dtype, name="MlpBlock_3"
+        )
+        y = mlp(y)
         y = _LayerScale(self.layer_scale, dtype, name="ls2")(y) if scaled else y
         skip = f"{block}/mid" if self.skips else None
         y = tap(self, f"{block}/mlp", y, role="mlp", skip=skip, **where)

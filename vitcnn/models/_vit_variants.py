@@ -12,12 +12,15 @@ _SIZES = {  # Dosovitskiy et al., table 1; Ti and S as in Steiner et al. 2021, a
     "H": {"width": 1280, "depth": 32, "mlp_dim": 5120, "heads": 16},
 }
 
+# DINOv2's, whose MLPs are gated; Zhai et al. 2021 call another size g.
+_GIANT = {"g": {"width": 1536, "depth": 40, "mlp_dim": 4096, "heads": 24, "gated": True}}
+
 _SMALL = {"patch": 4, "image_size": 32, "num_classes": 10}
 
 
 def _named(name: str, **fields: Any) -> dict[str, Any]:
     size, patch = name.split("/")
-    return {**_SIZES[size], "patch": int(patch), "image_size": 224, **fields}
+    return {**(_SIZES | _GIANT)[size], "patch": int(patch), "image_size": 224, **fields}
 
 
 VARIANTS = (
@@ -40,7 +43,7 @@ VARIANTS = (
             layer_scale=1e-5,
             registers=registers,
         )
-        for name in ("S/14", "B/14", "L/14")
+        for name in ("S/14", "B/14", "L/14", "g/14")
         for registers in (0, 4)
     }
     | {

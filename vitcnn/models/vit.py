@@ -3,6 +3,7 @@
 Blocks are pre-norm: `x = x + attention(norm(x)); x = x + mlp(norm(x))`. Parameters have the names
 and shapes of Google's released checkpoints, so these need no rename table. DeiT's distillation
 token, DINOv2's layer scale and registers are fields; what they add has the names of their releases.
+The gated MLP of DINOv2's giants is a field too; it adds no names, but its Dense_0 is twice as wide.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class _Encoder(nn.Module):
     heads: int
     mlp_dim: int
     gelu: str
+    gated: bool
     no_skip: tuple[int, ...]
     layer_scale: float | None
     final_norm: bool
@@ -64,6 +66,7 @@ class _Encoder(nn.Module):
                 self.heads,
                 self.mlp_dim,
                 self.gelu,
+                self.gated,
                 i not in self.no_skip,
                 self.layer_scale,
                 block,
@@ -88,7 +91,7 @@ class Module(nn.Module):
       patch: side of a patch in pixels, or (rows, columns); it divides the image size.
       width: size of a token.
       depth: number of blocks.
-      mlp_dim: width of the hidden layer of each block's MLP.
+      mlp_dim: width of the hidden layer of each block's MLP, which is what its last layer reads.
       heads: attention heads of each block; they divide the width.
       pool: "token": a class token is put before the patches and read at the end; "gap": there is no
         class token, the patches' tokens of the final norm are averaged.
@@ -99,6 +102,8 @@ class Module(nn.Module):
       layer_scale: start of a learned factor of each channel of each branch; None for no factors.
         The taps `attn` and `mlp` are what is added to the skip, so they contain it.
       gelu: "tanh", the approximation that Google's models use, or "exact".
+      gated: the hidden layer of each MLP is silu(gate) * value (SwiGLU), and `gelu` is not used.
+        One dense layer of twice `mlp_dim` outputs gives both, the gate first.
       pre_logits: width of a hidden tanh layer before the head, None for no such layer.
       epsilon: added to the variance in the norms.
       no_skip: blocks, counted from 0, without their two skip connections (Raghu et al., figure 8).
@@ -118,6 +123,7 @@ class Module(nn.Module):
     registers: int = 0
     layer_scale: float | None = None
     gelu: str = "tanh"
+    gated: bool = False
     pre_logits: int | None = None
     epsilon: float = 1e-6
     no_skip: tuple[int, ...] = ()
@@ -152,6 +158,7 @@ class Module(nn.Module):
             self.heads,
             self.mlp_dim,
             self.gelu,
+            self.gated,
             tuple(self.no_skip),
             self.layer_scale,
             not self.norm_pooled,
