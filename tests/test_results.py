@@ -100,3 +100,18 @@ def test_one_host_meets_itself():
     assert parallel.host() == (0, 1)
     with pytest.raises(ValueError, match="expected 0 <= process < processes = 2"):
         parallel.start("localhost:1", processes=2, process=2)
+
+
+def test_summary_has_scalars_with_errors_arrays_by_shape_and_nothing_that_is_nan():
+    dataset = xarray.Dataset(
+        {
+            "top1": 0.25,
+            "top1_standard_error": 0.125,
+            "right": 5,
+            "cka": (("x", "y"), [[1.0, np.nan]]),
+            "phases": np.nan,
+            "ratio_class": ("x", [np.nan]),
+        }
+    )
+    expected = ["accuracy.vit:", "  top1 = 0.2500 +- 0.1250", "  right = 5", "  cka [1 x 2]"]
+    assert results.summary("accuracy.vit", dataset).splitlines() == expected

@@ -186,10 +186,13 @@ def _revision() -> str:
 
 
 def summary(name: str, dataset: xarray.Dataset) -> str:
-    """Returns the numbers of a result in a few lines: scalars with errors, arrays by shape."""
+    """Returns the numbers of a result in a few lines: scalars with errors, arrays by shape.
+
+    What is NaN throughout, as all that is of a class token where there is none, is left out.
+    """
     lines = [f"{name}:"]
     for key, variable in dataset.data_vars.items():
-        if key.endswith("_standard_error"):
+        if key.endswith("_standard_error") or bool(variable.isnull().all()):
             continue
         if variable.ndim:
             lines.append(f"  {key} [{' x '.join(map(str, variable.shape))}]")
