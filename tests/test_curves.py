@@ -60,6 +60,14 @@ def test_one_name_has_one_look_and_two_dozen_names_have_two_dozen():
     assert first.get_ylim() == second.get_ylim()
 
 
+def test_bands_of_shares_end_at_0_and_1():
+    share = ([0, 1, 2], [0.05, 0.5, 1], [0.1, 0.1, 0.1])
+    for cut, expected in ((True, (0, 1)), (False, (0.05 - 0.196, 1.196))):
+        axes = figures.curves([result()], [{"a": share}], "x", "y", share=cut).axes[0]
+        ends = np.concatenate([path.vertices for path in axes.collections[0].get_paths()])[:, 1]
+        np.testing.assert_allclose((ends.min(), ends.max()), expected, atol=1e-4)
+
+
 def test_references_are_levels_or_lines():
     for reference, expected in ((2.5, [2.5, 2.5]), (((0, 2), (0, 4)), [0, 4])):
         axes = figures.curves([result()], [{"a": curve([1])}], "x", "y", [(reference, "r")]).axes[0]

@@ -155,4 +155,5 @@ def draw_calibration(results: Sequence[xarray.Dataset]):
         ece = 100 * float(result.ece)
         titles.append("confidence" + (f" (calibration error {ece:.1f}%)" if ece >= 0 else ""))
     perfect = (((0, 1), (0, 1)), "calibrated")
-    return figures.curves(results, panels, titles, "top-1 accuracy", [perfect] * len(results))
+    perfect = [perfect] * len(results)
+    return figures.curves(results, panels, titles, "top-1 accuracy", perfect, share=True)

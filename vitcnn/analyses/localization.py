@@ -294,4 +294,4 @@ def draw_curves(results: Sequence[xarray.Dataset]):
         )
         chance.append(((depth, result.own_rate_chance.values), "match by chance"))
     title = "relative depth (first layer 0, last 1)"
-    return figures.curves(results, panels, title, "share of tokens, or CKA", chance)
+    return figures.curves(results, panels, title, "share of tokens, or CKA", chance, share=True)

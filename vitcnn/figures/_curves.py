@@ -38,6 +38,7 @@ def curves(
     x_title: str | Sequence[str],
     y_title: str,
     reference: Sequence[Reference] = (),
+    share: bool = False,
 ) -> Figure:
     """Draws curves with bands of 95%, one panel for each Result, all on one scale upwards.
 
@@ -50,6 +51,7 @@ def curves(
       y_title: title of the axis upwards, with units.
       reference: for each Result, what is drawn dashed: a level or a line, and its name; () for
         none.
+      share: whether all values are shares, so that bands end at 0 and 1.
     """
     x_titles = [x_title] * len(panels) if isinstance(x_title, str) else x_title
     columns = min(COLUMNS, len(panels))
@@ -69,7 +71,7 @@ def curves(
         base = (rows - 1 - row) * cell[1] + bottom
         axes = add_axes(figure, column * cell[0] + left, base, WIDTH, HEIGHT)
         for name, curve in named.items():
-            _draw(axes, name, curve, known.index(name))
+            _draw(axes, name, curve, known.index(name), share)
         if reference:
             dashed = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 1}
             where, name = reference[k]
@@ -111,7 +113,7 @@ def curves(
     return figure
 
 
-def _draw(axes, name: str, curve: Curve, i: int) -> None:
+def _draw(axes, name: str, curve: Curve, i: int, share: bool) -> None:
     """Draws the i-th of all curves with its band."""
     x, y, error = (np.asarray(a, float) for a in curve)
     around = i // len(COLOURS)
@@ -120,7 +122,8 @@ def _draw(axes, name: str, curve: Curve, i: int) -> None:
     dash = DASHES[around % len(DASHES)]
     look = {"linewidth": 0.8, "linestyle": dash, "marker": mark, "markersize": 2.2, "mew": 0}
     axes.plot(x, y, color=colour, label=name, **look)
-    axes.fill_between(x, y - Z * error, y + Z * error, color=colour, alpha=0.2, linewidth=0)
+    band = [np.clip(end, 0, 1) if share else end for end in (y - Z * error, y + Z * error)]
+    axes.fill_between(x, *band, color=colour, alpha=0.2, linewidth=0)
 
 
 def _inches(text: str, size: float = 6) -> float:
