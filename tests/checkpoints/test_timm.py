@@ -29,7 +29,7 @@ VITS = [
     ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 518, {}),
     ("vit_small_patch14_reg4_dinov2", "DINOv2-S/14-registers", 224, {}),
     ("vit_base_patch32_224", "B/32", 224, {}),
-    ("vit_huge_patch14_224", "H/14", 224, {}),  # 10 GB of memory
+    ("vit_huge_patch14_224", "H/14", 224, {"num_classes": 0}),  # 10 GB of memory
 ]
 MIXERS = [("mixer_s32_224", "S/32"), ("mixer_b16_224", "B/16")]
 OTHERS = {  # of one class with a network that loads
