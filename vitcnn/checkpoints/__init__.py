@@ -34,6 +34,7 @@ from vitcnn.checkpoints._merge import merge
 from vitcnn.checkpoints._read import read
 from vitcnn.checkpoints._trained import CHECKPOINTS, WEIGHTS, trained
 from vitcnn.checkpoints._write import export, said_beside
+from vitcnn.models import _images
 
 __all__ = [
     "CHECKPOINTS",
@@ -209,8 +210,7 @@ def _resized(
     grid: tuple[int, int] | None,
 ) -> np.ndarray:
     """Returns the position embedding in the grid of the network; itself if it has that grid."""
-    sides = [np.broadcast_to(getattr(module, name), 2) for name in ("image_size", "patch")]
-    after = tuple(int(side) for side in sides[0] // sides[1])
+    after = _images.grid(module.image_size, module.patch)
     prefix = expected.shape[1] - math.prod(after)
     count = table.shape[1] - prefix if table.ndim == 3 else 0
     if count <= 0:

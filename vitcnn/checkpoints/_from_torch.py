@@ -146,20 +146,24 @@ def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
 
 
 def transformer(
-    block: str, in_block: Mapping[str, str], elsewhere: Mapping[str, str]
+    block: str,
+    in_block: Mapping[str, str],
+    elsewhere: Mapping[str, str],
+    ours: str = "Transformer/encoderblock_{}",
 ) -> Callable[[str], str | None]:
-    """Returns the rule for the layers of a ViT.
+    """Returns the rule for the layers of a ViT, or of another network of alike blocks.
 
     Args:
       block: pattern of a layer in a block; its groups are the block's number and the layer's name.
       in_block: ours by theirs, of layers in a block.
       elsewhere: ours by theirs, of the other layers.
+      ours: what we call a block, with {} for its number.
     """
 
     def layer(name: str) -> str | None:
         if part := re.fullmatch(block, name):
-            ours = in_block.get(part[2])
-            return ours and f"Transformer/encoderblock_{part[1]}/{ours}"
+            within = in_block.get(part[2])
+            return within and f"{ours.format(part[1])}/{within}"
         return elsewhere.get(name)
 
     return layer

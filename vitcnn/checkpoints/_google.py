@@ -23,6 +23,11 @@ def bare(keys: Iterable[str]) -> dict[str, str]:
     return {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
 
 
+def flat(value: np.ndarray) -> np.ndarray:
+    """Returns a scale or bias of a group norm on one axis: some files have (1, 1, 1, C)."""
+    return value.reshape(-1) if value.shape[:-1] == (1, 1, 1) else value
+
+
 def arrays(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns float32 arrays by bare name."""
     found = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+from collections.abc import Iterator, Sequence
 
 from vitcnn.checkpoints import _published
 
@@ -43,11 +45,43 @@ def fetch(source: str) -> tuple[pathlib.Path, str]:
         ) from error
     repo, revision = parts["repo"], parts["revision"]
     names = (parts["file"],) if parts["file"] else WEIGHTS
+    with _named(source):
+        found, unreachable = _first(repo, names, revision)
+    if found is None and unreachable is not None:
+        raise ConnectionError(
+            f"{source} is not in the cache and Hugging Face cannot be reached (no network, or "
+            f"HF_HUB_OFFLINE is set); {_ELSE}"
+        ) from unreachable
+    if found is None:
+        raise ValueError(
+            f"{repo} has no file {' or '.join(map(repr, names))}; name the file of its weights: "
+            f"hf:{repo}:<file>"
+        )
+    commit = _commit(found)
+    for name in _published.FILES:  # of the same commit, so that they lie in the same folder
+        # It may have none, or be offline and not have fetched it.
+        absent = contextlib.suppress(errors.EntryNotFoundError)
+        with _named(f"{name} of {repo}"), absent:
+            hub.hf_hub_download(repo, name, revision=commit or revision)
+    return found, f"hf:{repo}@{commit or revision}:{_inside(found, commit)}"
+
+
+def _first(
+    repo: str, names: Sequence[str], revision: str | None
+) -> tuple[pathlib.Path | None, Exception | None]:
+    """Returns the first of these files that there is, and why another could not be looked for.
+
+    Raises:
+      ValueError: there is no such repository or revision, or no permission to read it.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
     found, unreachable = None, None
     try:
         for name in names:
             try:
-                found = pathlib.Path(hub.hf_hub_download(repo, name, revision=revision))
+                found = pathlib.Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
                 break
             except errors.LocalEntryNotFoundError as error:  # offline: the next may be there
                 unreachable = error
@@ -65,40 +99,26 @@ def fetch(source: str) -> tuple[pathlib.Path, str]:
             f"there is no repository {repo!r} on Hugging Face, or it is private and you are not "
             f"logged in (`hf auth login`)"
         ) from error
+    return found, unreachable
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Makes of all that breaks a download a ConnectionError that says what was to be had."""
+    from huggingface_hub import errors
+
+    def broken(error: Exception) -> ConnectionError:
+        reason = f"{type(error).__name__}: {error}"  # of some, only the name says anything
+        return ConnectionError(f"{what} cannot be downloaded ({reason}); {_ELSE}")
+
+    try:
+        yield
     except (errors.HfHubHTTPError, OSError) as error:  # a bad request is a ValueError too
-        raise _broken(source, error) from error
+        raise broken(error) from error
     except (ImportError, ValueError):
         raise
     except Exception as error:  # of whatever library it downloads with: they share no base class
-        raise _broken(source, error) from error
-    if found is None and unreachable is not None:
-        raise ConnectionError(
-            f"{source} is not in the cache and Hugging Face cannot be reached (no network, or "
-            f"HF_HUB_OFFLINE is set); {_ELSE}"
-        ) from unreachable
-    if found is None:
-        raise ValueError(
-            f"{repo} has no file {' or '.join(map(repr, names))}; name the file of its weights: "
-            f"hf:{repo}:<file>"
-        )
-    commit = _commit(found)
-    for name in _published.FILES:  # of the same commit, so that they lie in the same folder
-        try:
-            hub.hf_hub_download(repo, name, revision=commit or revision)
-        except errors.EntryNotFoundError:  # it has none, or is offline and has not fetched it
-            pass
-        except (errors.HfHubHTTPError, OSError) as error:
-            raise _broken(f"{name} of {repo}", error) from error
-        except (ImportError, ValueError):
-            raise
-        except Exception as error:
-            raise _broken(f"{name} of {repo}", error) from error
-    return found, f"hf:{repo}@{commit or revision}:{_inside(found, commit)}"
-
-
-def _broken(what: str, error: Exception) -> ConnectionError:
-    reason = f"{type(error).__name__}: {error}"  # of some, only the name says anything
-    return ConnectionError(f"{what} cannot be downloaded ({reason}); {_ELSE}")
+        raise broken(error) from error
 
 
 def _commit(path: pathlib.Path) -> str | None:

@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 
-from vitcnn.checkpoints import _h5, _safetensors
+from vitcnn.checkpoints import _h5, _orbax, _safetensors
 from vitcnn.lookup import nearest
 
 _TORCH = (".pth", ".pt", ".th", ".bin")
@@ -33,8 +33,6 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     if path.is_dir() and path.name.isdigit():
-        from vitcnn.checkpoints import _orbax  # slow to import
-
         return _orbax.read(path)
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []

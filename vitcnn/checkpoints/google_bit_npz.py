@@ -42,8 +42,8 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     arrays = {}
     for key, value in _google.arrays(raw).items():
         name = _name(key)
-        if name.endswith(("/gamma", "/beta")) and value.shape[:-1] == (1, 1, 1):
-            value = value.reshape(-1)
+        if name.endswith(("/gamma", "/beta")):
+            value = _google.flat(value)
         elif name == "head/kernel" and value.shape[:2] == (1, 1):
             value = value.reshape(value.shape[2:])
         arrays[f"params/{name}"] = value

@@ -16,6 +16,7 @@ import flax.linen as nn
 import numpy as np
 
 from vitcnn.checkpoints import _google
+from vitcnn.models import _images
 
 FAMILY = "vit"
 PREPROCESS = _google.PREPROCESS
@@ -85,7 +86,7 @@ def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dic
       module: the network; its grid says which tokens have a position.
       fixed: whether a file without positions means big_vision's sines and cosines.
     """
-    rows, columns = np.broadcast_to(module.image_size, 2) // np.broadcast_to(module.patch, 2)
+    rows, columns = _images.grid(module.image_size, module.patch)
     if _POSITIONS in arrays:
         return arrays
     if given := [key for key in _OTHER_POSITIONS if key in arrays]:

@@ -57,7 +57,7 @@ _ALWAYS = {
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether these are the names of a ResNet of Keras, version 1."""
-    return _ALWAYS.issubset(_name(key) for key in keys if _name(key) != key)
+    return _ALWAYS.issubset(name for key in keys if (name := _name(key)) != key)
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:

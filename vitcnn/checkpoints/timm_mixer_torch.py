@@ -7,7 +7,6 @@ with its Mixer; their files are known by their keys and shapes, and refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
@@ -20,15 +19,26 @@ FIELDS = {"gelu": "exact"}
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"})
 
-_IN_BLOCK = {
-    "norm1": "LayerNorm_0",
-    "mlp_tokens.fc1": "token_mixing/Dense_0",
-    "mlp_tokens.fc2": "token_mixing/Dense_1",
-    "norm2": "LayerNorm_1",
-    "mlp_channels.fc1": "channel_mixing/Dense_0",
-    "mlp_channels.fc2": "channel_mixing/Dense_1",
-}
-_ELSEWHERE = {"stem.proj": "stem", "norm": "pre_head_layer_norm", "head": "head"}
+_NAMES = _from_torch.Names(
+    layer=_from_torch.transformer(
+        r"blocks\.(\d+)\.(.+)",
+        {
+            "norm1": "LayerNorm_0",
+            "mlp_tokens.fc1": "token_mixing/Dense_0",
+            "mlp_tokens.fc2": "token_mixing/Dense_1",
+            "norm2": "LayerNorm_1",
+            "mlp_channels.fc1": "channel_mixing/Dense_0",
+            "mlp_channels.fc2": "channel_mixing/Dense_1",
+        },
+        {"stem.proj": "stem", "norm": "pre_head_layer_norm", "head": "head"},
+        "MixerBlock_{}",
+    ),
+    refused={
+        r"blocks\.\d+\.(linear_tokens\..+|ls[12]|norm[12]\.(alpha|beta))": "a ResMLP",
+        r"blocks\.\d+\.(norm|mlp_channels\.gate)\..+": "a gMLP",
+        r"stem\.norm\..+": "a Mixer that normalises its patches",
+    },
+)
 
 
 def matches(keys: Iterable[str]) -> bool:
@@ -42,15 +52,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     Raises:
       ValueError: the file is of a network that is not a Mixer.
     """
-    names = _from_torch.Names(
-        _layer,
-        refused={
-            r"blocks\.\d+\.(linear_tokens\..+|ls[12]|norm[12]\.(alpha|beta))": "a ResMLP",
-            r"blocks\.\d+\.(norm|mlp_channels\.gate)\..+": "a gMLP",
-            r"stem\.norm\..+": "a Mixer that normalises its patches",
-        },
-    )
-    arrays = _from_torch.convert(raw, names)
+    arrays = _from_torch.convert(raw, _NAMES)
     shapes = {name: np.shape(raw[key]) for name, key in _from_torch.stripped(raw).items()}
     for name, shape in shapes.items():
         after = name.replace(".fc1.weight", ".fc2.weight")
@@ -61,10 +63,3 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
                 "with gated MLPs (gMixer), which this family has not"
             )
     return arrays
-
-
-def _layer(name: str) -> str | None:
-    if part := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
-        ours = _IN_BLOCK.get(part[2])
-        return ours and f"MixerBlock_{part[1]}/{ours}"
-    return _ELSEWHERE.get(name)

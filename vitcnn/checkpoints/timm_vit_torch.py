@@ -16,6 +16,7 @@ import numpy as np
 
 from vitcnn.checkpoints import _from_torch
 from vitcnn.checkpoints._from_torch import ATTENTION
+from vitcnn.models import _images
 
 FAMILY = "vit"
 FIELDS = {"gelu": "exact"}
@@ -99,5 +100,5 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
 
 def _positions(module: nn.Module) -> int:
     """Returns how many tokens of the network have a position."""
-    (height, width), (ph, pw) = (np.broadcast_to(v, 2) for v in (module.image_size, module.patch))
-    return int(height // ph * (width // pw) + (module.pool == "token") + module.distilled)
+    rows, columns = _images.grid(module.image_size, module.patch)
+    return rows * columns + (module.pool == "token") + module.distilled

@@ -29,6 +29,6 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     statistics = {k: np.asarray(v, np.float32) for k, v in raw.items() if k.startswith(_STATISTICS)}
     arrays = _google.arrays({k: v for k, v in raw.items() if k not in statistics})
     for name, value in arrays.items():
-        if name.endswith(("/scale", "/bias")) and value.shape[:-1] == (1, 1, 1):
-            arrays[name] = value.reshape(-1)
+        if name.endswith(("/scale", "/bias")):
+            arrays[name] = _google.flat(value)
     return {**{f"params/{name}": value for name, value in arrays.items()}, **statistics}
