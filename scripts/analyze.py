@@ -10,7 +10,8 @@ run that was stopped. On several hosts add --coordinator=auto (Cloud TPU), or
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vitcnn import engine, parallel, results
+from vitcnn import parallel, results
+from vitcnn.engine import analyze
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to measure.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results and resuming.")
@@ -22,7 +23,7 @@ PROCESS = flags.DEFINE_integer("process", 0, "Index of this host process.")
 def main(_):
     logging.set_verbosity(logging.WARNING)
     parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    measured = engine.analyze(CONFIG.value, WORKDIR.value)
+    measured = analyze.analyze(CONFIG.value, WORKDIR.value)
     if parallel.host()[0] == 0:
         for name, dataset in measured.items():
             print(results.summary(name, dataset))

@@ -18,9 +18,10 @@ import tqdm
 from absl import app, flags, logging
 from bench_tools import randomised
 
-from vitcnn import analyses, lookup, parallel, plan, spans
-from vitcnn.data import scenes
-from vitcnn.program import group_program
+from vitcnn import analyses, lookup, parallel
+from vitcnn.data.sources import scenes
+from vitcnn.engine import schedule
+from vitcnn.engine.program import group_program
 
 PAIR = flags.DEFINE_enum("pair", "small", ["small", "large"], "Which networks.")
 GROUP = flags.DEFINE_integer("group", 128, "Images of a group.", lower_bound=4)
@@ -59,7 +60,7 @@ def main(_):
     programs, kinds = {}, {}
     for name, members in tqdm.tqdm(passes.items(), "compiling", unit="pass"):
         kinds[name] = {}
-        for span in spans.plan_spans(members, GROUP.value):
+        for span in schedule.plan_spans(members, GROUP.value):
             kinds[name][span.shape] = kinds[name].get(span.shape, 0) + 1
         for shape in kinds[name]:
             function = group_program(models, members, dict(shape[1]))
@@ -100,7 +101,7 @@ def every_job(models, source):
         images = min(analyses.constant(analyses.find(name), "IMAGES"), IMAGES.value)
         chosen = ("vit",) if name == "attention_distance" else tuple(models)
         config = {name: {"images": images, "models": chosen}}
-        jobs += plan.plan_jobs(models, source, config, GROUP.value)
+        jobs += jobs.plan_jobs(models, source, config, GROUP.value)
     return jobs
 
 

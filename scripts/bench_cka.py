@@ -36,7 +36,8 @@ import numpy as np
 from absl import app, flags, logging
 from bench_tools import Peak, available, number, randomised, say, spread
 
-from vitcnn import parallel, plan, stream
+from vitcnn import parallel
+from vitcnn.engine import jobs, stream
 
 PAIR = flags.DEFINE_enum("pair", "all", ["all", "large", "small"], "Which networks.")
 GROUP = flags.DEFINE_integer("group", 128, "Images of a group.", lower_bound=4)
@@ -211,7 +212,7 @@ class Setting:
 
     def jobs(self, groups):
         images = groups * GROUP.value
-        return plan.plan_jobs(
+        return jobs.plan_jobs(
             self.models, Pool(self.pool, images), {"cka": {"images": images}}, GROUP.value
         )
 

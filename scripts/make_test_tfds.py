@@ -1,7 +1,7 @@
 """Writes the small TFDS set that tests/data/test_tfds.py reads: 12 images in array_record files.
 
     pip install "vitcnn[tfds]"
-    python scripts/make_test_tfds.py --archive=tests/data/tiny_ramps.zip
+    python scripts/make_test_tfds.py --archive=tests/data/sources/tiny_ramps.zip
 
 Writing a TFDS set needs TensorFlow; reading it, as the tests do, does not. The set is committed, so
 this has to be run again only to change it; as a zip file (5 kB), because array_record pads each of
@@ -16,7 +16,9 @@ import tempfile
 import numpy as np
 from absl import app, flags
 
-ARCHIVE = flags.DEFINE_string("archive", "tests/data/tiny_ramps.zip", "The zip file to write.")
+ARCHIVE = flags.DEFINE_string(
+    "archive", "tests/data/sources/tiny_ramps.zip", "The zip file to write."
+)
 
 SPLITS = {"train": 8, "test": 4}
 CLASSES = ("ridge", "slope", "valley")

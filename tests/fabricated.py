@@ -6,7 +6,7 @@ import types
 import numpy as np
 import xarray
 
-from vitcnn.analyses.cka import coordinates
+from vitcnn.results.datasets import coordinates
 
 SCENES = {
     "source": "scenes",
@@ -50,7 +50,11 @@ def provenance(analysis, models, images=640, group=32, data=None, warnings=()):
                 "family": family,
                 "variant": variant,
                 "parameters": 1234567,
-                "weights": {"path": f"{name}.npz", "format": "google_npz", "sha256": "ab12" * 16},
+                "weights": {
+                    "path": f"{name}.npz",
+                    "format": "google_vit_npz",
+                    "sha256": "ab12" * 16,
+                },
             }
             for name, (family, variant) in models.items()
         },

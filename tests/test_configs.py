@@ -4,7 +4,9 @@ import pytest
 import running
 from running import load
 
-from vitcnn import engine, plan, training
+from vitcnn import training
+from vitcnn.engine import analyze
+from vitcnn.engine import config as configuration
 
 CONFIGS = running.ROOT / "configs"
 
@@ -32,13 +34,13 @@ def test_analysis_config_is_valid_and_its_smallest_form_runs(path, tmp_path):
     for part in (config, *config.stages.values()):
         if "path" in part.data:  # the user's to give
             part.data.path = "images"
-    plan.check_config(config)
+    configuration.check_config(config)
     if path.stem == "everything":
         return  # tests/test_everything.py runs it
     config = load(path).get_config("smallest")
     # Heads and last norms of a fresh network are zero: dead layers, which CKA names.
     with pytest.warns(UserWarning, match=r"cka: layers that do not vary .*/logits"):
-        found = engine.analyze(config, tmp_path, progress=False)
+        found = analyze.analyze(config, tmp_path, progress=False)
     assert len(found) >= 2 and all((tmp_path / f"{n}.nc").is_file() for n in found)
 
 

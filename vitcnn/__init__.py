@@ -10,10 +10,9 @@ Networks?", arXiv 2108.08810) for any trained model, in one streaming pass, with
 """
 
 from vitcnn.data.preprocess import Preprocess
-from vitcnn.engine import analyze
+from vitcnn.engine.analyze import analyze
+from vitcnn.engine.compare import cka, compare
 from vitcnn.model import Model, load
-from vitcnn.similarity.cka import cka
-from vitcnn.similarity.compare import compare
 from vitcnn.taps import TapInfo, TapTable, alias, tap
 
 __version__ = "0.1.0"

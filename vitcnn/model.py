@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 
 from vitcnn import checkpoints, models, taps
 from vitcnn.data.preprocess import Preprocess
+from vitcnn.layers import images as image_sizes
 from vitcnn.lookup import check_name
-from vitcnn.models import _images
 
 
 @dataclasses.dataclass(eq=False)
@@ -190,8 +190,8 @@ def load(
         position_grid = position_grid or _grid(models.create(family, variant, **known["fields"]))
         overrides, weights = {**known["fields"], **overrides}, known["path"]
     module = models.create(family, variant, **overrides)
-    images = jax.ShapeDtypeStruct((1, *_images.pair(module.image_size), 3), jnp.float32)
-    fields: dict[str, Any] = {"size": _images.pair(module.image_size)}
+    images = jax.ShapeDtypeStruct((1, *image_sizes.pair(module.image_size), 3), jnp.float32)
+    fields: dict[str, Any] = {"size": image_sizes.pair(module.image_size)}
     origin: dict[str, Any] = {"family": family, "variant": variant, "fields": overrides}
     if weights is None:
         variables = jax.jit(module.init)(
@@ -240,7 +240,7 @@ def load(
                 "and std=(0.229, 0.224, 0.225) for DeiT, DINO and most others"
             )
     made = Preprocess(**fields)
-    size = _images.pair(module.image_size)
+    size = image_sizes.pair(module.image_size)
     if made.size != size:
         resize = made.resize  # the same share of the image is cut out at every size
         if resize is not None and made.size is not None:
@@ -256,13 +256,13 @@ def _grid(module: nn.Module) -> tuple[int, int] | None:
     """Returns the grid of patches of a network that has patches."""
     if not hasattr(module, "patch"):
         return None
-    return _images.grid(module.image_size, module.patch)
+    return image_sizes.grid(module.image_size, module.patch)
 
 
 def _head(module: nn.Module, shapes: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     """Returns the arrays of a new head by full name."""
     names = [name for name in shapes["params"] if name in ("head", "head_dist")]
-    images = jnp.zeros((1, *_images.pair(module.image_size), 3))
+    images = jnp.zeros((1, *image_sizes.pair(module.image_size), 3))
     # Only what is returned is worked out.
     init = jax.jit(lambda key: {n: module.init(key, images)["params"][n] for n in names})
     heads = init(jax.random.key(seed))

@@ -12,12 +12,12 @@ takes random weights and a few scenes instead: --config=.../cifar10_pair.py:smal
 
 from ml_collections import ConfigDict
 
-from vitcnn import plan
+from vitcnn.engine import config as configuration
 
 
 def get_config(size: str = "full") -> ConfigDict:
     smallest = size == "smallest"
-    config = plan.defaults()
+    config = configuration.defaults()
     for name, family, variant in (("vit", "vit", "cifar/4"), ("resnet20", "resnet", "20")):
         model = config.models[name] = ConfigDict()
         model.family = family
@@ -31,7 +31,7 @@ def get_config(size: str = "full") -> ConfigDict:
     else:
         config.data.path = ""
 
-    config.analyses.accuracy = plan.job()
-    config.analyses.cka = plan.job(models=("vit", "resnet20"))
+    config.analyses.accuracy = configuration.job()
+    config.analyses.cka = configuration.job(models=("vit", "resnet20"))
     config.group = 8 if smallest else 250
     return config

@@ -22,7 +22,7 @@ and the argument "smallest" takes random weights and a few scenes, to see that a
 
 from ml_collections import ConfigDict
 
-from vitcnn import plan
+from vitcnn.engine import config as configuration
 
 SCENES = {"source": "scenes", "classes": 4}
 CIFAR_TRAIN = {"source": "npz", "path": "", "image": "image_train", "label": "label_train"}
@@ -32,7 +32,7 @@ OUTPUTS = ("embed", "block*/out", "norm", *CNN)
 
 
 def get_config(which: str = "cifar10_pair") -> ConfigDict:
-    config = plan.defaults()
+    config = configuration.defaults()
     if which == "resnet50":
         return _resnet50(config)
     smallest = which == "smallest"
@@ -53,12 +53,12 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     config.group = 20 if smallest else 250
 
     both = {"models": ("vit", "resnet20")}
-    config.analyses.accuracy = plan.job(analysis="accuracy", **both)
-    config.analyses.cka = plan.job(analysis="cka", **both)
-    config.analyses.cka_class = plan.job(analysis="cka", tokens="class", **both)
-    config.analyses.cka_spatial = plan.job(analysis="cka", tokens="spatial", **both)
-    config.analyses.cka_rbf = plan.job(analysis="cka", kernel="rbf", **both)
-    config.analyses.similarity = plan.job(
+    config.analyses.accuracy = configuration.job(analysis="accuracy", **both)
+    config.analyses.cka = configuration.job(analysis="cka", **both)
+    config.analyses.cka_class = configuration.job(analysis="cka", tokens="class", **both)
+    config.analyses.cka_spatial = configuration.job(analysis="cka", tokens="spatial", **both)
+    config.analyses.cka_rbf = configuration.job(analysis="cka", kernel="rbf", **both)
+    config.analyses.similarity = configuration.job(
         analysis="similarity",
         taps=OUTPUTS,
         images=40 if smallest else 1000,
@@ -66,7 +66,7 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         **both,
     )
     # Canonical correlations need 20 images a component: of what is averaged over positions.
-    config.analyses.similarity_pooled = plan.job(
+    config.analyses.similarity_pooled = configuration.job(
         analysis="similarity",
         taps=OUTPUTS,
         pool="mean",
@@ -75,27 +75,31 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         measures=("cka", "svcca", "pwcca", "cca"),
         **both,
     )
-    config.analyses.attention_distance = plan.job(analysis="attention_distance", models=("vit",))
-    config.analyses.head_cka = plan.job(analysis="head_cka", subset=2, **both)
-    config.analyses.receptive_field = plan.job(
+    config.analyses.attention_distance = configuration.job(
+        analysis="attention_distance", models=("vit",)
+    )
+    config.analyses.head_cka = configuration.job(analysis="head_cka", subset=2, **both)
+    config.analyses.receptive_field = configuration.job(
         analysis="receptive_field",
         channels=2 if smallest else 16,
         images=4 if smallest else 32,
         **both,
     )
-    config.analyses.skip_ratio = plan.job(analysis="skip_ratio", **both)
-    config.analyses.localization = plan.job(analysis="localization", max_positions=64, **both)
-    config.analyses.decoding = plan.job(analysis="decoding", **both)
+    config.analyses.skip_ratio = configuration.job(analysis="skip_ratio", **both)
+    config.analyses.localization = configuration.job(
+        analysis="localization", max_positions=64, **both
+    )
+    config.analyses.decoding = configuration.job(analysis="decoding", **both)
     # Probes on few and on all images: one job name in each of their three legs.
-    config.stages.fit = plan.stage(
+    config.stages.fit = configuration.stage(
         data={**SCENES, "size": 200, "shots": 5, "draws": 2}
         if smallest
         else {**CIFAR_TRAIN, "stop": 45_000, "shots": 10, "draws": 5}
     )
-    config.stages.fit_all = plan.stage(
+    config.stages.fit_all = configuration.stage(
         data={**SCENES, "size": 60} if smallest else {**CIFAR_TRAIN, "stop": 45_000}
     )
-    config.stages.held_out = plan.stage(
+    config.stages.held_out = configuration.stage(
         data={**SCENES, "size": 100, "start": 60} if smallest else {**CIFAR_TRAIN, "start": 45_000}
     )
     pooled = ("class", "spatial")
@@ -104,11 +108,11 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         "probe_all": ("fit_all", pooled),
     }
     for name, (fit, features) in asked.items():
-        config.stages[fit].analyses[name] = plan.job(
+        config.stages[fit].analyses[name] = configuration.job(
             analysis="probe_fit", features=features, **both
         )
         for leg in (config.stages.held_out, config):
-            leg.analyses[name] = plan.job(analysis="probe", fit=fit, **both)
+            leg.analyses[name] = configuration.job(analysis="probe", fit=fit, **both)
     return config
 
 
@@ -120,22 +124,26 @@ def _resnet50(config: ConfigDict) -> ConfigDict:
     config.data.source = "folder"
     config.data.path = ""
     config.group = 100
-    config.analyses.accuracy = plan.job(
+    config.analyses.accuracy = configuration.job(
         analysis="accuracy",
     )
-    config.analyses.cka = plan.job(
+    config.analyses.cka = configuration.job(
         analysis="cka",
     )
-    config.analyses.similarity = plan.job(analysis="similarity", taps=CNN, measures=MEASURES)
+    config.analyses.similarity = configuration.job(
+        analysis="similarity", taps=CNN, measures=MEASURES
+    )
     # The layers of the paper's Fig. 6; 64 channels take eight times as long, for less noise.
     units = ("stage1/unit03", "stage2/unit04", "stage3/unit05", "stage4/unit03")
     taps = ("stem/conv", *(f"{unit}/out" for unit in units))
-    config.analyses.receptive_field = plan.job(analysis="receptive_field", taps=taps, channels=8)
-    config.analyses.skip_ratio = plan.job(
+    config.analyses.receptive_field = configuration.job(
+        analysis="receptive_field", taps=taps, channels=8
+    )
+    config.analyses.skip_ratio = configuration.job(
         analysis="skip_ratio",
     )
-    config.analyses.localization = plan.job(analysis="localization", max_positions=49)
-    config.analyses.decoding = plan.job(
+    config.analyses.localization = configuration.job(analysis="localization", max_positions=49)
+    config.analyses.decoding = configuration.job(
         analysis="decoding",
         taps=("stage3/unit*/out", "stage4/unit*/out"),
         targets=("position", "colour"),

@@ -13,12 +13,12 @@ minutes on 2 CPU cores. The argument "smallest" takes random weights, scenes and
 
 from ml_collections import ConfigDict
 
-from vitcnn import plan
+from vitcnn.engine import config as configuration
 
 
 def get_config(size: str = "full") -> ConfigDict:
     smallest = size == "smallest"
-    config = plan.defaults()
+    config = configuration.defaults()
     model = config.models.resnet50 = ConfigDict()
     model.family = "resnet"
     model.variant = "50-keras"
@@ -33,7 +33,7 @@ def get_config(size: str = "full") -> ConfigDict:
     else:
         config.data.path = ""
 
-    config.analyses.accuracy = plan.job()
-    config.analyses.cka = plan.job()
+    config.analyses.accuracy = configuration.job()
+    config.analyses.cka = configuration.job()
     config.group = 4 if smallest else 100
     return config

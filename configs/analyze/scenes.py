@@ -9,12 +9,12 @@ random weights and few images instead, to see that all is well: --config=.../sce
 
 from ml_collections import ConfigDict
 
-from vitcnn import plan
+from vitcnn.engine import config as configuration
 
 
 def get_config(size: str = "full") -> ConfigDict:
     smallest = size == "smallest"
-    config = plan.defaults()
+    config = configuration.defaults()
     for name, variant in (("vit", "mini/4"), ("resnet", "mini")):
         model = config.models[name] = ConfigDict()
         model.family = name
@@ -31,7 +31,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.noise = 0.2
     config.data.size = 70 if smallest else 2000
 
-    config.analyses.accuracy = plan.job()
-    config.analyses.cka = plan.job(models=("vit", "resnet"))
+    config.analyses.accuracy = configuration.job()
+    config.analyses.cka = configuration.job(models=("vit", "resnet"))
     config.group = 8 if smallest else 100
     return config

@@ -9,7 +9,8 @@ from networks import randomised
 import vitcnn
 from vitcnn import analyses, data
 from vitcnn.analyses import accuracy
-from vitcnn.sums import Sums, estimate, to_host
+from vitcnn.engine.sums import Sums, estimate
+from vitcnn.numerics.exact import to_host
 
 
 def result_of(logits, labels, group=None, **fields):

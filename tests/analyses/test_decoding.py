@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from networks import randomised
 
 import vitcnn
-from vitcnn import analyses, data, sums
+from vitcnn import analyses, data
 from vitcnn.analyses import decoding
+from vitcnn.numerics import exact
 from vitcnn.taps import TapInfo
 
 SIZE = 40
@@ -134,7 +135,7 @@ def result_of(x, images, **fields):
     group = analyses.Group(None, jnp.arange(len(x)), {"m": view})
     config = ConfigDict({**decoding.FIELDS, **fields})
     config.layers, config.infos = (("m", "a"),), (info,)
-    return decoding.finalize(sums.to_host(decoding.measure(group, config, {})), config).isel(
+    return decoding.finalize(exact.to_host(decoding.measure(group, config, {})), config).isel(
         layer=0
     )
 
@@ -190,7 +191,7 @@ def test_empty_folds_are_said_and_left_out():
     config = ConfigDict(decoding.FIELDS)
     config.layers, config.infos = (("m", "a"),), (info,)
     group = analyses.Group(None, jnp.asarray(kept), {"m": view})
-    found = sums.to_host(decoding.measure(group, config, {}))
+    found = exact.to_host(decoding.measure(group, config, {}))
     with pytest.warns(UserWarning, match="9 images leave 1 of 4 folds empty"):
         result = decoding.finalize(found, config)
     assert np.isnan(result.r2_fold.sel(fold=2)).all()

@@ -12,7 +12,7 @@ from oracles import minibatch_cka
 import vitcnn
 from vitcnn import analyses, data
 from vitcnn.analyses import localization
-from vitcnn.sums import to_host
+from vitcnn.numerics.exact import to_host
 from vitcnn.taps import TapInfo
 
 GROUP = 9  # 20 images are groups of 9, 9 and 2; the last is too small

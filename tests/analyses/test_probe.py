@@ -10,8 +10,11 @@ import pytest
 from networks import randomised
 
 import vitcnn
-from vitcnn import data, plan, results
-from vitcnn.analyses import _features, _probes, probe, probe_fit
+from vitcnn import data, results
+from vitcnn.analyses import probe, probe_fit
+from vitcnn.engine import config as configuration
+from vitcnn.probes import features as probe_features
+from vitcnn.probes import scoring
 from vitcnn.taps import TapInfo
 
 PENALTIES = (4.0, 64.0, 1024.0)
@@ -24,8 +27,8 @@ FEW = {"shots": 10, "draws": 2}  # 2 draws of 40 images
 
 def config(fit, features, group=20, **fields):
     """Returns the config of three legs."""
-    scored = {"analyses": {"probe": plan.job(analysis="probe", penalties=PENALTIES)}}
-    fitted = plan.job(analysis="probe_fit", features=features, **fields)
+    scored = {"analyses": {"probe": configuration.job(analysis="probe", penalties=PENALTIES)}}
+    fitted = configuration.job(analysis="probe_fit", features=features, **fields)
     return {
         "stages": {
             "fit": {"data": {"source": "scenes", **fit}, "analyses": {"probe": fitted}},
@@ -108,7 +111,7 @@ def ridge(x, label, penalty, classes=4):
 def test_equals_the_normal_equations_of_each_draw(models, measured, name, tap, feature):
     workdir, found = measured
     fit = results.load(workdir / f"fit/probe.{name}.nc")
-    part = {p: fit[f"{tap.replace('/', '.')}.{feature}.{p}"].values for p in _probes.PARTS}
+    part = {p: fit[f"{tap.replace('/', '.')}.{feature}.{p}"].values for p in scoring.PARTS}
     few = data.load("scenes", **FIT, **FEW)
     x, label = features_of(models[name], few, tap, feature)
     legs = {
@@ -251,7 +254,7 @@ def test_separable_classes_are_told_apart_where_the_patch_holds_them(tmp_path):
     taps = ("stage1/unit01/out", "pooled")
     accuracy = {}
     for patch in (2, 1):
-        fit = plan.job(analysis="probe_fit", features=("spatial",), patch=patch, taps=taps)
+        fit = configuration.job(analysis="probe_fit", features=("spatial",), patch=patch, taps=taps)
         asked = {
             "stages": {"fit": {"analyses": {"probe": fit}}},
             "analyses": {"probe": {"taps": taps, "penalties": (1.0,)}},
@@ -272,7 +275,9 @@ def test_separable_classes_are_told_apart_where_the_patch_holds_them(tmp_path):
 def test_chance_is_that_of_the_classes_of_the_fit(tmp_path):
     """The test images are of two of the four classes; a guess is right once in four."""
     model = vitcnn.Model(Eyes(), {"params": {}}, vitcnn.Preprocess(size=32))
-    fit = plan.job(analysis="probe_fit", features=("spatial",), taps=("stage1/unit01/out",))
+    fit = configuration.job(
+        analysis="probe_fit", features=("spatial",), taps=("stage1/unit01/out",)
+    )
     four = {"source": "scenes", "size": 20, "classes": 4}
     asked = {
         "stages": {"fit": {"data": four, "analyses": {"probe": fit}}},
@@ -303,7 +308,7 @@ def test_map_is_split_into_channels_and_averaged_to_the_last_grid():
     for r in range(2):
         for c in range(2):
             pooled[:, r, c] = patches[:, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean((1, 2))
-    take = lambda feature: np.asarray(_features.take(x, info, feature, 2, (2, 2)))  # noqa: E731
+    take = lambda feature: np.asarray(probe_features.take(x, info, feature, 2, (2, 2)))  # noqa: E731
     np.testing.assert_allclose(take("tokens"), pooled.reshape(2, 4, 12), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(take("first"), pooled[:, 0, 0], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(take("spatial"), patches.mean((1, 2)), rtol=1e-5, atol=1e-7)
@@ -312,27 +317,27 @@ def test_map_is_split_into_channels_and_averaged_to_the_last_grid():
 def test_tokens_are_taken_as_their_names_say():
     info = TapInfo("block00/out", "residual", (6, 3), (2, 2), prefix_tokens=2, class_token=True)
     x = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(np.float32)
-    take = lambda feature: np.asarray(_features.take(x, info, feature, 1, (2, 2)))  # noqa: E731
+    take = lambda feature: np.asarray(probe_features.take(x, info, feature, 1, (2, 2)))  # noqa: E731
     np.testing.assert_array_equal(take("class"), x[:, 0])
     np.testing.assert_array_equal(take("first"), x[:, 2])
     np.testing.assert_array_equal(take("tokens"), x[:, 2:])
     np.testing.assert_allclose(take("all"), x.mean(1), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(take("spatial"), x[:, 2:].mean(1), rtol=1e-5, atol=1e-7)
-    assert _features.available(info, ("class", "all", "first")) == ("class", "all", "first")
+    assert probe_features.available(info, ("class", "all", "first")) == ("class", "all", "first")
     registers = dataclasses.replace(info, class_token=False)
-    assert _features.available(registers, ("class", "all", "first")) == ("all", "first")
+    assert probe_features.available(registers, ("class", "all", "first")) == ("all", "first")
     with pytest.raises(ValueError, match=r"block00/out has none .* without a class token"):
-        _features.available(registers, ("class",))
+        probe_features.available(registers, ("class",))
 
 
 def test_automatic_patches_are_those_of_the_paper():
     """ResNet-50: 2 x 2 in stages 1 and 2 (1024 and 2048 channels), none above; none in a ViT."""
     sides = [
-        _features.patch_side(TapInfo("", "", (n, n, c), (n, n)), "auto", (7, 7), 2048)
+        probe_features.patch_side(TapInfo("", "", (n, n, c), (n, n)), "auto", (7, 7), 2048)
         for n, c in ((56, 256), (28, 512), (14, 1024), (7, 2048))
     ]
     assert sides == [2, 2, 1, 1]
-    assert _features.patch_side(TapInfo("", "", (49, 768), (7, 7)), "auto", (7, 7), 3072) == 1
+    assert probe_features.patch_side(TapInfo("", "", (49, 768), (7, 7)), "auto", (7, 7), 3072) == 1
 
 
 def test_channels_that_do_not_vary_are_left_out():
@@ -378,7 +383,7 @@ def test_features_that_are_nan_or_constant_are_named():
     ],
 )
 def test_bad_fields_of_the_fit_are_named(models, tmp_path, fields, message):
-    job = plan.job(analysis="probe_fit", **{"models": ("v",), **fields})
+    job = configuration.job(analysis="probe_fit", **{"models": ("v",), **fields})
     asked = {"analyses": {"probe": job}, "group": 8}
     with pytest.raises(ValueError, match=message):
         vitcnn.analyze(

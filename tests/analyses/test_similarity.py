@@ -10,8 +10,8 @@ from networks import randomised
 from oracles import song
 
 import vitcnn
-from vitcnn import data, figures
-from vitcnn.analyses import _tokens, cka, similarity
+from vitcnn import data, figures, tap_layout
+from vitcnn.analyses import cka, similarity
 from vitcnn.similarity import measures
 from vitcnn.taps import TapInfo
 
@@ -201,7 +201,7 @@ def test_pool_is_the_mean_over_positions():
     info = TapInfo("a", shape=(5, 4, 6), grid=(5, 4))
     np.testing.assert_allclose(similarity.pool(x, info), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
     info = TapInfo("a", shape=(5, 4, 6), grid=(2, 2), prefix_tokens=1)  # per head
-    part = _tokens.take(x, info, "spatial")
+    part = tap_layout.take(x, info, "spatial")
     np.testing.assert_allclose(similarity.pool(part, info), x[:, 1:].mean(1), rtol=1e-5, atol=1e-6)
     info = TapInfo("a", role="attention_weights", shape=(5, 4, 6), grid=(2, 2))
     np.testing.assert_allclose(similarity.pool(x, info), x.mean(2), rtol=1e-5, atol=1e-6)
@@ -211,13 +211,13 @@ def test_pool_is_the_mean_over_positions():
 def test_registers_are_no_class_token():
     x = np.random.default_rng(1).normal(size=(3, 6, 8)).astype(np.float32)
     info = TapInfo("block00/out", shape=(6, 8), grid=(2, 2), prefix_tokens=2)
-    np.testing.assert_array_equal(_tokens.take(x, info, "class"), x)
-    np.testing.assert_array_equal(_tokens.take(x, info, "spatial"), x[:, 2:])
+    np.testing.assert_array_equal(tap_layout.take(x, info, "class"), x)
+    np.testing.assert_array_equal(tap_layout.take(x, info, "spatial"), x[:, 2:])
     with pytest.raises(ValueError, match="none of the taps has a class token"):
-        _tokens.check("class", [info])
+        tap_layout.check("class", [info])
     having = dataclasses.replace(info, class_token=True)
-    np.testing.assert_array_equal(_tokens.take(x, having, "class"), x[:, :1])
-    _tokens.check("class", [info, having])
+    np.testing.assert_array_equal(tap_layout.take(x, having, "class"), x[:, :1])
+    tap_layout.check("class", [info, having])
 
 
 def test_default_taps_are_those_of_cka():

@@ -11,7 +11,7 @@ from networks import randomised
 import vitcnn
 from vitcnn import analyses, data
 from vitcnn.analyses import skip_ratio
-from vitcnn.sums import to_host
+from vitcnn.numerics.exact import to_host
 from vitcnn.taps import TapInfo
 
 

@@ -10,7 +10,7 @@ import torch_vits
 
 import vitcnn
 from vitcnn import checkpoints
-from vitcnn.checkpoints import _published
+from vitcnn.checkpoints import sidecar
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 POSITIONS = "params/Transformer/posembed_input/pos_embedding"
@@ -251,7 +251,7 @@ def test_pixels_are_those_of_transformers(tmp_path, kind, fields):
     module = importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}")
     processor = getattr(module, f"{names[kind]}ImageProcessorPil")(**fields)
     processor.save_pretrained(tmp_path)
-    found, _, origin = _published.beside(tmp_path / "model.safetensors")
+    found, _, origin = sidecar.beside(tmp_path / "model.safetensors")
     assert origin == "preprocessor_config.json"
     for shape in ((80, 80, 3), (90, 60, 3), (60, 90, 3)):  # all that is cut off is even
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

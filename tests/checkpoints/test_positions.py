@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitcnn.checkpoints import _positions
+from vitcnn.checkpoints import positions
 
 GRIDS = [
     ((14, 14), (24, 24)),
@@ -30,7 +30,7 @@ def cubic(x, a=-0.5):
 @pytest.mark.parametrize(("before", "after"), GRIDS)
 def test_bicubic_is_the_formula_at_each_place(before, after):
     given = table(before)
-    got = _positions.resize(given, 2, before, after)
+    got = positions.resize(given, 2, before, after)
     np.testing.assert_array_equal(got[:, :2], given[:, :2])
     grid = np.float64(given[0, 2:]).reshape(*before, 3)
     got = got[0, 2:].reshape(*after, 3)
@@ -57,7 +57,7 @@ def test_bicubic_is_torchs(before, after):
         grid, size=after, mode="bicubic", antialias=True, align_corners=False
     )
     expected = expected.permute(0, 2, 3, 1).reshape(1, -1, 3).numpy()
-    got = _positions.resize(given, 2, before, after)
+    got = positions.resize(given, 2, before, after)
     np.testing.assert_allclose(got[:, 2:], expected, atol=1e-5)
     plain = torch.nn.functional.interpolate(grid, size=after, mode="bicubic", align_corners=False)
     plain = plain.permute(0, 2, 3, 1).reshape(1, -1, 3).numpy()
@@ -70,21 +70,21 @@ def test_linear_is_scipys_zoom(before, after):
     given = table(before)
     zoom = (after[0] / before[0], after[1] / before[1], 1)
     expected = ndimage.zoom(np.float64(given[0, 2:]).reshape(*before, 3), zoom, order=1)
-    got = _positions.resize(given, 2, before, after, "linear")
+    got = positions.resize(given, 2, before, after, "linear")
     np.testing.assert_allclose(got[:, 2:], expected.reshape(1, -1, 3), atol=1e-5)
     np.testing.assert_array_equal(got[:, :2], given[:, :2])
 
 
 def test_linear_between_corners():
     ramp = np.arange(4.0, dtype=np.float32).reshape(1, 4, 1)
-    got = _positions.resize(ramp, 0, (2, 2), (3, 3), "linear").reshape(3, 3)
+    got = positions.resize(ramp, 0, (2, 2), (3, 3), "linear").reshape(3, 3)
     np.testing.assert_allclose(got, [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]], atol=1e-7)
 
 
 def test_the_same_grid_is_left_alone_and_what_does_not_fit_is_named():
     given = table((3, 4))
-    assert _positions.resize(given, 2, (3, 4), (3, 4)) is given
+    assert positions.resize(given, 2, (3, 4), (3, 4)) is given
     with pytest.raises(ValueError, match="unknown position_resize 'cubic': did you mean 'bicubic'"):
-        _positions.resize(given, 2, (3, 4), (4, 4), "cubic")
+        positions.resize(given, 2, (3, 4), (4, 4), "cubic")
     with pytest.raises(ValueError, match="has 14 tokens, not 2 and a grid of 3 x 3"):
-        _positions.resize(given, 2, (3, 3), (4, 4))
+        positions.resize(given, 2, (3, 3), (4, 4))

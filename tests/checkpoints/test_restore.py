@@ -53,7 +53,7 @@ def test_exported_file_is_restored_bit_for_bit(tmp_path, family, variant, fields
     assert restored.provenance == {
         "path": "a.npz",
         "sha256": hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest(),
-        "format": {"vit": "google_npz", "resnet": "vitcnn_resnet_npz"}[family],
+        "format": {"vit": "google_vit_npz", "resnet": "vitcnn_resnet_npz"}[family],
     }
     json.dumps(restored.provenance)
 
@@ -133,7 +133,7 @@ def test_one_error_lists_both_sides_with_the_nearest_names(tmp_path, vit):
     with pytest.raises(ValueError, match="does not fit") as error:
         checkpoints.restore(tmp_path / "a.npz", "vit", module, shapes)
     assert str(error.value).splitlines() == [
-        "a.npz (format 'google_npz') does not fit the network:",
+        "a.npz (format 'google_vit_npz') does not fit the network:",
         "  missing from the checkpoint (1):",
         "    params/head/kernel (did you mean 'head/kernle'?)",
         "  unexpected in the checkpoint (2):",
@@ -168,7 +168,7 @@ def test_unknown_format_says_what_the_keys_are(tmp_path, vit):
     np.savez(tmp_path / "a.npz", **{"backbone/w1": np.zeros(2), "backbone/w2": np.zeros(2)})
     message = (
         r"a.npz: no known format has its 2 keys, which are 'backbone/w1', 'backbone/w2'; known "
-        r"formats: .*google_npz.*keras_resnet"
+        r"formats: .*google_vit_npz.*keras_resnet"
     )
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(tmp_path / "a.npz", "vit", module, shapes)
@@ -178,17 +178,22 @@ def test_file_of_another_family_is_refused(tmp_path, vit):
     shapes = vit[1]
     np.savez(tmp_path / "a.npz", **flat(random_like(shapes)["params"]))
     module = models.create("resnet", "mini")
-    message = "format 'google_npz', which holds weights of the family 'vit', but .* 'resnet'"
+    message = "format 'google_vit_npz', which holds weights of the family 'vit', but .* 'resnet'"
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(tmp_path / "a.npz", "resnet", module, shapes_of(module)[0])
 
 
 def test_published_key_lists_are_known_or_unknown_as_they_should(shared_data):
-    from vitcnn.checkpoints import cifar_resnet_torch, cifar_vit_torch, google_npz, keras_resnet
+    from vitcnn.checkpoints.formats import (
+        cifar_resnet_torch,
+        cifar_vit_torch,
+        google_vit_npz,
+        keras_resnet,
+    )
 
     text = (shared_data / "weights/checkpoint_key_shapes.json").read_text()
     for name, keys in json.loads(text).items():
-        assert google_npz.matches(keys) == name.startswith(("ViT", "AugReg"))
+        assert google_vit_npz.matches(keys) == name.startswith(("ViT", "AugReg"))
         for other in (cifar_resnet_torch, cifar_vit_torch, keras_resnet):
             assert not other.matches(keys)
     timm_resnet = ["conv1.weight", "layer1.0.conv3.weight", "layer3.0.conv2.weight", "fc.weight"]
@@ -196,7 +201,7 @@ def test_published_key_lists_are_known_or_unknown_as_they_should(shared_data):
 
 
 def test_count_of_batches_is_dropped_and_foreign_keys_are_not():
-    from vitcnn.checkpoints import cifar_resnet_torch, cifar_vit_torch, keras_resnet
+    from vitcnn.checkpoints.formats import cifar_resnet_torch, cifar_vit_torch, keras_resnet
 
     one = np.ones(3)
     raw = {"module.bn1.num_batches_tracked": one, "module.bn1.weight": one, "ema.x": one}

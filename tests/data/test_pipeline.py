@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vitcnn import data
-from vitcnn.data import Preprocess
-from vitcnn.data.pipeline import AUGMENTATIONS
+from vitcnn.data import Preprocess, sources
+from vitcnn.data.augment import AUGMENTATIONS
 
 
 class Numbers:
@@ -262,8 +262,8 @@ def test_contact_sheet():
 
 
 def test_load_by_name():
-    assert data.sources() == ["folder", "npz", "scenes", "tfds"]
-    for name in data.sources():
+    assert sources.names() == ["folder", "npz", "scenes", "tfds"]
+    for name in sources.names():
         assert callable(importlib.import_module(f"vitcnn.data.{name}").load)
     assert len(data.load("scenes", size=3)) == 3
     with pytest.raises(ValueError, match="unknown data source 'scene': did you mean 'scenes'"):

@@ -9,8 +9,8 @@ import pytest
 from oracles import minibatch_cka as oracle
 from oracles import song
 
+from vitcnn.engine.compare import cka
 from vitcnn.similarity import hsic
-from vitcnn.similarity.cka import cka
 
 
 @pytest.fixture

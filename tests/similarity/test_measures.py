@@ -7,9 +7,9 @@ import pytest
 from oracles import song
 
 import vitcnn
+from vitcnn.numerics.exact import to_host
 from vitcnn.similarity import gram, measures, rsa
 from vitcnn.similarity.rsa import rank_correlation
-from vitcnn.sums import to_host
 
 K = 3  # components
 NEIGHBOURS = 7

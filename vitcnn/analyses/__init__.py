@@ -30,7 +30,8 @@ from typing import Any
 
 from jaxtyping import Array, Float, Int
 
-from vitcnn import lookup
+from vitcnn import lookup, tap_layout
+from vitcnn.similarity import gram, hsic
 from vitcnn.taps import TapInfo
 
 DEFAULTS: Mapping[str, Any] = {
@@ -75,6 +76,20 @@ class View:
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]
+
+    def gram(self, tap: str, tokens: str) -> gram.Gram:
+        """Returns the linear Gram matrix of the asked tokens of a tap; see `gram.linear`."""
+        info = self.info[tap]
+        key = ("gram", tap, tap_layout.cut(info, tokens))
+        return self.once(key, lambda: gram.linear(tap_layout.take(self.taps[tap], info, tokens)))
+
+    def u_centred_gram(
+        self, tap: str, tokens: str, kernel: str = "linear", bandwidth: float = 1.0
+    ) -> gram.Gram:
+        """Returns the U-centred Gram matrix of the asked tokens of a tap; see `hsic.u_centred`."""
+        gram.check_kernel(kernel, bandwidth)
+        made = self.gram(tap, tokens)
+        return hsic.u_centred(made if kernel == "linear" else gram.rbf(made, bandwidth))
 
 
 @dataclasses.dataclass(frozen=True)

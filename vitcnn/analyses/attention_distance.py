@@ -17,6 +17,8 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
+from vitcnn.tap_layout import patch_distances
+
 TAPS = ("block*/attn_weights",)
 ONE_MODEL = True
 IMAGES = 5000  # as the paper
@@ -34,20 +36,6 @@ CAPTIONS = {
         "The most local and the most global head of every block, and the mean of all heads.",
     ),
 }
-
-
-def patch_distances(
-    grid: tuple[int, int], image: tuple[int, int]
-) -> Float[np.ndarray, "patches patches"]:
-    """Returns the distance in px of the centres of every pair of patches, row by row.
-
-    Args:
-      grid: (rows, columns) of patches.
-      image: (height, width) of the image in px.
-    """
-    rows, columns = (np.arange(n) * size / n for n, size in zip(grid, image, strict=True))
-    y, x = (axis.reshape(-1) for axis in np.meshgrid(rows, columns, indexing="ij"))
-    return np.hypot(y[:, None] - y[None, :], x[:, None] - x[None, :])
 
 
 def measure(group, config, given):

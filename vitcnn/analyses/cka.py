@@ -15,13 +15,12 @@ median distances of the images of a group (Kornblith et al. 2019).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray
 
-from vitcnn import similarity
-from vitcnn.analyses import _grams, _tokens
+from vitcnn import similarity, tap_layout
+from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import hsic
 
 TAPS = (
@@ -65,10 +64,10 @@ OF_TOKENS = {"all": "", "class": ", class token", "spatial": ", image positions"
 
 def measure(group, config, given):
     """Returns the HSIC sums of all layers of all models of one group of images."""
-    _tokens.check(config.tokens, config.infos)
+    tap_layout.check(config.tokens, config.infos)
     kernel = config.kernel, config.bandwidth
     grams = [
-        _grams.u_centred(view, tap, config.tokens, *kernel)
+        view.u_centred_gram(tap, config.tokens, *kernel)
         for view in group.models.values()
         for tap in view.taps
     ]
@@ -151,24 +150,6 @@ def finalize(sums, config) -> xarray.Dataset:
         },
         coords={**coords, "model_x": names, "model_y": names},
     )
-
-
-def coordinates(config) -> dict[str, Any]:
-    """Returns the coordinates of [layer_x, layer_y], the layers of all models from input to output.
-
-    They are "<model>/<tap>" (layer_x, layer_y), the model (model_of_x, model_of_y), and the depth
-    in it, 0 at its first layer and 1 at its last (depth_x, depth_y).
-    """
-    layers = [f"{model}/{tap}" for model, tap in config.layers]
-    owner = np.array([model for model, _ in config.layers])
-    names = dict.fromkeys(owner)
-    depth = np.concatenate([np.linspace(0, 1, (owner == name).sum()) for name in names])
-    made: dict[str, Any] = {}
-    for side in ("x", "y"):
-        made[f"layer_{side}"] = layers
-        made[f"model_of_{side}"] = (f"layer_{side}", owner)
-        made[f"depth_{side}"] = (f"layer_{side}", depth)
-    return made
 
 
 def lower_upper_similarity(matrix, depth, mine) -> float:

@@ -35,10 +35,10 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float, Int
 
-from vitcnn.analyses._cells import split
-from vitcnn.analyses._ridge import Moments, held_out
 from vitcnn.lookup import check_name
-from vitcnn.sums import Product
+from vitcnn.numerics.exact import Product
+from vitcnn.numerics.ridge import Moments, held_out
+from vitcnn.tap_layout import split
 from vitcnn.taps import TapInfo
 
 TAPS = ("embed", "block*/out", "stage*/unit*/out")

@@ -28,12 +28,12 @@ import numpy as np
 import xarray
 from jaxtyping import Bool, Float
 
-from vitcnn import similarity
-from vitcnn.analyses import _grams, _tokens
-from vitcnn.analyses.attention_distance import patch_distances
+from vitcnn import similarity, tap_layout
 from vitcnn.lookup import check_name
+from vitcnn.numerics import statistics
+from vitcnn.numerics.statistics import Z
 from vitcnn.similarity import hsic
-from vitcnn.sums import Z
+from vitcnn.tap_layout import patch_distances
 
 TAPS = (
     "block00/heads",
@@ -63,7 +63,7 @@ CAPTIONS = {
 def measure(group, config, given):
     """Returns HSIC sums of all heads, then all layers, and the summed distances of the heads."""
     check_name("mode", config.mode, MODES)
-    _tokens.check(config.tokens, config.infos)
+    tap_layout.check(config.tokens, config.infos)
     heads, weights, layers = _parts(config)
     count = config.infos[heads].heads
     if config.mode == "sliding" and not 1 <= config.subset <= count:
@@ -77,10 +77,12 @@ def measure(group, config, given):
         return group.models[model], tap
 
     view, tap = at(heads)
-    features = _tokens.take(view.taps[tap], config.infos[heads], config.tokens)
+    features = tap_layout.take(view.taps[tap], config.infos[heads], config.tokens)
     stacked = jax.vmap(hsic.gram, in_axes=2)(features)
     grams = [jax.tree.map(lambda leaf, h=h: leaf[h], stacked) for h in range(count)]
-    grams += [_grams.u_centred(*at(i), config.tokens, "linear", 1.0) for i in layers]
+    for i in layers:
+        view, tap = at(i)
+        grams.append(view.u_centred_gram(tap, config.tokens))
     view, tap = at(weights)
     info, image = config.infos[weights], view.image
     distance = jnp.asarray(patch_distances(info.grid, image.shape[1:3]), jnp.float32)
@@ -147,7 +149,7 @@ def finalize(sums, config) -> xarray.Dataset:
     )
     distance = subsets @ head_distance / subsets.sum(1)
     cka = matrix[count : count + len(subsets), count + len(subsets) :]
-    rho = np.array([spearman(distance, column) for column in cka.T])
+    rho = np.array([_spearman(distance, column) for column in cka.T])
     one = {"units": "1"}
     return xarray.Dataset(
         {
@@ -169,7 +171,7 @@ def finalize(sums, config) -> xarray.Dataset:
             ),
             "spearman_z": (
                 "layer",
-                fisher_z(rho, len(subsets)),
+                statistics.fisher_z(rho, len(subsets)),
                 {"long_name": "Fisher's z of the rank correlation", **one},
             ),
             "head_distance": (
@@ -218,23 +220,10 @@ def _joined(total: hsic.HsicSums, subsets: Bool[np.ndarray, "subsets heads"]) ->
     )
 
 
-def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Returns the rank correlation of the pairs that are finite, NaN if there are fewer than three.
-
-    Ties have their average rank. NaN too if all x, or all y, are equal.
-    """
+def _spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Returns the rank correlation of the finite pairs, NaN if there are fewer than three."""
     known = np.isfinite(x) & np.isfinite(y)
-    return similarity.rsa.spearman(x[known], y[known]) if known.sum() > 2 else float("nan")
-
-
-def fisher_z(rho: Float[np.ndarray, " n"], pairs: int) -> Float[np.ndarray, " n"]:
-    """Returns artanh of rank correlations, those of 1 and -1 moved inwards by half a step.
-
-    A step is what exchanging two neighbours takes off a perfect rank correlation of so many pairs,
-    12 / (pairs^3 - pairs); z is then finite.
-    """
-    most = 1 - 6 / max(pairs**3 - pairs, 12)
-    return np.arctanh(np.clip(rho, -most, most))
+    return statistics.spearman(x[known], y[known]) if known.sum() > 2 else float("nan")
 
 
 def spearman_interval(result: xarray.Dataset) -> Float[np.ndarray, "2 layer"]:

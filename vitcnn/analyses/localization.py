@@ -30,10 +30,9 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn import similarity
-from vitcnn.analyses._cells import split
-from vitcnn.analyses.attention_distance import patch_distances
+from vitcnn.numerics.exact import Scaled
 from vitcnn.similarity import hsic
-from vitcnn.sums import Scaled
+from vitcnn.tap_layout import patch_distances, split
 from vitcnn.taps import TapInfo
 
 TAPS = ("block*/out", "stage*/unit*/out")

@@ -31,10 +31,12 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Float
 
-from vitcnn.analyses import _features, _probes, probe_fit
-from vitcnn.sums import NO_ERROR, Z
+from vitcnn.analyses import probe_fit
+from vitcnn.numerics.statistics import wilson
+from vitcnn.probes import features as probe_features
+from vitcnn.probes import scoring
+from vitcnn.results.datasets import NO_ERROR
 
 TAPS = probe_fit.TAPS
 ONE_MODEL = True
@@ -82,7 +84,7 @@ def measure(group, config, given):
     """
     (view,) = group.models.values()
     penalties = _grid(config)
-    fit, probes = _probes.fitted(config, given)
+    fit, probes = scoring.fitted(config, given)
     draws, classes = fit["target_mean"].shape
     if config.classes > classes:
         raise ValueError(
@@ -110,20 +112,20 @@ def measure(group, config, given):
                 f"{[len(probes), len(features), draws]}: give its job the same taps as the fit"
             )
         sums["penalty"] = chosen * len(label)
-    last, _ = _features.last(config.infos)
+    last, _ = probe_features.last(config.infos)
     for i, ((_, tap), info) in enumerate(zip(config.layers, config.infos, strict=True)):
         sums["right"][tap] = {}
         for feature in probes[tap]:
-            parts = {p: fit[_probes.variable(tap, feature, p)] for p in _probes.PARTS}
-            side = _probes.side(info, feature, parts["mean"].shape[-1])
-            x = _features.take(view.taps[tap], info, feature, side, last)
+            parts = {p: fit[scoring.variable(tap, feature, p)] for p in scoring.PARTS}
+            side = scoring.side(info, feature, parts["mean"].shape[-1])
+            x = probe_features.take(view.taps[tap], info, feature, side, last)
             if feature == "tokens":
                 x = x[:, fit["cell"]].swapaxes(0, 1)
             tried = grid
             if chosen is not None:
                 own = chosen[i, features.index(feature), :, None]
                 tried = jnp.concatenate([grid, own], axis=1)
-            sums["right"][tap][feature] = _probes.count_right(
+            sums["right"][tap][feature] = scoring.count_right(
                 x, parts, fit["target_mean"], tried, label
             )
     return sums
@@ -139,7 +141,7 @@ def _grid(config) -> list[float]:
 
 def _present(probes: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns the features that some tap has, in order."""
-    return [f for f in _features.EVERY if any(f in features for features in probes.values())]
+    return [f for f in probe_features.EVERY if any(f in features for features in probes.values())]
 
 
 def finalize(sums, config) -> xarray.Dataset:
@@ -178,7 +180,7 @@ def finalize(sums, config) -> xarray.Dataset:
     shape = (len(layers), len(features), draws)
     by_draw, chosen = np.full(shape, np.nan), np.full(shape, np.nan)
     by_penalty = np.full((*shape, len(penalties)), np.nan)
-    grid, _ = _features.last(config.infos)
+    grid, _ = probe_features.last(config.infos)
     maps = np.full((len(layers), *(grid or (0, 0))), np.nan)
     for i, tap in enumerate(layers):
         for j, feature in enumerate(features):
@@ -236,14 +238,6 @@ def finalize(sums, config) -> xarray.Dataset:
     }
     attrs = {"chance": float(every / sums["classes"]), "penalty_chosen_on": on}
     return xarray.Dataset(variables, coordinates, attrs)
-
-
-def wilson(share: Float[np.ndarray, "..."], trials: float) -> Float[np.ndarray, "... 2"]:
-    """Returns the ends of the 95% interval of a share of so many trials (Wilson 1927)."""
-    square = Z * Z / trials
-    centre = share + square / 2
-    half = Z * np.sqrt(share * (1 - share) / trials + square / (4 * trials))
-    return np.stack([centre - half, centre + half], axis=-1) / (1 + square)
 
 
 def draw(results: Sequence[xarray.Dataset]):

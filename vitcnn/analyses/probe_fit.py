@@ -38,10 +38,12 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn.analyses import _features, _probes
-from vitcnn.analyses._ridge import NOISE
 from vitcnn.lookup import nearest
-from vitcnn.sums import NO_ERROR, Product
+from vitcnn.numerics.exact import Product
+from vitcnn.numerics.ridge import NOISE
+from vitcnn.probes import features as probe_features
+from vitcnn.probes import scoring
+from vitcnn.results.datasets import NO_ERROR
 
 TAPS = ("block*/out", "stage*/unit*/out")
 ONE_MODEL = True
@@ -68,13 +70,13 @@ def measure(group, config, given):
     draw = jnp.arange(config.draws)[:, None]
     weight = (group.index // (config.length // config.draws) == draw) & (group.label >= 0)
     classes = jax.nn.one_hot(group.label, config.classes)
-    grid, most = _features.last(config.infos)
+    grid, most = probe_features.last(config.infos)
     asked, sums = _asked(config), {}
     for (_, tap), info in zip(config.layers, config.infos, strict=True):
-        side = _features.patch_side(info, config.patch, grid, most)
+        side = probe_features.patch_side(info, config.patch, grid, most)
         sums[tap] = {}
-        for feature in _features.available(info, asked[tap]):
-            x = _features.take(view.taps[tap], info, feature, side, grid)
+        for feature in probe_features.available(info, asked[tap]):
+            x = probe_features.take(view.taps[tap], info, feature, side, grid)
             if feature == "tokens":
                 x = x[:, np.array(positions(config))]
             sums[tap][feature] = _moments(x, classes, weight)
@@ -114,7 +116,7 @@ def positions(config) -> list[int]:
     Raises:
       ValueError: the grid of the last layer has no such position.
     """
-    grid, _ = _features.last(config.infos)
+    grid, _ = probe_features.last(config.infos)
     cells = grid[0] * grid[1]
     chosen = [int(p) for p in config.positions] or list(range(cells))
     wrong = [p for p in chosen if not 0 <= p < cells]
@@ -149,7 +151,7 @@ def finalize(sums, config) -> xarray.Dataset:
     """Returns the fits: what `probe` needs to score any penalty, without standard errors.
 
     Variables:
-      <tap>.<feature>.<part>, "/" of the tap replaced by ".", for each of `_probes.PARTS`:
+      <tap>.<feature>.<part>, "/" of the tap replaced by ".", for each of `scoring.PARTS`:
         [draw, (position,) ...]. There are as many components as channels, or as images of a draw
         less one, if those are fewer.
       target_mean [draw, class]: mean of the targets, 2 * frequency - 1: the intercept.
@@ -174,13 +176,13 @@ def finalize(sums, config) -> xarray.Dataset:
             if any(not np.isfinite(one["scale"]).any() for one in fits):
                 idle.append(f"{tap} ({feature})")
             dims = ("draw", "position")[: len(outer)]
-            for part, (own, long_name) in _probes.PARTS.items():
+            for part, (own, long_name) in scoring.PARTS.items():
                 values = np.stack([one[part] for one in fits])
                 values = values.reshape(*outer, *values.shape[1:])
                 sizes = values.shape[len(outer) :]
                 names = [d if d == "class" else f"{d}_{n}" for d, n in zip(own, sizes, strict=True)]
                 attrs = {"long_name": f"{long_name}, {tap}, {feature}", NO_ERROR: "none"}
-                variables[_probes.variable(tap, feature, part)] = ((*dims, *names), values, attrs)
+                variables[scoring.variable(tap, feature, part)] = ((*dims, *names), values, attrs)
             last = moments[(slice(None), *[0] * (len(outer) - 1), -1)]  # sums of x, classes and 1
     if idle:
         warnings.warn(
@@ -201,7 +203,7 @@ def finalize(sums, config) -> xarray.Dataset:
 def fit(
     moments: Float[np.ndarray, "left right"], classes: int, epsilon: float, rank: int
 ) -> dict[str, np.ndarray]:
-    """Returns the `_probes.PARTS` of one probe.
+    """Returns the `scoring.PARTS` of one probe.
 
     Args:
       moments: sum over images of (x, 1)'(x, one-hot class, 1), float64.
@@ -214,7 +216,7 @@ def fit(
     if not np.isfinite(moments).all():
         shapes = {"channel": d, "component": rank, "class": classes}
         return {
-            p: np.full([shapes[s] for s in own], np.nan) for p, (own, _) in _probes.PARTS.items()
+            p: np.full([shapes[s] for s in own], np.nan) for p, (own, _) in scoring.PARTS.items()
         }
     mean, often = moments[-1, :d] / n, moments[-1, d : d + classes] / n
     covariance = moments[:d, :d] - n * np.outer(mean, mean)

@@ -24,9 +24,9 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn.analyses._cells import cell, edges, geometry
-from vitcnn.analyses._kinds import kinds
+from vitcnn.figures._tap_titles import kinds
 from vitcnn.lookup import check_name
+from vitcnn.tap_layout import cell, edges, geometry
 from vitcnn.taps import TapInfo
 
 TAPS = (

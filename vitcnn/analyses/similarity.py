@@ -27,11 +27,11 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn.analyses import _grams, _tokens
-from vitcnn.analyses._cells import is_map
+from vitcnn import tap_layout
 from vitcnn.analyses.cka import OF_TOKENS, TAPS, coordinates
 from vitcnn.lookup import check_name
 from vitcnn.similarity import gram, measures
+from vitcnn.tap_layout import is_map
 from vitcnn.taps import TapInfo
 
 __all__ = ["FIELDS", "IMAGES", "MIN_GROUP", "TAPS", "draw", "finalize", "measure", "pool"]
@@ -71,12 +71,12 @@ TITLES = {
 def measure(group, config, given):
     """Returns the sums of every measure of one group of images, of all layers of all models."""
     chosen = _measures(config)
-    _tokens.check(config.tokens, config.infos)
+    tap_layout.check(config.tokens, config.infos)
     check_name("pool", config.pool, POOLS)
     layers = {}
     for model, view in group.models.items():
         for tap, x in view.taps.items():
-            x = _tokens.take(x, view.info[tap], config.tokens)
+            x = tap_layout.take(x, view.info[tap], config.tokens)
             layers[f"{model}/{tap}"] = x if config.pool == "none" else pool(x, view.info[tap])
     asked = [name for name in chosen if name in measures.CCA]
     wide = [name for name, x in layers.items() if np.prod(x.shape[1:-1], dtype=int) > 1]
@@ -92,9 +92,7 @@ def measure(group, config, given):
     options = measures.check(chosen, options, len(group.label), sizes)
     if config.pool == "none":
         grams = [
-            _grams.linear(view, tap, config.tokens)
-            for view in group.models.values()
-            for tap in view.taps
+            view.gram(tap, config.tokens) for view in group.models.values() for tap in view.taps
         ]
     else:
         grams = [gram.linear(x) for x in layers.values()]
@@ -105,7 +103,7 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
     """Returns the mean of a tap over its positions (the queries of attention weights).
 
     Args:
-      x: the tap, or the tokens of it that `_tokens.take` returned.
+      x: the tap, or the tokens of it that `tap_layout.take` returned.
       info: what is known of the tap. Without a grid, it is returned as it is.
     """
     if info.grid is None:

@@ -22,7 +22,6 @@ from typing import Any
 import xarray
 
 from vitcnn import results as results_
-from vitcnn.claims._agreement import agreement
 from vitcnn.claims._claim import Claim
 from vitcnn.claims._inside import (
     class_token_skips_first,
@@ -32,7 +31,7 @@ from vitcnn.claims._inside import (
 )
 from vitcnn.claims._similarity import low_layers_need_more, similar_throughout, top_layers_differ
 
-__all__ = ["Claim", "agreement", "all_claims"]
+__all__ = ["Claim", "all_claims"]
 
 VIT_FAMILIES = ("vit",)
 RESNET_FAMILIES = ("resnet", "bit")

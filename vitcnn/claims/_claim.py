@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import xarray
 
 from vitcnn import results as results_
-from vitcnn.sums import Z
+from vitcnn.numerics.statistics import Z
 
 ROUNDING = 1e-9  # effects below are zero
 FEW = 10  # groups, or images, below which 1.96 is clearly too small a multiple

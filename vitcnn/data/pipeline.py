@@ -7,41 +7,19 @@ of a seed and of a position.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
+from vitcnn.data.augment import AUGMENTATIONS
+from vitcnn.data.order import generator, permutation
 from vitcnn.data.preprocess import Preprocess, stack
 from vitcnn.lookup import check_name
 
-PAD = 4  # pixels, of "pad_crop"; He et al. 2016 use 4 for CIFAR-10
 _FOREVER = 2**50  # steps; grain wants a length
-
-
-def order(
-    source_length: int, images: int | None, seed: int, repeat: int = 0
-) -> Int64[np.ndarray, " images"]:
-    """Returns the first `images` indices of the permutation of (seed, repeat).
-
-    Args:
-      source_length: how many images the source has.
-      images: how many to take; None for all.
-      seed, repeat: two repeats of one seed are two independent permutations.
-
-    Raises:
-      ValueError: more images are asked for than there are.
-    """
-    images = source_length if images is None else images
-    if not 0 <= images <= source_length:
-        raise ValueError(
-            f"{images} images are asked for, but the source has {source_length}; "
-            f"set images to {source_length} or less, or choose a larger source"
-        )
-    return _permutation(source_length, seed, repeat)[:images].copy()
 
 
 def groups(
@@ -139,40 +117,6 @@ def batches(
     return _ahead(load, range(start, _FOREVER), threads, prefetch)
 
 
-def contact_sheet(
-    source: Any, rows: int, columns: int, by_class: bool = False, gap: int = 2
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the first images of a source side by side on white.
-
-    Args:
-      source: images by index; smaller images are centred in cells of the largest.
-      rows, columns: how many; cells without an image stay white.
-      by_class: column c has the first images of class c, instead of images in order.
-      gap: pixels between images.
-    """
-    cells = {}
-    if by_class:
-        wanted = {label: itertools.count() for label in range(columns)}
-        for example in (source[i] for i in range(len(source))):
-            label = example["label"]
-            row = next(wanted[label]) if label in wanted else rows
-            if row < rows:
-                cells[row, label] = example["image"]
-                if len(cells) == rows * columns:
-                    break
-    else:
-        for i in range(min(len(source), rows * columns)):
-            cells[divmod(i, columns)] = source[i]["image"]
-    height, width = np.max([image.shape[:2] for image in cells.values()] or [(1, 1)], axis=0) + gap
-    sheet = np.full((rows * height + gap, columns * width + gap, 3), 255, np.uint8)
-    for (row, column), image in cells.items():
-        h, w = image.shape[:2]
-        top = row * height + gap + (height - gap - h) // 2
-        left = column * width + gap + (width - gap - w) // 2
-        sheet[top : top + h, left : left + w] = image
-    return sheet
-
-
 def _ahead(load: Callable, positions: Sequence, threads: int, prefetch: int) -> Iterator:
     """Yields load(position) of each, in order, loaded ahead in threads."""
     if threads < 0 or prefetch < 0:
@@ -200,43 +144,14 @@ def _load_group(source, preprocesses, span):
 
 def _load_batch(source, preprocess, positions, seed, augment):
     n = len(source)
-    index = np.array([_permutation(n, seed, p // n)[p % n] for p in positions], np.int64)
+    index = np.array([permutation(n, seed, p // n)[p % n] for p in positions], np.int64)
     examples = [source[int(i)] for i in index]
     images = [preprocess.geometry(example["image"]) for example in examples]
     if augment:
         for i, position in enumerate(positions):
             # two words of key here and one in `_permutation`: the streams cannot meet
-            rng = _generator(seed, 0, position)
+            rng = generator(seed, 0, position)
             for name in augment:
                 images[i] = AUGMENTATIONS[name](images[i], rng)
     label = np.array([example["label"] for example in examples], np.int32)
     return {"index": index, "label": label, "images": stack(images, index)}
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(length: int, seed: int, repeat: int) -> np.ndarray:
-    permutation = _generator(seed, repeat).permutation(length)
-    permutation.setflags(write=False)  # it is shared
-    return permutation
-
-
-def _generator(seed: int, *key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
-
-
-def _flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors left and right with probability 1/2."""
-    return image[:, ::-1] if rng.random() < 0.5 else image
-
-
-def _pad_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shifts by up to PAD pixels each way; the border is filled by reflection."""
-    height, width = image.shape[:2]
-    if min(height, width) <= PAD:
-        raise ValueError(f"pad_crop needs images above {PAD} pixels, not {height} x {width}")
-    top, left = rng.integers(0, 2 * PAD + 1, 2)
-    padded = np.pad(image, ((PAD, PAD), (PAD, PAD), (0, 0)), mode="reflect")
-    return padded[top : top + height, left : left + width]
-
-
-AUGMENTATIONS = {"flip": _flip, "pad_crop": _pad_crop}

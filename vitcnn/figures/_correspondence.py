@@ -11,7 +11,7 @@ import xarray
 
 from vitcnn.figures._describe import describe_cka, describe_images, describe_model, origin
 from vitcnn.figures._heatmaps import layer_names
-from vitcnn.figures._house import (
+from vitcnn.figures._style import (
     BLUE,
     GREY,
     LABEL_GAP,
@@ -24,7 +24,7 @@ from vitcnn.figures._house import (
     title,
 )
 from vitcnn.figures._ticks import label_layers
-from vitcnn.sums import Z
+from vitcnn.numerics.statistics import Z
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ import numpy as np
 import xarray
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import GREY, add_axes, new_figure, short, styled, title
-from vitcnn.sums import Z
+from vitcnn.figures._style import GREY, add_axes, new_figure, short, styled, title
+from vitcnn.numerics.statistics import Z
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

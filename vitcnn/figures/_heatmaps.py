@@ -19,7 +19,7 @@ from vitcnn.figures._describe import (
     family,
     origin,
 )
-from vitcnn.figures._house import LABEL_GAP, NOTE, add_axes, new_figure, note, short, styled, title
+from vitcnn.figures._style import LABEL_GAP, NOTE, add_axes, new_figure, note, short, styled, title
 from vitcnn.figures._ticks import label_layers
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import xarray
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import BLUE, NOTE, add_axes, new_figure, note, short, styled
-from vitcnn.sums import Z
+from vitcnn.figures._style import BLUE, NOTE, add_axes, new_figure, note, short, styled
+from vitcnn.numerics.statistics import Z
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

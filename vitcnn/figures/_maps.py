@@ -13,7 +13,7 @@ import xarray
 from jaxtyping import Float
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import (
+from vitcnn.figures._style import (
     GREY,
     LINE,
     NOTE,

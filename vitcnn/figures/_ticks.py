@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vitcnn.figures._house import short
+from vitcnn.figures._style import short
 
 
 def ticks(layers: Sequence[str], gap: float) -> tuple[list[float], list[str], list[float]]:

@@ -10,7 +10,7 @@ import xarray
 from jaxtyping import Float
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._house import add_axes, new_figure, styled, title
+from vitcnn.figures._style import add_axes, new_figure, styled, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitcnn.models import _images, _layers
-from vitcnn.models._layers import Images, map_tap
+from vitcnn.layers import common
+from vitcnn.layers import images as image_sizes
+from vitcnn.layers.common import Images, map_tap
 from vitcnn.taps import alias, tap
 
 _GROUPS = 32
@@ -41,7 +42,7 @@ class _Conv(nn.Module):
         kernel = kernel * jax.lax.rsqrt((kernel**2).mean(axis=(0, 1, 2)) + 1e-10)
         kernel = kernel.astype(self.dtype)
         padding = [(self.kernel // 2,) * 2] * 2
-        return _layers.convolve(x, kernel, self.stride, padding)
+        return common.convolve(x, kernel, self.stride, padding)
 
 
 class _GroupNorm(nn.Module):
@@ -198,11 +199,11 @@ class Module(nn.Module):
             raise ValueError(
                 f"widths {self.widths} must be multiples of {_GROUPS}, the GroupNorm groups"
             )
-        _images.check(images, self.image_size)
+        image_sizes.check(images, self.image_size)
         x = jnp.asarray(images, self.dtype)
         x = _ResNet(tuple(self.units), tuple(self.widths), self.dtype, name="resnet")(x)
         x = tap(self, "pooled", x.mean(axis=(1, 2)), role="pooled")
-        return _layers.logits(self, x)
+        return common.logits(self, x)
 
 
 _UNITS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}

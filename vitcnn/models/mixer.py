@@ -19,8 +19,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitcnn.layers import common
+from vitcnn.layers import images as image_sizes
 from vitcnn.lookup import check_name
-from vitcnn.models import _images, _layers
 from vitcnn.taps import alias, tap
 
 # Stable under a large mean: E[x^2] - E[x]^2 loses digits where the residual stream has an offset.
@@ -111,11 +112,11 @@ class Module(nn.Module):
           ValueError: a field does not fit the others, or the images are of another size.
         """
         check_name("gelu of mixer", self.gelu, ("tanh", "exact"))
-        where = {"grid": _images.grid(self.image_size, self.patch), "prefix_tokens": 0}
-        _images.check(images, self.image_size)
+        where = {"grid": image_sizes.grid(self.image_size, self.patch), "prefix_tokens": 0}
+        image_sizes.check(images, self.image_size)
         x = jnp.asarray(images, self.dtype)
-        patch = _images.pair(self.patch)
-        x = _layers.PatchEmbedding(patch, self.width, dtype=self.dtype, name="stem")(x)
+        patch = image_sizes.pair(self.patch)
+        x = common.PatchEmbedding(patch, self.width, dtype=self.dtype, name="stem")(x)
         x = tap(self, before := "embed", x, role="embed", **where)
         for i in range(self.depth):
             block = f"block{i:02d}"
@@ -133,7 +134,7 @@ class Module(nn.Module):
         x = _layer_norm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = tap(self, "norm", x, role="norm", **where)
         x = tap(self, "pooled", x.mean(axis=1), role="pooled")
-        return _layers.logits(self, x)
+        return common.logits(self, x)
 
 
 _SIZES = {  # Tolstikhin et al., table 1

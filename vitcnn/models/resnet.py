@@ -14,9 +14,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitcnn.layers import common
+from vitcnn.layers import images as image_sizes
+from vitcnn.layers.common import Images, map_tap
 from vitcnn.lookup import check_name
-from vitcnn.models import _images, _layers
-from vitcnn.models._layers import Images, map_tap
 from vitcnn.taps import alias, tap
 
 
@@ -39,7 +40,7 @@ class _Conv(nn.Module):
             kernel = kernel - kernel.mean(axis=(0, 1, 2))
             kernel = kernel / (kernel.std(axis=(0, 1, 2)) + 1e-5)
         kernel = kernel.astype(self.dtype)
-        x = _layers.convolve(x, kernel, self.stride, _padding(self.padding, self.kernel))
+        x = common.convolve(x, kernel, self.stride, _padding(self.padding, self.kernel))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + bias.astype(self.dtype)
@@ -170,7 +171,7 @@ class Module(nn.Module):
           ValueError: a field does not fit the others, or the images are of another size.
         """
         self._check()
-        _images.check(images, self.image_size)
+        image_sizes.check(images, self.image_size)
         group = self.norm == "group"
         prefix = "gn" if group else "bn"
         conv = functools.partial(
@@ -210,7 +211,7 @@ class Module(nn.Module):
             x = _Stage(units, 1 if i == 1 else 2, i, before, unit, name=f"block{i}")(x)
             before = f"stage{i}/unit{units:02d}/out"
         x = tap(self, "pooled", x.mean(axis=(1, 2)), role="pooled")
-        return _layers.logits(self, x)
+        return common.logits(self, x)
 
     def _check(self) -> None:
         """Raises ValueError if the fields do not fit together."""

@@ -15,9 +15,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitcnn.layers import common, transformer
+from vitcnn.layers import images as image_sizes
 from vitcnn.lookup import check_name
-from vitcnn.models import _images, _layers, _transformer
-from vitcnn.models._vit_variants import VARIANTS as VARIANTS
 from vitcnn.taps import alias, tap
 
 
@@ -62,7 +62,7 @@ class _Encoder(nn.Module):
         for i in range(self.depth):
             block = f"block{i:02d}"
             alias(f"{block}/in", before)
-            x = _transformer.Block(
+            x = transformer.Block(
                 self.heads,
                 self.mlp_dim,
                 self.gelu,
@@ -139,7 +139,7 @@ class Module(nn.Module):
           ValueError: a field does not fit the others, or the images are of another size.
         """
         rows, columns = self._check()
-        _images.check(images, self.image_size)
+        image_sizes.check(images, self.image_size)
         positioned = int(self.pool == "token") + self.distilled  # class and distillation token
         where = {"grid": (rows, columns), "prefix_tokens": positioned + self.registers}
         where["class_token"] = self.pool == "token"
@@ -148,8 +148,8 @@ class Module(nn.Module):
             nn.LayerNorm, epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype
         )
         x = jnp.asarray(images, self.dtype)
-        x = _layers.PatchEmbedding(
-            _images.pair(self.patch), self.width, dtype=self.dtype, name="embedding"
+        x = common.PatchEmbedding(
+            image_sizes.pair(self.patch), self.width, dtype=self.dtype, name="embedding"
         )(x)
         tokens = [self._tokens(name, x) for name in ("cls", "dist")[:positioned]]
         x = jnp.concatenate([*tokens, x], axis=1)
@@ -212,4 +212,57 @@ class Module(nn.Module):
             raise ValueError(
                 f"no_skip is {tuple(self.no_skip)}, but blocks are 0 to {self.depth - 1}"
             )
-        return _images.grid(self.image_size, self.patch)
+        return image_sizes.grid(self.image_size, self.patch)
+
+
+_SIZES = {  # Dosovitskiy et al., table 1; Ti and S as in Steiner et al. 2021, arXiv 2106.10270
+    "Ti": {"width": 192, "depth": 12, "mlp_dim": 768, "heads": 3},
+    "S": {"width": 384, "depth": 12, "mlp_dim": 1536, "heads": 6},
+    "B": {"width": 768, "depth": 12, "mlp_dim": 3072, "heads": 12},
+    "L": {"width": 1024, "depth": 24, "mlp_dim": 4096, "heads": 16},
+    "H": {"width": 1280, "depth": 32, "mlp_dim": 5120, "heads": 16},
+}
+
+# DINOv2's, whose MLPs are gated; Zhai et al. 2021 call another size g.
+_GIANT = {"g": {"width": 1536, "depth": 40, "mlp_dim": 4096, "heads": 24, "gated": True}}
+
+_SMALL = {"patch": 4, "image_size": 32, "num_classes": 10}
+
+
+def _named(name: str, **fields: Any) -> dict[str, Any]:
+    size, patch = name.split("/")
+    return {**(_SIZES | _GIANT)[size], "patch": int(patch), "image_size": 224, **fields}
+
+
+VARIANTS = (
+    {f"{size}/{patch}": _named(f"{size}/{patch}") for size in _SIZES for patch in (8, 14, 16, 32)}
+    | {  # Touvron et al. 2020, arXiv 2012.12877
+        f"DeiT-{name}{'-distilled' * distilled}": _named(name, gelu="exact", distilled=distilled)
+        for name in ("Ti/16", "S/16", "B/16")
+        for distilled in (False, True)
+    }
+    | {  # Caron et al. 2021, arXiv 2104.14294: no head
+        f"DINO-{name}": _named(name, gelu="exact", num_classes=0)
+        for name in ("S/16", "S/8", "B/16", "B/8")
+    }
+    | {  # Oquab et al. 2023, arXiv 2304.07193; registers: Darcet et al. 2023, arXiv 2309.16588
+        f"DINOv2-{name}{'-registers' * bool(registers)}": _named(
+            name,
+            gelu="exact",
+            num_classes=0,
+            image_size=518,
+            layer_scale=1e-5,
+            registers=registers,
+        )
+        for name in ("S/14", "B/14", "L/14", "g/14")
+        for registers in (0, 4)
+    }
+    | {
+        # Small enough to train on a processor: 64 patches, half a million parameters.
+        "mini/4": {"width": 96, "depth": 6, "mlp_dim": 192, "heads": 3, **_SMALL},
+        "cifar/4": {
+            **{"width": 128, "depth": 4, "mlp_dim": 256, "heads": 4, "gelu": "exact"},
+            **_SMALL,
+        },
+    }
+)

@@ -10,30 +10,15 @@ negative.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import xarray
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from vitcnn.similarity import hsic
 from vitcnn.similarity.gram import EPS
 
 MIN_GROUP = 4  # the unbiased estimator divides by n - 3
-
-
-def cka(
-    xs: Mapping[str, Float[Array, "n ..."]],
-    ys: Mapping[str, Float[Array, "n ..."]] | None = None,
-    group: int | None = None,
-) -> xarray.Dataset:
-    """Returns unbiased linear CKA of every layer of `xs` with every layer of `ys`.
-
-    This is `vitcnn.compare(xs, ys, "cka", group)`; see there.
-    """
-    from vitcnn.similarity.compare import compare  # which is made of the functions below
-
-    return compare(xs, ys, "cka", group)
 
 
 def check_group(group: int, images: int, what: str = "unbiased HSIC") -> None:

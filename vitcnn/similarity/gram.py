@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vitcnn.lookup import check_name
-from vitcnn.sums import Scaled
+from vitcnn.numerics.exact import Scaled
 
 KERNELS = ("linear", "rbf")
 EPS = float(np.finfo(np.float32).eps)  # whatever the type of the activations: Grams are float32

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitcnn.numerics.exact import Scaled
 from vitcnn.similarity.gram import Gram, add_scaled, centre, linear, u_centre
-from vitcnn.sums import Scaled
 
 
 def gram(x: Float[Array, "n ..."]) -> Gram:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vitcnn.numerics.statistics import spearman
 from vitcnn.similarity.gram import EPS, squared_distances
 
 
@@ -90,18 +91,3 @@ def rank_correlation(
     if within:
         known &= ~np.eye(len(a), dtype=bool)
     return spearman(a[known], b[known])
-
-
-def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Returns Spearman's correlation on the host, NaN without pairs or where one is all equal.
-
-    Ties have their average rank.
-    """
-    ranked = []
-    for values in (x, y):
-        _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-        rank = (np.cumsum(times) - (times - 1) / 2)[place]
-        ranked.append(rank - rank.mean() if rank.size else rank)
-    x, y = ranked
-    size = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / size) if size > 0 else float("nan")

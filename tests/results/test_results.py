@@ -1,0 +1,119 @@
+"""Results: written atomically, read back whole, workdirs claimed."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+import xarray
+
+from vitcnn import lookup, parallel, results, storage
+from vitcnn.results import environment
+from vitcnn.results import workdir as run_folder
+
+
+@pytest.fixture
+def dataset():
+    return xarray.Dataset(
+        {"cka": (("layer_x",), np.array([0.5, np.nan, -0.01]), {"units": "1", "long_name": "CKA"})},
+        {"layer_x": ["a/b", "c", "d"]},
+    )
+
+
+def test_what_is_saved_is_read_back(dataset, tmp_path):
+    stamped = results.stamp(dataset, {"group": 4, "models": {"v": {"family": "vit"}}})
+    results.save(stamped, tmp_path / "cka.nc")
+    again = results.load(tmp_path / "cka.nc")
+    xarray.testing.assert_equal(dataset, again)
+    assert again.cka.attrs == {"units": "1", "long_name": "CKA"}
+    assert results.provenance(again)["models"]["v"]["family"] == "vit"
+    assert list(results.load_all(tmp_path)) == ["cka"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cka.nc"]
+
+
+def test_files_that_are_no_results_are_named(dataset, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no result .*none.nc"):
+        results.load(tmp_path / "none.nc")
+    with pytest.raises(FileNotFoundError, match=r"run scripts/analyze.py first"):
+        results.load_all(tmp_path)
+    (tmp_path / "text.nc").write_text("not netCDF")
+    with pytest.raises(ValueError, match=r"text.nc is not a readable netCDF file"):
+        results.load(tmp_path / "text.nc")
+    dataset.to_netcdf(tmp_path / "bare.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="no `provenance` attribute"):
+        results.load(tmp_path / "bare.nc")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.json"
+    storage.write_json(path, {"old": 1})
+
+    def fails():
+        with storage.atomic(path) as partial:
+            partial.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fails()
+    assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    storage.write_json(tmp_path / "a.json", {})
+    (tmp_path / "b").write_text("")
+
+    def mode(name):
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    assert mode("a.json") == mode("b")
+
+
+def test_a_workdir_belongs_to_one_run(tmp_path):
+    run = {"config": {"group": 4, "taps": ("a", "b"), "empty": {}}, "data": {"size": 3}}
+    workdir = run_folder.claim_workdir(tmp_path / "new", run)
+    storage.write_json(workdir / "run.json", run)
+    assert run_folder.claim_workdir(workdir, run) == workdir
+    assert run_folder.claim_workdir(workdir, {"config": run["config"]}) == workdir
+    changed = {"config": {"group": 5, "taps": ("a", "b"), "empty": {}, "new": 1}}
+    with pytest.raises(ValueError, match="holds another run") as error:
+        run_folder.claim_workdir(workdir, changed)
+    assert "config.group: 4 there, 5 here" in str(error.value)
+    assert "config.new: '(not set)' there, 1 here" in str(error.value)
+    assert "taps" not in str(error.value)
+
+
+def test_versions_name_the_libraries():
+    found = environment.versions()
+    assert {"python", "jax", "flax", "numpy", "vitcnn", "revision"} <= set(found)
+
+
+def test_nearest_names():
+    with pytest.raises(ValueError, match="unknown colour 'gren': did you mean 'green'"):
+        lookup.check_name("colour", "gren", ["red", "green", "blue"])
+    assert lookup.nearest("x", []) == "there is none"
+    assert lookup.nearest("zzz", ["a", "b"]) == "there is 'a', 'b'"
+
+
+def test_one_host_meets_itself():
+    sent = {"a": np.array([1e-300, 1.0])}
+    (received,) = parallel.meet(sent)
+    np.testing.assert_array_equal(received["a"], sent["a"])
+    assert parallel.host() == (0, 1)
+    with pytest.raises(ValueError, match="expected 0 <= process < processes = 2"):
+        parallel.start("localhost:1", processes=2, process=2)
+
+
+def test_summary_has_scalars_with_errors_arrays_by_shape_and_nothing_that_is_nan():
+    dataset = xarray.Dataset(
+        {
+            "top1": 0.25,
+            "top1_standard_error": 0.125,
+            "right": 5,
+            "cka": (("x", "y"), [[1.0, np.nan]]),
+            "phases": np.nan,
+            "ratio_class": ("x", [np.nan]),
+        }
+    )
+    expected = ["accuracy.vit:", "  top1 = 0.2500 +- 0.1250", "  right = 5", "  cka [1 x 2]"]
+    assert results.summary("accuracy.vit", dataset).splitlines() == expected

@@ -1,0 +1,64 @@
+"""Reads the arrays of a checkpoint file, whatever its keys mean."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+from vitcnn.checkpoints.files import h5, npz, orbax, safetensors
+from vitcnn.lookup import nearest
+
+_TORCH = (".pth", ".pt", ".th", ".bin")
+_KERAS = (".h5", ".hdf5")
+_LFS = b"version https://git-lfs.github.com/spec"
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads every array of a checkpoint by its key.
+
+    Nothing in the file is executed: pickled objects are refused.
+
+    Args:
+      path: a NumPy archive (.npz), a safetensors file, a PyTorch checkpoint (.pth, .pt, .th, .bin),
+        an HDF5 file of Keras (.h5, .hdf5), or a step of a training run (checkpoints/500).
+
+    Raises:
+      FileNotFoundError: there is no such file; the message gives the nearest names in its folder.
+      ImportError: the file is PyTorch's, and torch is not installed.
+      ValueError: the file is of another kind, is truncated, holds pickled objects or no arrays, or
+        is a git-LFS pointer.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir() and path.name.isdigit():
+        return orbax.read(path)
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"no checkpoint file {str(path)!r}: {nearest(path.name, sorted(siblings))}"
+        )
+    if path.suffix not in (".npz", ".safetensors", *_TORCH, *_KERAS):
+        raise ValueError(
+            f"{path.name}: a checkpoint ends in .npz (NumPy), .safetensors, .pth, .pt, .th or "
+            ".bin (PyTorch), or .h5 or .hdf5 (Keras)"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise ValueError(
+                f"{path.name} is a git-LFS pointer, not the weights it stands for; run `git lfs "
+                f"pull` where it was cloned, or download the file itself"
+            )
+    if path.suffix == ".npz":
+        arrays = npz.read(path)
+    elif path.suffix == ".safetensors":
+        arrays = safetensors.read(path)
+    elif path.suffix in _KERAS:
+        arrays = h5.read(path)
+    else:
+        from vitcnn.checkpoints.files import torch
+
+        arrays = torch.read(path)
+    if not arrays:
+        raise ValueError(f"{path.name} is not a checkpoint: it holds no arrays")
+    return arrays

@@ -1,0 +1,116 @@
+"""ViT checkpoints of Google's vision_transformer and big_vision, and ours: NumPy archives.
+
+Our parameter names are those of vision_transformer (ViT, AugReg). Files of big_vision number the
+parts of a block by their kind, may have all blocks stacked in one array, and have no position
+embedding for the class token, or a fixed one that is not in the file. Names may be under
+"opt/target/" or "params/".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from vitcnn.checkpoints import google_names
+from vitcnn.layers import images as image_sizes
+
+FAMILY = "vit"
+PREPROCESS = google_names.PREPROCESS
+
+_STACKED = "Transformer/encoderblock/"
+_POSITIONS = "Transformer/posembed_input/pos_embedding"
+_OTHER_POSITIONS = ("pos_embedding", "Transformer/pos_embedding")
+_RENUMBERED = {
+    "LayerNorm_1": "LayerNorm_2",
+    "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
+    "MlpBlock_0": "MlpBlock_3",
+}
+_BLOCK_PART = re.compile(r"(Transformer/encoderblock_\d+)/(\w+)/(.+)")
+
+
+def matches(keys: Iterable[str]) -> bool:
+    """Whether these are the names of a ViT of Google's."""
+    names = google_names.bare(keys)
+    return "embedding/kernel" in names and any(name.startswith("Transformer/") for name in names)
+
+
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays under our names.
+
+    Raises:
+      ValueError: the network of the file pools by attention (a MAP head), or is a hybrid.
+    """
+    arrays = google_names.arrays(raw)
+    if stem := [key for key in arrays if key.startswith(("conv_root/", "block1/unit1/"))]:
+        raise ValueError(
+            f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, and "
+            "ours reads pixels"
+        )
+    if head := [key for key in arrays if key == "probe" or key.startswith("MAPHead_")]:
+        raise ValueError(
+            f"the checkpoint has a MAP head (pooling by attention, {head[0]!r}), and our ViT pools "
+            f'by "token" or "gap" only'
+        )
+    arrays = _unstack(arrays)
+    fixed = "Transformer/encoderblock_0/LayerNorm_1/scale" in arrays and "cls" not in arrays
+    return {f"params/{_name(k)}": v for k, v in _place(arrays, module, fixed).items()}
+
+
+def _name(key: str) -> str:
+    """Returns the name in vision_transformer's numbering of the parts of a block."""
+    part = _BLOCK_PART.fullmatch(key)
+    return f"{part[1]}/{_RENUMBERED.get(part[2], part[2])}/{part[3]}" if part else key
+
+
+def _unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays with the blocks apart that were stacked, as `scan` has them."""
+    apart = {}
+    for key, value in arrays.items():
+        if key.startswith(_STACKED):
+            for i, block in enumerate(value):
+                apart[f"Transformer/encoderblock_{i}/{key.removeprefix(_STACKED)}"] = block
+        else:
+            apart[key] = value
+    return apart
+
+
+def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dict[str, np.ndarray]:
+    """Returns the arrays with the position embedding of all tokens where we have it.
+
+    Args:
+      arrays: by vision_transformer's or big_vision's names.
+      module: the network; its grid says which tokens have a position.
+      fixed: whether a file without positions means big_vision's sines and cosines.
+    """
+    rows, columns = image_sizes.grid(module.image_size, module.patch)
+    if _POSITIONS in arrays:
+        return arrays
+    if given := [key for key in _OTHER_POSITIONS if key in arrays]:
+        positions = arrays.pop(given[0])
+    elif fixed:
+        positions = _sines(rows, columns, arrays["embedding/kernel"].shape[-1])
+    else:
+        return arrays  # the merge will say what is missing
+    count = positions.shape[1] if positions.ndim == 3 else 0
+    # Of patches alone: this grid, or a square of another resolution.
+    alone = count == rows * columns or math.isqrt(count) ** 2 == count != rows * columns + 1
+    if "cls" in arrays and count and alone:
+        positions = np.pad(positions, ((0, 0), (1, 0), (0, 0)))
+    return {**arrays, _POSITIONS: positions}
+
+
+def _sines(rows: int, columns: int, width: int) -> np.ndarray:
+    """Returns big_vision's fixed position embedding ("sincos2d"), [1, positions, width].
+
+    A quarter of the width each: sines, then cosines, of the column at wavelengths from 2 pi to
+    20,000 pi, and the same of the row (Chen et al. 2021, arXiv 2104.02057).
+    """
+    frequency = 10_000.0 ** -np.linspace(0, 1, width // 4)
+    down, right = np.divmod(np.arange(rows * columns), columns)
+    angles = [np.outer(place, frequency) for place in (right, down)]
+    parts = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+    return np.concatenate(parts, axis=1, dtype=np.float32)[None]

@@ -1,0 +1,51 @@
+"""BiT of Hugging Face transformers: "bit.encoder.stages.0.layers.0.norm1.weight".
+
+Files of `BitForImageClassification`, `BitModel` (which has no "bit.") and `BitBackbone` (which has
+no head). Use them with the variant of their size, "R50x1" to "R152x4". The keys do not say how
+images were normalised: preprocessor_config.json beside the weights does. Nor do they say how the
+network pads: it has to be the default, `global_padding` None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from vitcnn.checkpoints import torch_names
+
+FAMILY = "bit"
+PREPROCESS = {"interpolation": "bicubic"}
+SIGNATURE = frozenset({"embedder.convolution.weight", "encoder.stages.0.layers.0.norm1.weight"})
+
+_NAMES = torch_names.Names(
+    layer=torch_names.bit(
+        r"encoder\.stages\.(\d)\.layers\.(\d+)",
+        {
+            "embedder.convolution": "resnet/root_block/standardized_conv2d",
+            "norm": "resnet/group_norm",
+            "classifier.1": "head",
+        },
+    ),
+    refused={
+        r"(embedder|.*\.downsample)\.norm\..+": (
+            "a ResNet with norms after its convolutions (layer_type 'bottleneck')"
+        ),
+    },
+)
+
+
+def matches(keys: Iterable[str]) -> bool:
+    """Whether these are the names of a BiT of transformers."""
+    return {name.removeprefix("bit.") for name in torch_names.stripped(keys)} >= SIGNATURE
+
+
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays under our names and axis orders.
+
+    Raises:
+      ValueError: the file is of a network that is not a BiT.
+    """
+    bare = {name.removeprefix("bit."): raw[key] for name, key in torch_names.stripped(raw).items()}
+    return torch_names.convert(bare, _NAMES)

@@ -1,0 +1,58 @@
+"""BiT of timm, its "resnetv2_50x1_bit" to "152x4": "stages.0.blocks.0.norm1.weight".
+
+Use them with the variant of their name, "R50x1" to "R152x4". The keys do not say how images were
+normalised: timm's config.json beside the weights does. timm's other networks of this class have
+batch norms or a stem of three convolutions, and are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from vitcnn.checkpoints import torch_names
+
+FAMILY = "bit"
+PREPROCESS = {"interpolation": "bilinear"}
+SIGNATURE = frozenset(
+    {"stem.conv.weight", "stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
+)
+
+_DEEP = "stem.conv1.weight"
+_HEAD = "params/head/kernel"
+_NAMES = torch_names.Names(
+    layer=torch_names.bit(
+        r"stages\.(\d)\.blocks\.(\d+)",
+        {
+            "stem.conv": "resnet/root_block/standardized_conv2d",
+            "norm": "resnet/group_norm",
+            "head.fc": "head",
+        },
+    ),
+    refused={
+        r"stem\.conv[123]\..+": "a ResNet-D or -T, whose stem is of three convolutions",
+        r".*\.running_(mean|var)": "a ResNet v2 with batch norms",
+        r"(stem|.*\.downsample)\.norm\..+": "a ResNet with norms after its convolutions",
+    },
+)
+
+
+def matches(keys: Iterable[str]) -> bool:
+    """Whether these are the names of timm's BiT, or of one of the networks of its class."""
+    names = torch_names.stripped(keys).keys()
+    return names >= SIGNATURE or names >= SIGNATURE - {"stem.conv.weight"} | {_DEEP}
+
+
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays under our names and axis orders; the head is a 1x1 convolution there.
+
+    Raises:
+      ValueError: the file is of a network that is not a BiT.
+    """
+    arrays = torch_names.convert(raw, _NAMES)
+    head = arrays.get(_HEAD)
+    if head is not None and head.shape[:-2] == (1, 1):
+        arrays[_HEAD] = head[0, 0]
+    return arrays

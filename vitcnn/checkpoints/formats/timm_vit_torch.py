@@ -1,0 +1,104 @@
+"""ViTs of timm, DeiT, DINO and DINOv2: "blocks.0.attn.qkv.weight".
+
+The four share their names, but for the gated MLPs of DINOv2's giants: "mlp.fc1" and "mlp.fc2" in
+timm, "mlp.w12" and "mlp.w3" in the original. In both the first half of the first layer is the gate,
+as it is here. The keys do not say how images were normalised (timm's AugReg models:
+mean and deviation 0.5; the others: ImageNet's): timm's config.json beside the weights does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints.torch_names import ATTENTION
+from vitcnn.layers import images as image_sizes
+
+FAMILY = "vit"
+FIELDS = {"gelu": "exact"}
+PREPROCESS = {"interpolation": "bicubic"}
+SIGNATURE = frozenset({"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"})
+
+_POSITION = "Transformer/posembed_input/pos_embedding"
+_NAMES = torch_names.Names(
+    layer=torch_names.transformer(
+        r"blocks\.(\d+)\.(.+)",
+        {
+            "norm1": "LayerNorm_0",
+            "attn.qkv": f"{ATTENTION}/qkv",
+            "attn.proj": f"{ATTENTION}/out",
+            "ls1": "ls1",
+            "norm2": "LayerNorm_2",
+            "mlp.fc1": "MlpBlock_3/Dense_0",
+            "mlp.fc2": "MlpBlock_3/Dense_1",
+            "mlp.w12": "MlpBlock_3/Dense_0",
+            "mlp.w3": "MlpBlock_3/Dense_1",
+            "ls2": "ls2",
+        },
+        {
+            "patch_embed.proj": "embedding",
+            "norm": "Transformer/encoder_norm",
+            "fc_norm": "fc_norm",
+            "pre_logits.fc": "pre_logits",
+            "head": "head",
+            "head_dist": "head_dist",
+        },
+    ),
+    arrays={
+        "cls_token": "cls",
+        "dist_token": "dist",
+        "reg_token": "registers",
+        "register_tokens": "registers",
+        "pos_embed": _POSITION,
+    },
+    dropped=(
+        "mask_token",  # of patches hidden in training
+        r"head\.(mlp|last_layer)\..+",  # DINO's training head
+    ),
+    refused={
+        r"norm_pre\..+": "a ViT with a norm before its blocks (CLIP's)",
+        r"attn_pool\..+": "a ViT that pools by attention",
+        r"blocks\.\d+\.attn\.[qk]_norm\..+": "a ViT that normalises queries and keys",
+        r"blocks\.\d+\.attn\.norm\..+": "a ViT with a norm inside its attention",
+        r"blocks\.\d+\.mlp\.fc1_[gx]\..+": "a ViT whose gates are layers of their own (AIMv2's)",
+        r"blocks\.\d+\.\d+\..+": "blocks in chunks; save the model without FSDP",
+        r"patch_embed\.(backbone|norm)\..+": "a hybrid, or of a ViT that normalises its patches",
+    },
+    weight={**torch_names.WEIGHT, "gamma": "params/{}/gamma"},
+)
+
+
+def matches(keys: Iterable[str]) -> bool:
+    """Whether these are the names of such a ViT."""
+    return torch_names.stripped(keys).keys() >= SIGNATURE
+
+
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays under our names, heads on an axis of their own as `module` has them.
+
+    Where only patches have positions (timm's `no_embed_class`), the class and distillation token
+    get one of zeros, which is the same.
+
+    Raises:
+      ValueError: the file is of a ViT that this family is not, or its MLPs are gated and those of
+        `module` are not, or the reverse.
+    """
+    arrays = torch_names.convert(raw, _NAMES, getattr(module, "heads", None))
+    torch_names.check_gates(arrays, module)
+    table = arrays[f"params/{_POSITION}"]
+    tokens = ("params/cls" in arrays) + ("params/dist" in arrays)
+    count = table.shape[1] if table.ndim == 3 else 0
+    # One or two more than a square is never a square.
+    if tokens and count != _positions(module) and math.isqrt(count) ** 2 == count:
+        table = np.concatenate([np.zeros((1, tokens, table.shape[2]), np.float32), table], axis=1)
+    return {**arrays, f"params/{_POSITION}": table}
+
+
+def _positions(module: nn.Module) -> int:
+    """Returns how many tokens of the network have a position."""
+    rows, columns = image_sizes.grid(module.image_size, module.patch)
+    return rows * columns + (module.pool == "token") + module.distilled

@@ -1,0 +1,34 @@
+"""ResNets in our own names, which are those of Google's: NumPy archives.
+
+`vitcnn.checkpoints.export` writes them. In Google's own files parameters may have a prefix, and a
+scale or bias of GroupNorm the shape (1, 1, 1, C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import flax.linen as nn
+import numpy as np
+
+from vitcnn.checkpoints import google_names
+
+FAMILY = "resnet"
+PREPROCESS = {"interpolation": "bilinear"}  # they are of anyone: what lies beside says the rest
+
+_STATISTICS = "batch_stats/"
+
+
+def matches(keys: Iterable[str]) -> bool:
+    """Whether these are the names of one of our ResNets."""
+    return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(google_names.bare(keys))
+
+
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays under "params/", running statistics under "batch_stats/"."""
+    statistics = {k: np.asarray(v, np.float32) for k, v in raw.items() if k.startswith(_STATISTICS)}
+    arrays = google_names.arrays({k: v for k, v in raw.items() if k not in statistics})
+    for name, value in arrays.items():
+        if name.endswith(("/scale", "/bias")):
+            arrays[name] = google_names.flat(value)
+    return {**{f"params/{name}": value for name, value in arrays.items()}, **statistics}

@@ -1,0 +1,143 @@
+"""Images of a TensorFlow Datasets set that was prepared in array_record files.
+
+Such a set is read at random, by index, without TensorFlow; preparing one needs it, once:
+
+    pip install "vitcnn[tfds]"
+    python -c "import tensorflow_datasets as tfds;
+    tfds.data_source('cifar10', data_dir='DATA_DIR')"
+
+Images are decoded by Pillow, as those of a folder are, whether or not OpenCV is there; arrays of
+pixels (a feature that is not encoded) are used as they are. Grey is repeated over the channels and
+alpha is dropped.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from vitcnn.data.preprocess import as_rgb
+from vitcnn.data.sources.folder import read_image
+from vitcnn.lookup import nearest
+
+
+def load(
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    image: str = "image",
+    label: str | None = "label",
+) -> Prepared:
+    """Opens a prepared set.
+
+    Args:
+      name: as TFDS spells it, "cifar10" or "imagenet2012:5.1.0" or "set/config".
+      split: "train", or a slice such as "train[:10%]".
+      data_dir: where sets are kept; None means $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      image, label: names of the features; label=None for a source without labels.
+
+    Raises:
+      ValueError: no such set, split or feature, or the set is not prepared in array_record files;
+        the message has what there is, or how to prepare it.
+    """
+    features, _ = _open(name, split, data_dir)
+    for feature in (image,) if label is None else (image, label):
+        if feature not in features:
+            hint = "; label=None reads images without labels" if feature == label else ""
+            raise ValueError(
+                f"TFDS set {name!r} has no feature {feature!r}: "
+                f"its features are {', '.join(map(repr, sorted(features)))}{hint}"
+            )
+    # encoded images arrive as bytes; those of other features are then never decoded at all
+    encoded = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
+    _, data = _open(name, split, data_dir, decoders)
+    classes = None
+    if label is not None:
+        # a plain integer feature does not say how many there are
+        classes = getattr(features[label], "num_classes", None)
+    provenance = {
+        "source": "tfds",
+        "name": data.dataset_info.full_name,
+        "split": split,
+        "image": image,
+        "label": label,
+        "images": len(data),
+    }
+    return Prepared(data, image, label, classes, provenance)
+
+
+class Prepared:
+    """The source: an example is read and decoded when it is asked for."""
+
+    def __init__(
+        self,
+        data: Any,
+        image: str,
+        label: str | None,
+        classes: int | None,
+        provenance: dict[str, Any],
+    ):
+        self._data = data
+        self._image = image
+        self._label = label
+        self.classes = classes
+        self.provenance = provenance
+        self.labelled = label is not None
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        example = self._data[i]
+        image = example[self._image]
+        if isinstance(image, bytes):
+            try:
+                image = read_image(io.BytesIO(image))
+            except ValueError as error:
+                raise ValueError(f"{self.provenance['name']}, example {i}: {error}") from error
+        return {"image": as_rgb(image), "label": self._label_in(example)}
+
+    def label(self, i: int) -> int:
+        """Returns the label of example i, -1 without labels; its image is not decoded."""
+        return self._label_in(self._data[i])
+
+    def _label_in(self, example: dict[str, Any]) -> int:
+        return -1 if self._label is None else int(example[self._label])
+
+
+def _open(name: str, split: str, data_dir: str | None, decoders: Any = None) -> tuple[Any, Any]:
+    """Returns the features and the data source of a set."""
+    prepare = (
+        'prepare it once, with TensorFlow (pip install "vitcnn[tfds]"): '
+        f"tfds.data_source({name!r}, data_dir={data_dir!r})"
+    )
+    try:
+        data = tfds.data_source(
+            name, split=split, data_dir=data_dir, download=False, decoders=decoders
+        )
+    # a name with a namespace is looked up on the network, with packages that may be absent
+    except (tfds.core.DatasetNotFoundError, ImportError):
+        known = {*tfds.list_builders(with_community_datasets=False), *_folders(data_dir)}
+        raise ValueError(
+            f"no TFDS set {name!r} in {data_dir or 'the default data_dir'}, nor one that TFDS can "
+            f"prepare: {nearest(name, sorted(known))}"
+        ) from None
+    except (NotImplementedError, AssertionError, FileNotFoundError) as error:
+        raise ValueError(
+            f"TFDS set {name!r} is not in {data_dir or 'the default data_dir'} as array_record "
+            f"files; {prepare}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"TFDS set {name!r}, split {split!r}: {error}") from error
+    return data.dataset_info.features, data
+
+
+def _folders(data_dir: str | None) -> list[str]:
+    path = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    path = path.expanduser()
+    return [p.name for p in path.iterdir() if p.is_dir()] if path.is_dir() else []

@@ -1,0 +1,152 @@
+"""Sums: what an analysis returns for one group of images, and everything that adding them gives.
+
+Every measurement is a sum over groups, so merging is `+`: over time, devices, hosts and resumed
+runs. Group k of a repeat is added to block k mod 64 in float64; the total and the totals that
+leave one block out give each variable of a result its estimate and, by one jackknife, its
+standard error.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import xarray
+
+from vitcnn.numerics.statistics import jackknife
+from vitcnn.results.datasets import NO_ERROR
+
+BLOCKS = 64
+
+
+def _add(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else jax.tree.map(np.add, a, b)
+
+
+def _add_to(a: Any, b: Any) -> Any:
+    return np.add(a, b, out=a if isinstance(a, np.ndarray) and a.flags.writeable else None)
+
+
+class Sums:
+    """The sums of one analysis so far, in blocks.
+
+    Blocks 0 to `blocks` - 1 hold the first repeat, on which the error bars rest (later repeats
+    draw the same images again, so they are not independent); as many blocks behind them hold all
+    later repeats. Each block is summed in group order, so that devices change no bit of the total.
+    Neither do hosts with 64 blocks, each of which is summed on one host. With 1 block every host
+    first sums the groups that it has, so that hosts change how the total is rounded.
+
+    Args:
+      blocks: 64, or 1 for an analysis with huge sums, which then has no standard errors.
+    """
+
+    def __init__(self, blocks: int = BLOCKS):
+        self.blocks = blocks
+        self.trees: dict[int, Any] = {}
+        self.images: dict[int, int] = {}
+
+    def add(self, tree: Any, images: int, group: int, repeat: int = 0) -> None:
+        """Adds the host sums of group number `group` of a repeat, made from `images` images.
+
+        The first ones of a block become the block, and others are added to them in place.
+        """
+        slot = group % self.blocks + self.blocks * (repeat > 0)
+        if slot in self.trees:
+            self.trees[slot] = jax.tree.map(_add_to, self.trees[slot], tree)
+        else:
+            self.trees[slot] = tree
+        self.images[slot] = self.images.get(slot, 0) + images
+
+    def __bool__(self) -> bool:
+        return bool(self.trees)
+
+    def total(self) -> Any:
+        """Returns the sum over all groups of all repeats."""
+        return functools.reduce(_add, (self.trees[slot] for slot in sorted(self.trees)))
+
+    def left_out(self) -> Iterator[tuple[int, Any]]:
+        """Yields (images of a block, total of the first repeat without it) for each of its blocks.
+
+        Totals are added up from both ends rather than subtracted, so nothing cancels.
+        """
+        slots = self._first()
+        behind = [None]
+        for slot in slots[:0:-1]:
+            behind.append(_add(self.trees[slot], behind[-1]))
+        ahead = None
+        for slot in slots:
+            yield self.images[slot], _add(ahead, behind.pop())
+            ahead = _add(ahead, self.trees[slot])
+
+    def first_repeat(self) -> Any:
+        """Returns the sum over the groups of the first repeat."""
+        return functools.reduce(_add, (self.trees[slot] for slot in self._first()))
+
+    def _first(self) -> list[int]:
+        return sorted(slot for slot in self.trees if slot < self.blocks)
+
+    def merge(self, other: Sums) -> None:
+        """Adds the sums of another host, which holds other blocks."""
+        for slot, tree in other.trees.items():
+            self.trees[slot] = _add(self.trees.get(slot), tree)
+            self.images[slot] = self.images.get(slot, 0) + other.images[slot]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the sums as flat arrays to save; `load` reads them back."""
+        slots = sorted(self.trees)
+        flat = {"slots": np.array(slots, np.int64)}
+        flat["images"] = np.array([self.images[slot] for slot in slots], np.int64)
+        for i, leaves in enumerate(
+            zip(*(jax.tree.leaves(self.trees[s]) for s in slots), strict=True)
+        ):
+            flat[f"leaf{i}"] = np.stack(leaves)
+        return flat
+
+    def load(self, flat: Mapping[str, np.ndarray], structure: Any) -> None:
+        """Restores `state`; `structure` is a pytree of the same form."""
+        treedef = jax.tree.structure(structure)
+        for row, slot in enumerate(flat["slots"].tolist()):
+            leaves = [flat[f"leaf{i}"][row] for i in range(treedef.num_leaves)]
+            self.trees[slot] = jax.tree.unflatten(treedef, leaves)
+            self.images[slot] = int(flat["images"][row])
+
+
+def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Dataset:
+    """Returns `finalize` of the total, with `<name>_standard_error` beside every floating variable.
+
+    The standard error is the delete-one-block jackknife for blocks of unequal size (Busing, Meijer
+    and van der Leeden 1999, eq. 9), of one repeat. It is NaN with fewer than two blocks. A variable
+    gets none if `finalize` gave it one of its own, or if its attribute `standard_error` is "none",
+    because it is no estimate (parameters, ends of intervals).
+    """
+    result = finalize(sums.total())
+    sizes, replicates, whole = [], [], result
+    if sums.blocks > 1 and len(sums.images) > 1:
+        with warnings.catch_warnings():  # what is to be said was said of the total
+            warnings.simplefilter("ignore")
+            whole = finalize(sums.first_repeat())
+            for images, tree in sums.left_out():
+                if tree is not None:
+                    sizes.append(images)
+                    replicates.append(finalize(tree))
+    for name in [n for n, v in result.data_vars.items() if _estimated(v, n, result)]:
+        variable = result[name]
+        if replicates:
+            values = np.stack([r[name].values for r in replicates])
+            error = jackknife(whole[name].values, values, np.array(sizes, np.float64))
+        else:
+            error = np.full(variable.shape, np.nan)
+        attrs = {"long_name": f"standard error of {variable.attrs.get('long_name', name)}"}
+        if "units" in variable.attrs:
+            attrs["units"] = variable.attrs["units"]
+        result[f"{name}_standard_error"] = (variable.dims, error, attrs)
+    return result
+
+
+def _estimated(variable: xarray.DataArray, name: str, result: xarray.Dataset) -> bool:
+    own = name.endswith("_standard_error") or f"{name}_standard_error" in result
+    return variable.dtype.kind == "f" and not own and variable.attrs.get(NO_ERROR) != "none"

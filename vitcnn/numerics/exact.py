@@ -1,0 +1,116 @@
+"""Exact sums: numbers and products that float32 alone cannot hold, worked out on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+@flax.struct.dataclass
+class Scaled:
+    """Numbers of any size in float32: value * 2**exponent.
+
+    Sums of squared Gram matrices leave the range of float32 for features below 1e-10 or above
+    1e10. The device keeps the value near one, the exponent travels beside it, and the host undoes
+    it in float64.
+
+    Attributes:
+      value: float32 numbers.
+      exponent: int32, broadcast against `value`.
+    """
+
+    value: Float[Array, "..."]
+    exponent: Int[Array, "..."]
+
+    def to_host(self) -> np.ndarray:
+        """Returns the numbers in float64."""
+        return np.ldexp(np.asarray(self.value, np.float64), np.asarray(self.exponent))
+
+    @property
+    def form(self) -> Any:
+        """An array of the shape that `to_host` returns."""
+        return self.value
+
+
+@flax.struct.dataclass
+class Product:
+    """Sum over images of the outer products x y', exact in float32 for features of any mean.
+
+    The device sums products of what is centred within the group; the host adds the outer product
+    of the means, in float64, where the mean can cancel later without loss. The product of x with a
+    column of ones is the sum of x, as exact.
+
+    Attributes:
+      centred: sum over images of (x - mean x)(y - mean y)'.
+      left, right: mean x and mean y, each as two numbers that add up to it: the features of one
+        image that counts, and the mean of what they differ by. One float32 would round it too
+        coarsely.
+      count: number of images, or the sum of their weights.
+    """
+
+    centred: Float[Array, "... left right"]
+    left: Float[Array, "... 2 left"]
+    right: Float[Array, "... 2 right"]
+    count: Float[Array, "..."]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Array, "n left"],
+        y: Float[Array, "n right"],
+        weight: Float[Array, " n"] | None = None,
+    ) -> Product:
+        """Returns the sum over a group of images, each counted `weight` times (1 by default).
+
+        Images of weight 0 count for nothing, whatever they are: NaN, or far from all others.
+        """
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+        weight = jnp.ones(len(x), jnp.float32) if weight is None else weight.astype(jnp.float32)
+        count = jnp.sum(weight)
+        highest = jax.lax.Precision.HIGHEST
+        counts = weight > 0
+        first = jnp.argmax(counts)
+
+        def centre(a):
+            shift = jnp.where(counts[first], a[first], 0)
+            rest = jnp.where(counts[:, None], a - shift, 0)
+            mean = jnp.matmul(weight, rest, precision=highest) / jnp.maximum(count, 1)
+            return rest - mean, jnp.stack([shift, mean])
+
+        (x, left), (y, right) = centre(x), centre(y)
+        product = jnp.matmul((x * weight[:, None]).T, y, precision=highest)
+        return cls(product, left, right, count)
+
+    def to_host(self) -> np.ndarray:
+        """Returns the sum of x y' in float64."""
+        left, right = (np.asarray(a, np.float64).sum(-2) for a in (self.left, self.right))
+        count = np.asarray(self.count, np.float64)[..., None, None]
+        total = left[..., :, None] * right[..., None, :]
+        total *= count  # in place: it may be the largest array there is
+        total += np.asarray(self.centred)
+        return total
+
+    @property
+    def form(self) -> Any:
+        """An array of the shape that `to_host` returns."""
+        return self.centred
+
+
+def to_host(tree: Any) -> Any:
+    """Returns sums of the device as NumPy float64, each `Scaled` and `Product` worked out."""
+    leaf = lambda x: x.to_host() if _special(x) else np.asarray(x, np.float64)  # noqa: E731
+    return jax.tree.map(leaf, tree, is_leaf=_special)
+
+
+def host_shapes(tree: Any) -> Any:
+    """Returns the form that `to_host` gives the shapes of device sums."""
+    return jax.tree.map(lambda x: x.form if _special(x) else x, tree, is_leaf=_special)
+
+
+def _special(x: Any) -> bool:
+    return isinstance(x, Scaled | Product)

@@ -1,0 +1,68 @@
+"""The folder of a run: whose it is, and its log."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from vitcnn.storage import PathLike, atomic
+
+
+def log_line(path: PathLike, **values: Any) -> None:
+    """Appends one line of JSON to a run log."""
+    with open(path, "a") as file:
+        file.write(json.dumps(values, default=float) + "\n")
+
+
+def cut_log(path: PathLike, key: str, last: int) -> None:
+    """Leaves out the lines of a run log whose `key` is above `last`, if there is such a log."""
+    path = pathlib.Path(path)
+    if path.is_file():
+        lines = path.read_text().splitlines(keepends=True)
+        with atomic(path) as partial:
+            partial.write_text("".join(x for x in lines if json.loads(x)[key] <= last))
+
+
+def claim_workdir(workdir: PathLike, run: Mapping[str, Any]) -> pathlib.Path:
+    """Makes a workdir, or checks that an existing one belongs to the same run.
+
+    Args:
+      workdir: folder of the run.
+      run: what decides the run's numbers, as far as it is known yet: any of the keys of run.json.
+
+    Raises:
+      ValueError: the folder holds a run of another config; the message shows each difference.
+      OSError: the folder cannot be written.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise OSError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+    path = workdir / "run.json"
+    if path.is_file():
+        before = json.loads(path.read_text())
+        old = _leaves({key: before[key] for key in run if key in before})
+        new = _leaves({key: run[key] for key in run if key in before})
+        lines = [
+            f"  {key}: {old.get(key, '(not set)')!r} there, {new.get(key, '(not set)')!r} here"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, ...) != new.get(key, ...)
+        ]
+        if lines:
+            raise ValueError(
+                f"workdir {workdir} holds another run; choose another --workdir, "
+                "or delete it. The differences:\n" + "\n".join(lines)
+            )
+    return workdir
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping) and tree:
+        return {k: v for key in tree for k, v in _leaves(tree[key], f"{path}.{key}").items()}
+    return {path.lstrip("."): json.loads(json.dumps(tree, default=str))}
