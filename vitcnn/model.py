@@ -183,6 +183,7 @@ def load(
     """
     known: dict[str, Any] = {}
     source = None
+    weights = None if weights == "random" else weights
     if weights is not None:
         weights, source = checkpoints.locate(weights)
     if weights is not None and weights.is_dir():

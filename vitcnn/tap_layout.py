@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,12 +11,24 @@ from jaxtyping import Array, Float
 from vitcnn.lookup import check_name
 from vitcnn.taps import TapInfo
 
-TOKENS = ("all", "class", "spatial")
-
-
-def is_map(info: TapInfo) -> bool:
-    """Returns whether a tap with a grid is a map [rows, columns, ...] and no list of tokens."""
-    return not info.prefix_tokens and tuple(info.shape[:2]) == tuple(info.grid)
+# Which tokens of a tap an analysis takes, and what titles say of them.
+TOKENS = {"all": "", "class": ", class token", "spatial": ", image positions"}
+# The layers on the axes of the paper's heatmaps; see `vitcnn.analyses.cka`.
+PAPER_LAYERS = (
+    "embed",
+    "*block*/ln1",
+    "*block*/attn",
+    "*block*/ln2",
+    "*block*/hidden",
+    "*block*/mlp",
+    "*block*/out",
+    "stem/*",
+    "stage*/unit*/*",
+    "norm",
+    "pooled",
+    "pre_logits",
+    "logits",
+)
 
 
 def split(
@@ -85,44 +98,56 @@ def patch_distances(
     return np.hypot(y[:, None] - y[None, :], x[:, None] - x[None, :])
 
 
-def check(tokens: str, infos: Iterable[TapInfo]) -> None:
-    """Raises ValueError unless `tokens` is one of `TOKENS` and some tap has the tokens asked for.
+def check_tokens(which: str, infos: Iterable[TapInfo]) -> None:
+    """Raises ValueError unless some tap has the tokens that are asked for.
 
     Args:
-      tokens: the config field.
+      which: the setting `tokens` of an analysis, one of `TOKENS`.
       infos: of the taps of the analysis.
     """
-    check_name("tokens", tokens, TOKENS)
-    if tokens == "class" and not any(info.class_token for info in infos):
+    check_name("tokens", which, TOKENS)
+    if which == "class" and not any(info.class_token for info in infos):
         raise ValueError(
             'tokens = "class", but none of the taps has a class token; set tokens = "all" or '
             '"spatial", or choose a model that has one'
         )
 
 
-def cut(info: TapInfo, tokens: str) -> str:
-    """Returns `tokens`, or "all" for a tap that has no such part and stays whole.
-
-    These are taps without prefix tokens (maps of a ResNet, pooled features, logits) and, for
-    "class", taps without a class token, such as those of a ViT that has registers but no class
-    token.
-    """
+def which(info: TapInfo, tokens: str) -> str:
+    """Returns `tokens`, or "all" for a tap that has no such part and is taken whole."""
     has = info.class_token if tokens == "class" else info.prefix_tokens
     return tokens if has else "all"
 
 
-def take(x: Float[Array, "n ..."], info: TapInfo, tokens: str) -> Float[Array, "n ..."]:
-    """Returns the part of a tap that belongs to the tokens asked for.
+def grid_name(grid: tuple[int, int]) -> str:
+    """Returns the name of a grid in Results, such as "14x14"."""
+    return "x".join(map(str, grid))
+
+
+def attention(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n heads queries keys"]:
+    """Returns attention weights whose queries are image positions; keys have the prefix tokens.
 
     Args:
-      x: the tap.
-      info: what is known of it; see `cut` for the taps that are returned whole.
-      tokens: "all"; "class", the first token; or "spatial", all but the prefix tokens (class,
-        distillation and register tokens). Of attention weights these are the queries.
+      x: the weights, [n, heads, tokens, tokens]; or, of windows, [n, windows, heads, queries,
+        keys], whose queries come one window after the other.
+      info: of the tap.
     """
-    tokens = cut(info, tokens)
-    if tokens == "all":
-        return x
-    axis = 2 if info.role == "attention_weights" else 1
-    part = slice(0, 1) if tokens == "class" else slice(info.prefix_tokens, None)
-    return x[(slice(None),) * axis + (part,)]
+    if info.window is None:
+        return x[:, :, info.prefix_tokens :]
+    n, windows, heads, queries, keys = x.shape
+    return x.transpose(0, 2, 1, 3, 4).reshape(n, heads, windows * queries, keys)
+
+
+def attention_distances(info: TapInfo, image: tuple[int, int]) -> Float[np.ndarray, "queries keys"]:
+    """Returns the distances in px between the positions that `attention` connects.
+
+    Args:
+      info: of attention weights.
+      image: (height, width) in px.
+    """
+    if info.window is None:
+        return patch_distances(info.grid, image)
+    (rows, columns), (height, width) = info.window, image
+    size = rows * height / info.grid[0], columns * width / info.grid[1]
+    windows = math.prod(info.grid) // math.prod(info.window)
+    return np.tile(patch_distances(info.window, size), (windows, 1))

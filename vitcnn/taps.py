@@ -22,8 +22,9 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from vitcnn.lookup import nearest
+from vitcnn.lookup import check_name, nearest
 
+LAYOUTS = ("tokens", "map", "vector", "attention")
 COLLECTION = "intermediates"  # any other collection would leak into `init` and into checkpoints
 
 
@@ -43,6 +44,12 @@ class TapInfo:
       skip: name of the tap that this branch is added to, None if this is not a residual branch.
       alias: name of the tap that this one is another name of, None for a tap of its own.
       class_token: whether the first of the prefix tokens is a class token.
+      window: (rows, columns) of the windows of positions within which attention runs, None where
+        it runs over all tokens.
+      layout: how the array of one image is laid out: "tokens" [tokens, ..., channels], prefix
+        tokens first, then the positions row by row; "map" [rows, columns, channels]; "attention"
+        [heads, queries, keys], with windows [windows, heads, queries, keys]; "vector" for anything
+        without positions. "" has the shape and the role decide.
     """
 
     name: str
@@ -54,6 +61,62 @@ class TapInfo:
     skip: str | None = None
     alias: str | None = None
     class_token: bool = False
+    window: tuple[int, int] | None = None
+    layout: str = ""
+
+    def __post_init__(self):
+        if not self.layout:
+            object.__setattr__(self, "layout", self._natural_layout())
+        check_name(f"layout of tap {self.name!r}:", self.layout, LAYOUTS)
+
+    def _natural_layout(self) -> str:
+        if self.role == "attention_weights":
+            return "attention"
+        if self.grid is None:
+            return "vector" if not self.prefix_tokens else "tokens"
+        is_map = not self.prefix_tokens and tuple(self.shape[:2]) == tuple(self.grid)
+        return "map" if is_map else "tokens"
+
+    def positions(self, x: Float[Array, "n ..."]) -> Float[Array, "n rows columns ..."]:
+        """Returns what the tap has at each position of its grid, without prefix tokens.
+
+        Args:
+          x: the tap, images along the first axis.
+
+        Raises:
+          ValueError: the tap has no array at each position: it is a vector, or attention weights.
+        """
+        if self.layout == "map":
+            return x
+        if self.layout != "tokens" or self.grid is None:
+            raise ValueError(
+                f"tap {self.name} holds no vector for each image position (it is {self.layout}, "
+                f"{' x '.join(map(str, self.shape))}): leave it out of the field taps"
+            )
+        rows, columns = self.grid
+        if x.shape[1] != self.prefix_tokens + rows * columns:
+            raise ValueError(
+                f"tap {self.name} is [{', '.join(map(str, self.shape))}] for one image, which is "
+                f"no map of its grid, {self.grid}, and no list of {self.prefix_tokens} prefix "
+                "tokens and its positions; declare it so where the network calls tap"
+            )
+        return x[:, self.prefix_tokens :].reshape(len(x), rows, columns, *x.shape[2:])
+
+    def tokens(self, x: Float[Array, "n ..."], which: str) -> Float[Array, "n ..."]:
+        """Returns the part of a tap that belongs to some of its tokens.
+
+        Args:
+          x: the tap, images along the first axis.
+          which: "all"; "class", the class token; or "spatial", all but the prefix tokens (class,
+            distillation and register tokens). Of attention weights these are the queries. A tap
+            that has no such part is returned whole: maps, vectors, and for "class" taps without a
+            class token.
+        """
+        has = {"all": False, "class": self.class_token, "spatial": self.prefix_tokens > 0}
+        if not has[which]:
+            return x
+        part = slice(0, 1) if which == "class" else slice(self.prefix_tokens, None)
+        return x[:, :, part] if self.layout == "attention" else x[:, part]
 
 
 @dataclasses.dataclass
@@ -94,6 +157,8 @@ def tap(
     heads: int | None = None,
     skip: str | None = None,
     class_token: bool = False,
+    window: tuple[int, int] | None = None,
+    layout: str = "",
 ) -> Float[Array, "batch ..."]:
     """Exposes an intermediate under its full name and returns it unchanged.
 
@@ -101,7 +166,7 @@ def tap(
       module: the Flax module whose method is running.
       name: full name, unique in the network, numbers zero-padded; module paths are not added to it.
       value: the array, images along the first axis.
-      role, grid, prefix_tokens, heads, skip, class_token: see `TapInfo`.
+      role, grid, prefix_tokens, heads, skip, class_token, window, layout: see `TapInfo`.
 
     Raises:
       ValueError: the name was used before in this forward pass.
@@ -109,8 +174,20 @@ def tap(
     trace = _trace.get()
     if trace is not None:
         shape = tuple(value.shape[1:])
-        known = {"heads": heads, "skip": skip, "class_token": class_token}
-        trace.add(TapInfo(name, role, shape, grid, prefix_tokens, **known))
+        trace.add(
+            TapInfo(
+                name,
+                role,
+                shape,
+                grid,
+                prefix_tokens,
+                heads,
+                skip,
+                class_token=class_token,
+                window=window,
+                layout=layout,
+            )
+        )
         if trace.wanted is not None and name not in trace.wanted:
             return value
     if not module.is_initializing() and module.is_mutable_collection(COLLECTION):

@@ -12,26 +12,17 @@ takes random weights and a few scenes instead: --config=.../cifar10_pair.py:smal
 
 from ml_collections import ConfigDict
 
-from vitcnn.engine import config as configuration
+from vitcnn.config import analysis, measurement, model, source
 
 
 def get_config(size: str = "full") -> ConfigDict:
     smallest = size == "smallest"
-    config = configuration.defaults()
-    for name, family, variant in (("vit", "vit", "cifar/4"), ("resnet20", "resnet", "20")):
-        model = config.models[name] = ConfigDict()
-        model.family = family
-        model.variant = variant
-        model.weights = None if smallest else ""
-
-    config.data.source = "scenes" if smallest else "npz"
-    if smallest:
-        config.data.size = 20
-        config.data.classes = 10
-    else:
-        config.data.path = ""
-
-    config.analyses.accuracy = configuration.job()
-    config.analyses.cka = configuration.job(models=("vit", "resnet20"))
+    weights = "random" if smallest else ""
+    config = measurement()
+    config.models.vit = model("vit", "cifar/4", weights=weights)
+    config.models.resnet20 = model("resnet", "20", weights=weights)
+    config.data = source("scenes", size=20, classes=10) if smallest else source("npz", path="")
+    config.analyses.accuracy = analysis("accuracy")
+    config.analyses.cka = analysis("cka", models=("vit", "resnet20"))
     config.group = 8 if smallest else 250
     return config

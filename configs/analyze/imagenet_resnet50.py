@@ -13,27 +13,18 @@ minutes on 2 CPU cores. The argument "smallest" takes random weights, scenes and
 
 from ml_collections import ConfigDict
 
-from vitcnn.engine import config as configuration
+from vitcnn.config import analysis, measurement, model, source
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    smallest = size == "smallest"
-    config = configuration.defaults()
-    model = config.models.resnet50 = ConfigDict()
-    model.family = "resnet"
-    model.variant = "50-keras"
-    model.weights = None if smallest else ""
-    if smallest:
-        model.image_size = 128  # the last stage is then 4 x 4
-
-    config.data.source = "scenes" if smallest else "folder"
-    if smallest:
-        config.data.size = 8
-        config.data.image_size = 128
+    config = measurement()
+    if size == "smallest":  # at 128 px the last stage is 4 x 4
+        config.models.resnet50 = model("resnet", "50-keras", weights="random", image_size=128)
+        config.data = source("scenes", size=8, image_size=128)
     else:
-        config.data.path = ""
-
-    config.analyses.accuracy = configuration.job()
-    config.analyses.cka = configuration.job()
-    config.group = 4 if smallest else 100
+        config.models.resnet50 = model("resnet", "50-keras", weights="")
+        config.data = source("folder", path="")
+    config.analyses.accuracy = analysis("accuracy")
+    config.analyses.cka = analysis("cka")
+    config.group = 4 if size == "smallest" else 100
     return config

@@ -9,29 +9,25 @@ random weights and few images instead, to see that all is well: --config=.../sce
 
 from ml_collections import ConfigDict
 
-from vitcnn.engine import config as configuration
+from vitcnn.config import analysis, measurement, model, source
 
 
 def get_config(size: str = "full") -> ConfigDict:
     smallest = size == "smallest"
-    config = configuration.defaults()
-    for name, variant in (("vit", "mini/4"), ("resnet", "mini")):
-        model = config.models[name] = ConfigDict()
-        model.family = name
-        model.variant = variant
-        model.num_classes = 8
-        model.weights = None if smallest else f"runs/scenes/{name}"
-        if smallest:
-            model.update({"depth": 2, "width": 48, "mlp_dim": 64} if name == "vit" else {})
-
-    config.data.source = "scenes"
-    config.data.split = "test"
-    config.data.texture = 0.9
-    config.data.arrangement = 0.9
-    config.data.noise = 0.2
-    config.data.size = 70 if smallest else 2000
-
-    config.analyses.accuracy = configuration.job()
-    config.analyses.cka = configuration.job(models=("vit", "resnet"))
+    config = measurement()
+    small = {"depth": 2, "width": 48, "mlp_dim": 64} if smallest else {}
+    for name, variant, fields in (("vit", "mini/4", small), ("resnet", "mini", {})):
+        weights = "random" if smallest else f"runs/scenes/{name}"
+        config.models[name] = model(name, variant, num_classes=8, weights=weights, **fields)
+    config.data = source(
+        "scenes",
+        split="test",
+        size=70 if smallest else 2000,
+        texture=0.9,
+        arrangement=0.9,
+        noise=0.2,
+    )
+    config.analyses.accuracy = analysis("accuracy")
+    config.analyses.cka = analysis("cka", models=("vit", "resnet"))
     config.group = 8 if smallest else 100
     return config

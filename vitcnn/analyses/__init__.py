@@ -2,22 +2,28 @@
 
 An analysis is
 
-    TAPS = ("block*/out", "stage*/unit*/out")       # default globs; the config field taps overrides
-    def measure(group, config, given): ...          # on device, pure: one group of images -> sums
-    def finalize(sums, config): ...                 # on host, float64: a total -> xarray.Dataset
-    def draw(results): ...                          # a sequence of Results -> matplotlib figure
+    TAPS = ("block*/out", "stage*/unit*/out")  # default globs; config.taps overrides
+    TRAITS = Traits(one_model=True)            # what the engine has to know, if not the defaults
 
-and, where they differ from the default, the constants of `DEFAULTS` below. `measure` sees one
-group of real images (`Group`) and knows nothing of devices, padding, error bars or other groups.
-Further figures are functions whose names begin with `draw_`; one that has nothing to show returns
-None.
+    @dataclasses.dataclass(frozen=True)
+    class Settings: ...                        # its own settings, with defaults and meanings
 
-The `config` that it gets has the fields of `vitcnn.plan.JOB` and its own `FIELDS`, and beside them
-`layers` ((model, tap), ...), `infos` (their TapInfo), `classes` of the labels (None without),
-`length`, the number of images of the source, and `draws`, the number of equal parts that few-shot
-images fall into (1 for any others). `given` has, by name of the stage (`config.stages`),
-the arrays of the Result that the job of the same name had there. What does not fit is a ValueError
-of `measure`, which is traced before anything runs; it names the field to change.
+    def measure(group, config, given): ...     # on device, pure: one group of images -> sums
+    def finalize(sums, config): ...            # on host, float64: a total -> xarray.Dataset
+
+    @figure("Heading", "Caption.")
+    def draw(results): ...                     # a sequence of Results -> matplotlib figure
+
+`measure` sees one group of real images (`Group`) and knows nothing of devices, padding, error bars
+or other groups. `config` is a `Config`: the settings, and which layers they are asked of. `given`
+has, by name of the stage (`config.stages`), the arrays of the Result that the job of the same name
+had there. What does not fit is a ValueError of `measure`: it is raised when the program is traced,
+before any image is read.
+
+Sums are pytrees of arrays, in which `vitcnn.numerics.exact` has types for numbers that float32
+cannot hold. `finalize` is called on the total and on the totals that leave out one block of images;
+the engine makes the standard errors of that. Figures are functions whose names begin with "draw";
+one that has nothing to show returns None.
 """
 
 from __future__ import annotations
@@ -34,17 +40,85 @@ from vitcnn import lookup, tap_layout
 from vitcnn.similarity import gram, hsic
 from vitcnn.taps import TapInfo
 
-DEFAULTS: Mapping[str, Any] = {
-    "IMAGES": 10_240,  # images that the analysis takes, if the data has as many
-    "FIELDS": {},  # further config fields of the analysis, with their defaults
-    "ONE_MODEL": False,  # whether it runs once per model, rather than on all of them at once
-    "LABELS": False,  # whether it needs labels
-    "HEAD": False,  # whether it holds the model's own logits against the labels
-    "GIVEN": (),  # its config fields that name a stage in which a job of its name comes before
-    "MIN_GROUP": 1,  # smaller groups of images are left out, with a warning
-    "CAPTIONS": {},  # name of a drawing function -> (heading, caption) in the report
-    "BLOCKS": 64,  # 1 for huge sums, which then have no standard errors
-}
+ALL = 0  # as a number of images: all that the source has
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """What the engine has to know of an analysis.
+
+    Attributes:
+      images: images that it takes, if the source has as many; `ALL` takes all.
+      one_model: whether it runs once for each model, rather than on all of them at once.
+      labels: whether it needs labels.
+      head: whether it compares the model's own logits with the labels.
+      stages: its settings that name a stage in which a job of its name comes before.
+      least_group: smaller groups of images are left out, with a warning.
+      blocks: 64, or 1 for huge sums, which then have no standard errors.
+    """
+
+    images: int = 10_240
+    one_model: bool = False
+    labels: bool = False
+    head: bool = False
+    stages: tuple[str, ...] = ()
+    least_group: int = 1
+    blocks: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The settings that every analysis has: what it is asked of.
+
+    Attributes:
+      models: names of models, in the order of the result; all by name if it is left out.
+      taps: globs; those of the analysis if it is left out.
+      images: number of images; 0 is all; that of the analysis, or all if they are less, if it is
+        left out.
+      repeats: draws of the images; the estimate pools them, error bars are those of one.
+    """
+
+    models: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
+    images: int | None = None
+    repeats: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """The settings of an analysis without any of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What `measure` and `finalize` are told. Settings are read as its attributes: `config.tokens`.
+
+    Attributes:
+      settings: the analysis's own settings.
+      layers: (model, tap) of every layer.
+      infos: what is known of each of these taps.
+      taps: the globs that the user gave, () if those of the analysis were taken.
+      images: number of images of one repeat.
+      repeats: draws of the images.
+      classes: number of classes of the labels, None without labels.
+      length: number of images of the source.
+      draws: number of equal parts that few-shot images fall into, 1 for any others.
+    """
+
+    settings: Any
+    layers: tuple[tuple[str, str], ...] = ()
+    infos: tuple[TapInfo, ...] = ()
+    taps: tuple[str, ...] = ()
+    images: int = 0
+    repeats: int = 1
+    classes: int | None = None
+    length: int = 0
+    draws: int = 1
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "settings":
+            raise AttributeError(name)
+        return getattr(self.settings, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +132,7 @@ class View:
       info: what is known of each of those taps.
       forward: (images, tap name) -> that tap for other images, to differentiate; layers behind it
         are not run.
-      made: what `once` has made so far, shared by all analyses of these images.
+      cache: what `cached` has computed, shared by all analyses of these images.
     """
 
     image: Float[Array, "n height width 3"]
@@ -66,30 +140,30 @@ class View:
     logits: Float[Array, "n classes"]
     info: Mapping[str, TapInfo]
     forward: Callable[[Array, str], Array]
-    made: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Returns what `make` makes, which is called for the first analysis that asks only.
+    def cached(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """Returns what `compute` returns, which only the first analysis that asks for it calls.
 
         XLA would compile, and run, a loop once for each analysis that has it.
         """
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
+        if key not in self.cache:
+            self.cache[key] = compute()
+        return self.cache[key]
 
     def gram(self, tap: str, tokens: str) -> gram.Gram:
         """Returns the linear Gram matrix of the asked tokens of a tap; see `gram.linear`."""
         info = self.info[tap]
-        key = ("gram", tap, tap_layout.cut(info, tokens))
-        return self.once(key, lambda: gram.linear(tap_layout.take(self.taps[tap], info, tokens)))
+        key = ("gram", tap, tap_layout.which(info, tokens))
+        return self.cached(key, lambda: gram.linear(info.tokens(self.taps[tap], tokens)))
 
     def u_centred_gram(
         self, tap: str, tokens: str, kernel: str = "linear", bandwidth: float = 1.0
     ) -> gram.Gram:
         """Returns the U-centred Gram matrix of the asked tokens of a tap; see `hsic.u_centred`."""
         gram.check_kernel(kernel, bandwidth)
-        made = self.gram(tap, tokens)
-        return hsic.u_centred(made if kernel == "linear" else gram.rbf(made, bandwidth))
+        matrix = self.gram(tap, tokens)
+        return hsic.u_centred(matrix if kernel == "linear" else gram.rbf(matrix, bandwidth))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +181,48 @@ class Group:
     models: Mapping[str, View]
 
 
+def figure(heading: str, caption: str) -> Callable[[Callable], Callable]:
+    """Returns a decorator that gives a drawing function its heading and caption in the report."""
+
+    def attach(draw: Callable) -> Callable:
+        draw.heading, draw.caption = heading, caption
+        return draw
+
+    return attach
+
+
+def names() -> list[str]:
+    """Returns the names of the analyses."""
+    return lookup.names_in(sys.modules[__name__])
+
+
 def find(name: str) -> ModuleType:
-    """Imports the analysis of this name; a ValueError lists the nearest ones."""
+    """Imports an analysis.
+
+    Args:
+      name: a file of this folder, or a module outside of it, "my_package.my_analysis".
+
+    Raises:
+      ValueError: there is none; the message gives the nearest names.
+    """
     return lookup.find("analysis", sys.modules[__name__], name)
 
 
-def constant(analysis: ModuleType, name: str) -> Any:
-    """Returns a constant of an analysis, or its default."""
-    return getattr(analysis, name, DEFAULTS[name])
+def traits(analysis: ModuleType) -> Traits:
+    """Returns what the engine has to know of an analysis."""
+    return getattr(analysis, "TRAITS", Traits())
+
+
+def settings(analysis: ModuleType, **values: Any) -> Any:
+    """Returns the settings of an analysis, defaults for what is left out.
+
+    Raises:
+      TypeError: there is no such setting.
+    """
+    return getattr(analysis, "Settings", NoSettings)(**values)
+
+
+def fields(name: str) -> dict[str, lookup.Field]:
+    """Returns the fields of an analysis in a config: those of `Selection` and its settings."""
+    own = getattr(find(name), "Settings", NoSettings)
+    return {**lookup.fields_of(Selection), **lookup.fields_of(own)}

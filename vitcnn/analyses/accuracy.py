@@ -9,6 +9,7 @@ two (Guo et al. 2017, eq. 3).
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 
@@ -17,24 +18,26 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
+from vitcnn.analyses import ALL, Traits, figure
+
 TAPS = ()
-ONE_MODEL = True
-LABELS = True
-HEAD = True
-IMAGES = 1_000_000  # all there are: an accuracy is one over the whole set
-FIELDS = {"bins": 15}  # of confidence; 15 as Guo et al.
-CAPTIONS = {
-    "draw": (
-        "Accuracy",
-        "Each model's own head on the images: top-1 accuracy, negative log-likelihood and "
-        "expected calibration error, with 95% intervals.",
-    ),
-    "draw_calibration": (
-        "Calibration",
-        "Accuracy of the images whose top-1 probability lies in a bin, against that "
-        "probability. On the dashed line a network is as sure as it is right.",
-    ),
-}
+TRAITS = Traits(
+    one_model=True,
+    labels=True,
+    head=True,
+    images=ALL,  # an accuracy is over the whole set
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      bins: number of bins of confidence; 15 as in Guo et al.
+    """
+
+    bins: int = 15
 
 
 def measure(group, config, given):
@@ -130,6 +133,11 @@ def finalize(sums, config) -> xarray.Dataset:
     )
 
 
+@figure(
+    "Accuracy",
+    "Each model's own head on the images: top-1 accuracy, negative log-likelihood and "
+    "expected calibration error, with 95% intervals.",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws top-1 accuracy, log-likelihood and calibration error, with 95% intervals."""
     from vitcnn import figures
@@ -140,6 +148,11 @@ def draw(results: Sequence[xarray.Dataset]):
     return figures.intervals(results, shown)
 
 
+@figure(
+    "Calibration",
+    "Accuracy of the images whose top-1 probability lies in a bin, against that "
+    "probability. On the dashed line a network is as sure as it is right.",
+)
 def draw_calibration(results: Sequence[xarray.Dataset]):
     """Draws the accuracy of each bin against its confidence; None without bins."""
     from vitcnn import figures

@@ -14,57 +14,42 @@ median distances of the images of a group (Kornblith et al. 2019).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import xarray
 
 from vitcnn import similarity, tap_layout
+from vitcnn.analyses import Traits, figure
 from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import hsic
 
-TAPS = (
-    "embed",
-    "block*/ln1",
-    "block*/attn",
-    "block*/ln2",
-    "block*/hidden",
-    "block*/mlp",
-    "block*/out",
-    "stem/*",
-    "stage*/unit*/*",
-    "norm",
-    "pooled",
-    "pre_logits",
-    "logits",
+TAPS = tap_layout.PAPER_LAYERS
+TRAITS = Traits(
+    images=10_240,  # 10 groups of 1024 in the paper
+    least_group=similarity.cka.MIN_GROUP,
 )
-IMAGES = 10_240  # 10 groups of 1024 in the paper
-MIN_GROUP = similarity.cka.MIN_GROUP
-FIELDS = {
-    "tokens": "all",  # or "class" or "spatial", of taps with a class token
-    "kernel": "linear",  # or "rbf"
-    "bandwidth": 1.0,  # of the RBF kernel, in median distances
-}
-CAPTIONS = {
-    "draw": (
-        "Similarity of layers",
-        "Unbiased CKA of every layer with every layer, from input to output (paper: Figs 1, 2); "
-        "panels are square, so the diagonal joins layers of the same relative depth. Point at a "
-        "cell to read its layers, value and standard error.",
-    ),
-    "draw_correspondence": (
-        "Which layer matches which",
-        "For every layer of one model, the relative depth of the most similar layer of the other, "
-        "and their CKA. A curve below the dashed line says that it takes more layers of the first "
-        "model to get as far as the second does.",
-    ),
-}
-OF_TOKENS = {"all": "", "class": ", class token", "spatial": ", image positions"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      tokens: "all"; or "class" or "spatial", of taps with a class token.
+      kernel: "linear" or "rbf".
+      bandwidth: width of the RBF kernel, in median distances of the images of a group.
+    """
+
+    tokens: str = "all"
+    kernel: str = "linear"
+    bandwidth: float = 1.0
 
 
 def measure(group, config, given):
     """Returns the HSIC sums of all layers of all models of one group of images."""
-    tap_layout.check(config.tokens, config.infos)
+    tap_layout.check_tokens(config.tokens, config.infos)
     kernel = config.kernel, config.bandwidth
     grams = [
         view.u_centred_gram(tap, config.tokens, *kernel)
@@ -109,7 +94,7 @@ def finalize(sums, config) -> xarray.Dataset:
             drop[i, j] = np.minimum(first, middle) - last  # NaN if one has no live layer
     one = {"units": "1"}
     made_of = "linear CKA" if config.kernel == "linear" else "CKA, RBF kernel"
-    long_name = f"unbiased {made_of}{OF_TOKENS[config.tokens]}"
+    long_name = f"unbiased {made_of}{tap_layout.TOKENS[config.tokens]}"
     model_pair = ("model_x", "model_y")
     return xarray.Dataset(
         {
@@ -169,6 +154,12 @@ def mean(values) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
+@figure(
+    "Similarity of layers",
+    "Unbiased CKA of every layer with every layer, from input to output (paper: Figs 1, 2); "
+    "panels are square, so the diagonal joins layers of the same relative depth. Point at a "
+    "cell to read its layers, value and standard error.",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws one heatmap for every pair of models of every result, axes from input to output."""
     from vitcnn import figures
@@ -176,6 +167,12 @@ def draw(results: Sequence[xarray.Dataset]):
     return figures.heatmaps(results)
 
 
+@figure(
+    "Which layer matches which",
+    "For every layer of one model, the relative depth of the most similar layer of the "
+    "other, and their CKA. A curve below the dashed line says that it takes more layers of "
+    "the first model to get as far as the second does.",
+)
 def draw_correspondence(results: Sequence[xarray.Dataset]):
     """Draws, for every pair of models, the depth and the CKA of the best match of every layer.
 

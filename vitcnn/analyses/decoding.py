@@ -26,6 +26,8 @@ D = 2048.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -35,35 +37,41 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float, Int
 
+from vitcnn.analyses import Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics.exact import Product
 from vitcnn.numerics.ridge import Moments, held_out
-from vitcnn.tap_layout import split
+from vitcnn.tap_layout import grid_name, split
 from vitcnn.taps import TapInfo
 
-TAPS = ("embed", "block*/out", "stage*/unit*/out")
-ONE_MODEL = True
-IMAGES = 5000
-BLOCKS = 1  # the sums are large; the spread over folds is the standard error
-FIELDS = {
-    "targets": ("position", "colour", "pixels"),
-    "folds": 4,  # one to test on, one to choose the penalty on, the others to fit
-    "penalties": tuple(10.0**k for k in range(-5, 3)),  # of the mean eigenvalue; below: rounding
-}
+TAPS = ("embed", "*block*/out", "stage*/unit*/out")
+TRAITS = Traits(
+    one_model=True,
+    images=5000,
+    blocks=1,  # the sums are large; the spread over folds is the standard error
+)
 
 TARGETS = {
     "position": "position in the grid",
     "colour": "mean colour of the patch",
     "pixels": "pixels of the patch",
 }
-CAPTIONS = {
-    "draw": (
-        "What tokens know of their place",
-        "Held-out R\u00b2 of ridge regression from one token to its position, to the mean "
-        "colour and to the pixels of its own patch, by relative depth. A high localisation "
-        "CKA need not mean that any of these can be read.",
-    ),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      targets: what is read off a token: "position", "colour" and "pixels", or some of them.
+      folds: number of folds: one to test on, one to choose the penalty on, the others to fit.
+      penalties: penalties to choose from, in units of the mean eigenvalue; smaller ones than
+        the default are lost in rounding.
+    """
+
+    targets: tuple[str, ...] = ("position", "colour", "pixels")
+    folds: int = 4
+    penalties: tuple[float, ...] = tuple(10.0**k for k in range(-5, 3))
 
 
 def measure(group, config, given):
@@ -85,7 +93,7 @@ def measure(group, config, given):
     tokens, squares = {}, {}
     for name, x in view.taps.items():
         info = view.info[name]
-        x = _positions(x, info)
+        x = info.positions(x).reshape(len(x), math.prod(info.grid or ()), -1)
         n, positions, _ = x.shape
         y = [target_of(view.image, info, target) for target in config.targets]
         y = jnp.concatenate([a.astype(jnp.float32) for a in y], axis=-1)
@@ -94,7 +102,7 @@ def measure(group, config, given):
         left, right = jnp.concatenate([x, one], 1), jnp.concatenate([x, y, one], 1)
         weights = [jnp.repeat(w, positions) for w in inside]
         tokens[name] = [Product.of(left, right, w) for w in weights]
-        if (grid := _grid(info)) not in squares:
+        if (grid := grid_name(info.grid)) not in squares:
             # y' y alone: all products of two pixels would be four times the products with x.
             single = jax.vmap(Product.of, (1, 1, None))
             squares[grid] = [single(y[..., None], y[..., None], w) for w in weights]
@@ -163,7 +171,7 @@ def finalize(sums, config) -> xarray.Dataset:
     scores, chosen = np.full(shape, np.nan), np.full(shape, np.nan)
     dead = []
     for i, info in enumerate(config.infos):
-        squares = sums["squares"][_grid(info)]
+        squares = sums["squares"][grid_name(info.grid)]
         folds = [
             Moments(p, s.ravel()) for p, s in zip(sums["tokens"][layers[i]], squares, strict=True)
         ]
@@ -206,21 +214,6 @@ def _parts(targets: Sequence[str], numbers: int) -> dict[str, slice]:
     return {t: slice(end - sizes[t], end) for t, end in zip(targets, ends, strict=True)}
 
 
-def _positions(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n positions channels"]:
-    """Returns the image positions of a tap, row by row."""
-    if info.grid is None or info.role == "attention_weights":
-        raise ValueError(
-            f"tap {info.name} holds no vector for each image position (it is {info.role or 'plain'}"
-            f", {' x '.join(map(str, info.shape))}): leave it out of the field taps"
-        )
-    x = x[:, info.prefix_tokens :]  # a map has none
-    return x.reshape(len(x), info.grid[0] * info.grid[1], -1)
-
-
-def _grid(info: TapInfo) -> str:
-    return "x".join(map(str, info.grid))
-
-
 def _check(config) -> None:
     for target in config.targets:
         check_name("target", target, TARGETS)
@@ -232,6 +225,12 @@ def _check(config) -> None:
         raise ValueError(f"penalties = {tuple(config.penalties)}: one or more, all above 0")
 
 
+@figure(
+    "What tokens know of their place",
+    "Held-out R² of ridge regression from one token to its position, to the mean colour and "
+    "to the pixels of its own patch, by relative depth. A high localisation CKA need not "
+    "mean that any of these can be read.",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws R^2 against depth, one curve a target."""
     from vitcnn import figures

@@ -19,8 +19,8 @@ of "the i-th subset from local to global", whatever heads it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,41 +29,50 @@ import xarray
 from jaxtyping import Bool, Float
 
 from vitcnn import similarity, tap_layout
+from vitcnn.analyses import Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics import statistics
 from vitcnn.numerics.statistics import Z
 from vitcnn.similarity import hsic
-from vitcnn.tap_layout import patch_distances
 
 TAPS = (
     "block00/heads",
     "block00/attn_weights",
+    "stage1/block00/heads",
+    "stage1/block00/attn_weights",
     "stage1/unit*/out",
     "stage2/unit01/out",
     "stage2/unit02/out",
 )
-IMAGES = 10_240  # as CKA
-MIN_GROUP = similarity.cka.MIN_GROUP
+TRAITS = Traits(
+    images=10_240,  # as CKA
+    least_group=similarity.cka.MIN_GROUP,
+)
 MODES = ("sliding", "nested")
-FIELDS: Mapping[str, Any] = {
-    "tokens": "spatial",  # "all", "class" or "spatial"; of layers with a class token, too
-    "mode": "sliding",  # subsets: "sliding" windows over the sorted heads, or "nested"
-    "subset": 4,  # heads of a sliding subset
-}
 ROLES = ("heads", "attention_weights")
-CAPTIONS = {
-    "draw": (
-        "Local and global heads",
-        "CKA of sets of heads of the first block with low layers of the other model, against "
-        "their mean attention distance (paper: Fig. 5).",
-    ),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      tokens: "all", "class" or "spatial": tokens of the heads, and of layers that have a
+        class token.
+      mode: "sliding" for windows of `subset` heads over the sorted heads; "nested" for the k
+        most local.
+      subset: number of heads of a sliding window.
+    """
+
+    tokens: str = "spatial"
+    mode: str = "sliding"
+    subset: int = 4
 
 
 def measure(group, config, given):
     """Returns HSIC sums of all heads, then all layers, and the summed distances of the heads."""
     check_name("mode", config.mode, MODES)
-    tap_layout.check(config.tokens, config.infos)
+    tap_layout.check_tokens(config.tokens, config.infos)
     heads, weights, layers = _parts(config)
     count = config.infos[heads].heads
     if config.mode == "sliding" and not 1 <= config.subset <= count:
@@ -77,7 +86,7 @@ def measure(group, config, given):
         return group.models[model], tap
 
     view, tap = at(heads)
-    features = tap_layout.take(view.taps[tap], config.infos[heads], config.tokens)
+    features = config.infos[heads].tokens(view.taps[tap], config.tokens)
     stacked = jax.vmap(hsic.gram, in_axes=2)(features)
     grams = [jax.tree.map(lambda leaf, h=h: leaf[h], stacked) for h in range(count)]
     for i in layers:
@@ -85,9 +94,10 @@ def measure(group, config, given):
         grams.append(view.u_centred_gram(tap, config.tokens))
     view, tap = at(weights)
     info, image = config.infos[weights], view.image
-    distance = jnp.asarray(patch_distances(info.grid, image.shape[1:3]), jnp.float32)
-    prefix = info.prefix_tokens
-    patches = view.taps[tap][:, :, prefix:, prefix:].astype(jnp.float32)
+    distances = tap_layout.attention_distances(info, image.shape[1:3])
+    distance = jnp.asarray(distances, jnp.float32)
+    patches = tap_layout.attention(view.taps[tap], info)[..., info.prefix_tokens :]
+    patches = patches.astype(jnp.float32)
     return {
         "hsic": hsic.hsic_sums(grams),
         "images": jnp.float32(len(image)),
@@ -236,6 +246,11 @@ def spearman_interval(result: xarray.Dataset) -> Float[np.ndarray, "2 layer"]:
     return np.tanh([z - Z * error, z + Z * error])
 
 
+@figure(
+    "Local and global heads",
+    "CKA of sets of heads of the first block with low layers of the other model, against "
+    "their mean attention distance (paper: Fig. 5).",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws, for each result, CKA of the subsets against their distance, one curve a layer."""
     from vitcnn import figures

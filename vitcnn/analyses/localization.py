@@ -18,9 +18,10 @@ all grids from 56 x 56 down are measured as 7 x 7.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,35 +31,34 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn import similarity
+from vitcnn.analyses import Traits, figure
 from vitcnn.numerics.exact import Scaled
 from vitcnn.similarity import hsic
-from vitcnn.tap_layout import patch_distances, split
+from vitcnn.tap_layout import grid_name, patch_distances, split
 from vitcnn.taps import TapInfo
 
-TAPS = ("block*/out", "stage*/unit*/out")
-ONE_MODEL = True
-IMAGES = 10_240  # as CKA
-MIN_GROUP = similarity.cka.MIN_GROUP
-FIELDS: Mapping[str, Any] = {
-    "max_positions": 256,  # of the grid of a tap; finer grids are measured in coarser cells
-}
+TAPS = ("*block*/out", "stage*/unit*/out")
+TRAITS = Traits(
+    one_model=True,
+    images=10_240,  # as CKA
+    least_group=similarity.cka.MIN_GROUP,
+)
 
 SLICE = 2**25  # entries of the Gram matrices that are made at a time, 128 MiB
 SHOWN = 8  # positions that a warning lists
 # The four tokens of the paper's 7 x 7 grids, (0, 0), (2, 1), (4, 2), (4, 4), in parts of the grid.
 TOKENS = ((0, 0), (2 / 6, 1 / 6), (4 / 6, 2 / 6), (4 / 6, 4 / 6))
-CAPTIONS = {
-    "draw": (
-        "Which patch a token resembles",
-        "CKA of the last layer's token at one position (framed) with the image patch at "
-        "every position (paper: Figs 9, 10).",
-    ),
-    "draw_curves": (
-        "Localization by depth",
-        "Share of positions whose token is most similar to its own patch, and how far the "
-        "greatest CKA stands out from the mean, by relative depth.",
-    ),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      max_positions: most positions of a grid; finer grids are measured in coarser cells.
+    """
+
+    max_positions: int = 256
 
 
 def measure(group, config, given):
@@ -78,7 +78,7 @@ def measure(group, config, given):
     sums["size"] = jnp.float32(len(image)) * jnp.array(image.shape[1:3], jnp.float32)
     patches = {}
     for grid in dict.fromkeys(grids.values()):
-        matrices, exponents, sums["patches"][_label(grid)] = _each(_gram, _cells(image, grid))
+        matrices, exponents, sums["patches"][grid_name(grid)] = _each(_gram, _cells(image, grid))
         patches[grid] = matrices, exponents
 
     def against(matrices, exponents, cell):
@@ -87,7 +87,7 @@ def measure(group, config, given):
         return Scaled(product, exponents + exponent), own
 
     for name, grid in grids.items():
-        tokens = _cells(_as_map(view.taps[name], view.info[name]), grid)
+        tokens = _cells(_features(view.taps[name], view.info[name]), grid)
         found = _each(jax.tree_util.Partial(against, *patches[grid]), tokens)
         sums["cross"][name], sums["tokens"][name] = found
     return sums
@@ -95,7 +95,7 @@ def measure(group, config, given):
 
 def _cell_grid(info: TapInfo, max_positions: int) -> tuple[int, int]:
     """Returns the (rows, columns) in which a tap is measured; a ValueError if there are none."""
-    if info.grid is None or info.role == "attention_weights":
+    if info.grid is None or info.layout == "attention":
         raise ValueError(
             f"{info.name} has no features at positions of the image; choose others in "
             "config.analyses.<name>.taps"
@@ -112,21 +112,9 @@ def _cell_grid(info: TapInfo, max_positions: int) -> tuple[int, int]:
     )
 
 
-def _label(grid: tuple[int, int]) -> str:
-    return f"{grid[0]}x{grid[1]}"
-
-
-def _as_map(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n rows columns features"]:
-    """Returns a tap as a map, without prefix tokens."""
-    if x.shape[1:3] != info.grid:
-        x = x[:, info.prefix_tokens :]
-        if x.ndim < 3 or x.shape[1] != math.prod(info.grid):
-            raise ValueError(
-                f"{info.name} is [{', '.join(map(str, info.shape))}] for one image, which is no "
-                f"map of its grid, {info.grid}, and no list of {info.prefix_tokens} prefix tokens "
-                "and its positions; declare it so where the network calls tap"
-            )
-    return x.reshape(len(x), *info.grid, -1)
+def _features(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n rows columns features"]:
+    """Returns all that a tap has at each position."""
+    return info.positions(x).reshape(len(x), *info.grid, -1)
 
 
 def _cells(
@@ -175,7 +163,7 @@ def finalize(sums, config) -> xarray.Dataset:
     size = sums["size"] / sums["images"]
     patches = {}
     for grid in dict.fromkeys(grids.values()):
-        own, label = sums["patches"][_label(grid)], _label(grid)
+        own, label = sums["patches"][grid_name(grid)], grid_name(grid)
         patches[grid] = _norms(own, f"patches of the {label} grid", grid)
     maps, read = {}, {}
     for name, grid in grids.items():
@@ -185,7 +173,7 @@ def finalize(sums, config) -> xarray.Dataset:
         read[name] = _read(cka, patch_distances(grid, tuple(size)))
     variables = {}
     for grid, layers in maps.items():
-        label = _label(grid)
+        label = grid_name(grid)
         dims = ("layer", "token_row", "token_column", "patch_row", "patch_column")
         values = np.stack(list(layers.values())).reshape(-1, *grid, *grid)
         attrs = {"long_name": "unbiased linear CKA of token and patch", "units": "1"}
@@ -202,9 +190,9 @@ def finalize(sums, config) -> xarray.Dataset:
     chance = np.array([1 / math.prod(grid) for grid in grids.values()])
     attrs = {"long_name": "own_rate by chance", "units": "1", "standard_error": "none"}
     variables["own_rate_chance"] = ("layer", chance, attrs)
-    coords: dict[str, Any] = {f"layer_{_label(g)}": list(maps[g]) for g in maps}
+    coords: dict[str, Any] = {f"layer_{grid_name(g)}": list(maps[g]) for g in maps}
     coords["layer"] = list(grids)
-    coords["grid"] = ("layer", [_label(grid) for grid in grids.values()])
+    coords["grid"] = ("layer", [grid_name(grid) for grid in grids.values()])
     coords["cell"] = ("layer", [infos[name].grid[0] // grid[0] for name, grid in grids.items()])
     return xarray.Dataset(variables, coords)
 
@@ -263,6 +251,11 @@ def cka_of(result: xarray.Dataset, layer: str, name: str = "cka") -> xarray.Data
     return one.rename({dim: str(dim).removesuffix(f"_{grid}") for dim in one.dims})
 
 
+@figure(
+    "Which patch a token resembles",
+    "CKA of the last layer's token at one position (framed) with the image patch at every "
+    "position (paper: Figs 9, 10).",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws maps of a corner and of inner tokens of the last layer of each result (Fig. 9)."""
     from vitcnn import figures
@@ -280,6 +273,11 @@ def draw(results: Sequence[xarray.Dataset]):
     return figures.maps(results, panels, "CKA with each patch", remark=remark)
 
 
+@figure(
+    "Localization by depth",
+    "Share of positions whose token is most similar to its own patch, and how far the "
+    "greatest CKA stands out from the mean, by relative depth.",
+)
 def draw_curves(results: Sequence[xarray.Dataset]):
     """Draws the share of tokens that match their own patch best, and the contrast, by depth."""
     from vitcnn import figures

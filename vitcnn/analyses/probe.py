@@ -24,6 +24,7 @@ D^2 + penalties * D * C products (for 16 penalties, 1000 classes and D = 2048 ch
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,24 +33,19 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
-from vitcnn.analyses import probe_fit
+from vitcnn.analyses import ALL, Traits, figure, probe_fit
 from vitcnn.numerics.statistics import wilson
 from vitcnn.probes import features as probe_features
 from vitcnn.probes import scoring
 from vitcnn.results.datasets import NO_ERROR
 
 TAPS = probe_fit.TAPS
-ONE_MODEL = True
-LABELS = True
-IMAGES = 1_000_000  # all there are
-GIVEN = ("fit",)
-FIELDS = {
-    "fit": "fit",  # the stage with the job of this name that fitted the probes
-    "held_out": "held_out",  # the stage that chose the penalties, if there is one
-    # L2 penalties, in units of the whitened X'X, a sum over images: the eigenvalue that a penalty
-    # halves. big_vision's few-shot probe takes 2^10.
-    "penalties": tuple(2.0**k for k in range(-10, 21, 2)),
-}
+TRAITS = Traits(
+    one_model=True,
+    labels=True,
+    images=ALL,
+    stages=("fit",),
+)
 
 NAMES = {
     "class": "class token",
@@ -59,19 +55,22 @@ NAMES = {
     "tokens": "single positions",
     "whole": "whole layer",
 }
-CAPTIONS = {
-    "draw": (
-        "Linear probes",
-        "Test accuracy of a ridge classifier on what one layer holds, by relative depth "
-        "(paper: Figs 11, 13); the penalty was chosen on held-out training images. Bands: 95%, "
-        "of the test images drawn and, with several draws of training images, of these. Dashed: "
-        "chance.",
-    ),
-    "draw_tokens": (
-        "Probes of single positions",
-        "Test accuracy of a probe at each position of the grid (paper: Fig. D.4).",
-    ),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      fit: the stage in which the job of this name fitted the probes.
+      held_out: the stage in which the job of this name chose the penalties, if there is one.
+      penalties: L2 penalties in units of the whitened X'X, a sum over images: the eigenvalue
+        that a penalty halves. big_vision's few-shot probe takes 2^10.
+    """
+
+    fit: str = "fit"
+    held_out: str = "held_out"
+    penalties: tuple[float, ...] = tuple(2.0**k for k in range(-10, 21, 2))
 
 
 def measure(group, config, given):
@@ -103,7 +102,7 @@ def measure(group, config, given):
     if "cell" in fit:
         sums["cell"] = fit["cell"] * len(label)
     chosen = given.get(config.held_out, {}).get("chosen_penalty")
-    if chosen is None and config.held_out != FIELDS["held_out"]:
+    if chosen is None and config.held_out != Settings().held_out:
         raise ValueError(f"held_out = {config.held_out!r}: no such stage with this probe before")
     if chosen is not None:
         if chosen.shape != (len(probes), len(features), draws):
@@ -240,6 +239,13 @@ def finalize(sums, config) -> xarray.Dataset:
     return xarray.Dataset(variables, coordinates, attrs)
 
 
+@figure(
+    "Linear probes",
+    "Test accuracy of a ridge classifier on what one layer holds, by relative depth (paper: "
+    "Figs 11, 13); the penalty was chosen on held-out training images. Bands: 95%, of the "
+    "test images drawn and, with several draws of training images, of these. Dashed: "
+    "chance.",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws accuracy by depth, one curve a feature, with 95% bands, and the level of chance."""
     from vitcnn import figures
@@ -265,6 +271,10 @@ def draw(results: Sequence[xarray.Dataset]):
     return figure
 
 
+@figure(
+    "Probes of single positions",
+    "Test accuracy of a probe at each position of the grid (paper: Fig. D.4).",
+)
 def draw_tokens(results: Sequence[xarray.Dataset], layers: int = 6):
     """Draws the accuracy of single positions as maps (paper: Fig. D.4), each on its own scale.
 

@@ -29,6 +29,7 @@ token (here the first image position).
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import warnings
 
@@ -38,6 +39,7 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
+from vitcnn.analyses import ALL, Traits
 from vitcnn.lookup import nearest
 from vitcnn.numerics.exact import Product
 from vitcnn.numerics.ridge import NOISE
@@ -45,18 +47,35 @@ from vitcnn.probes import features as probe_features
 from vitcnn.probes import scoring
 from vitcnn.results.datasets import NO_ERROR
 
-TAPS = ("block*/out", "stage*/unit*/out")
-ONE_MODEL = True
-LABELS = True
-IMAGES = 10**9  # all there are: the source is cut to what is fitted
-BLOCKS = 1
-FIELDS = {
-    "features": ("class", "spatial"),  # class, spatial, all, first, tokens; see `_features`
-    "token_taps": (),  # globs: where "tokens" gets probes; () is at all taps
-    "positions": (),  # of "tokens": row * columns + column; () is all
-    "patch": "auto",  # side of the patches that maps of a ResNet are split into; 1 for none
-    "epsilon": 1e-5,  # added to deviations, in units of their root mean square over the channels
-}
+TAPS = ("*block*/out", "stage*/unit*/out")
+TRAITS = Traits(
+    one_model=True,
+    labels=True,
+    images=ALL,  # the source is cut to what is fitted
+    blocks=1,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      features: what probes read: "class", "spatial", "all", "first", "tokens"; see
+        `vitcnn.probes.features`.
+      token_taps: globs of the taps at which "tokens" gets probes; all taps if empty.
+      positions: positions at which "tokens" gets probes, row * columns + column; all if
+        empty.
+      patch: side of the patches that maps of a ResNet are split into: a number, 1 for none,
+        or "auto".
+      epsilon: added to deviations, in units of their root mean square over the channels.
+    """
+
+    features: tuple[str, ...] = ("class", "spatial")
+    token_taps: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
+    patch: int | str = "auto"
+    epsilon: float = 1e-5
 
 
 def measure(group, config, given):
@@ -85,10 +104,9 @@ def measure(group, config, given):
 
 def _check(config) -> None:
     """Raises ValueError for fields that do not fit the source."""
-    images = config.images or min(IMAGES, config.length)
-    if images != config.length or config.repeats != 1:
+    if config.images != config.length or config.repeats != 1:
         raise ValueError(
-            f"images = {images} and repeats = {config.repeats}: a fit reads each of the "
+            f"images = {config.images} and repeats = {config.repeats}: a fit reads each of the "
             f"{config.length} images of its source once; leave both fields out and choose images "
             "by the fields start, stop and shots of its data"
         )

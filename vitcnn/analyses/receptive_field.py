@@ -15,6 +15,7 @@ up to half a cell to the lower right of it.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 
@@ -24,46 +25,51 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
+from vitcnn.analyses import Traits, figure
 from vitcnn.figures._tap_titles import kinds
 from vitcnn.lookup import check_name
 from vitcnn.tap_layout import cell, edges, geometry
 from vitcnn.taps import TapInfo
 
 TAPS = (
-    "block*/attn",
-    "block*/mid",
-    "block*/mlp",
-    "block*/out",
+    "*block*/attn",
+    "*block*/mid",
+    "*block*/mlp",
+    "*block*/out",
     "stem/conv",
     "stage*/unit*/conv*",
     "stage*/unit*/norm*",
     "stage*/unit*/out",
 )
-ONE_MODEL = True
-IMAGES = 32  # as the paper
-BLOCKS = 1  # the sums are large; `finalize` has the standard errors from sums of squares
-FIELDS = {
-    "residual": "after",  # "after" the addition, or "before": the branches
-    "position": (0.5, 0.5),  # (down, right) in the image from 0 to 1; the cell there is taken
-    "channels": 64,  # drawn of each tap; 0 is all
-    "channel_seed": 0,
-    "method": "channels",  # or "sum": the gradient of the mean over all channels; signs cancel
-    "mass": 0.5,  # share of the field inside `radius`
-    "batch": 8,  # images differentiated at a time; bounds memory
-}
-CAPTIONS = {
-    "draw": (
-        "Receptive fields",
-        "Mean |gradient| of the feature at the middle of the map with respect to the image "
-        "(paper: Fig. 6). The frame is the feature's own cell; each map has its own colour "
-        "scale.",
-    ),
-    "draw_radius": (
-        "Size of receptive fields",
-        "Radius of the disc that holds the share of the mean |gradient| that the axis names (the "
-        "field mass of the analysis), by relative depth.",
-    ),
-}
+TRAITS = Traits(
+    one_model=True,
+    images=32,  # as the paper
+    blocks=1,  # the sums are large; `finalize` has the standard errors from sums of squares
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      residual: "after" for the taps after a residual addition, "before" for the branches.
+      position: (down, right) in the image, from 0 to 1; the cell there is taken.
+      channels: number of channels drawn of each tap; 0 takes all.
+      channel_seed: draws the channels.
+      method: "channels" for the absolute gradient of each channel; "sum" for that of their
+        mean, an approximation in which signs cancel.
+      mass: share of the field that the disc of `radius` holds.
+      batch: images differentiated at a time, which bounds memory.
+    """
+
+    residual: str = "after"
+    position: tuple[float, ...] = (0.5, 0.5)
+    channels: int = 64
+    channel_seed: int = 0
+    method: str = "channels"
+    mass: float = 0.5
+    batch: int = 8
 
 
 def chosen(config) -> list[TapInfo]:
@@ -113,10 +119,7 @@ def _fields(view, info, config) -> Float[Array, "n height width"]:
     row, column = cell(info, config.position)
 
     def at_position(images):
-        x = view.forward(images, info.name)
-        if len(info.shape) == 3:
-            return x[:, row, column]
-        return x[:, info.prefix_tokens + row * info.grid[1] + column]
+        return info.positions(view.forward(images, info.name))[:, row, column]
 
     def differentiate(images):
         # No image touches another, so the gradient of a sum over images has that of each.
@@ -162,10 +165,8 @@ def _checked(name, view, config) -> list[TapInfo]:
         raise ValueError(f"mass = {config.mass} must be between 0 and 1")
     infos = chosen(config)
     for info in infos:
-        rows, columns = info.grid or (0, 0)
-        maps = info.shape[:2] == (rows, columns) and len(info.shape) == 3
-        tokens = info.shape[:1] == (info.prefix_tokens + rows * columns,) and len(info.shape) == 2
-        if info.grid is None or info.heads is not None or not (maps or tokens):
+        axes = {"map": 3, "tokens": 2}.get(info.layout)
+        if info.grid is None or info.heads is not None or len(info.shape) != axes:
             raise ValueError(
                 f"{info.name} of {name} is {info.shape} with grid {info.grid}, expected [rows, "
                 "columns, channels] or [tokens, channels] with a grid; leave it out of taps"
@@ -250,6 +251,12 @@ def _summary(s, info, config, images):
     return found | {"radius": (radius, spread)}
 
 
+@figure(
+    "Receptive fields",
+    "Mean |gradient| of the feature at the middle of the map with respect to the image "
+    "(paper: Fig. 6). The frame is the feature's own cell; each map has its own colour "
+    "scale.",
+)
 def draw(results: Sequence[xarray.Dataset], everything: bool = False):
     """Draws the fields, each from 0 to its own maximum.
 
@@ -279,6 +286,11 @@ def _own(one: xarray.Dataset) -> tuple[float, float, float, float]:
     return top, left, bottom - top, right - left
 
 
+@figure(
+    "Size of receptive fields",
+    "Radius of the disc that holds the share of the mean |gradient| that the axis names "
+    "(the field mass of the analysis), by relative depth.",
+)
 def draw_radius(results: Sequence[xarray.Dataset]):
     """Draws the radius against relative depth, one curve for each kind of tap."""
     from vitcnn import figures

@@ -20,6 +20,7 @@ rest.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -28,32 +29,18 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn import tap_layout
-from vitcnn.analyses.cka import OF_TOKENS, TAPS, coordinates
+from vitcnn.analyses import Traits, figure
 from vitcnn.lookup import check_name
+from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import gram, measures
-from vitcnn.tap_layout import is_map
 from vitcnn.taps import TapInfo
 
-__all__ = ["FIELDS", "IMAGES", "MIN_GROUP", "TAPS", "draw", "finalize", "measure", "pool"]
-
-IMAGES = 2048  # the singular values that Procrustes takes are dear: see above
-MIN_GROUP = 16  # ten nearest neighbours of fewer are nearly all there are
+TAPS = tap_layout.PAPER_LAYERS
+TRAITS = Traits(
+    images=2048,  # the singular values that Procrustes takes are expensive: see above
+    least_group=16,  # ten nearest neighbours of fewer are nearly all there are
+)
 POOLS = ("none", "mean")
-FIELDS = {
-    "measures": ("procrustes", "rsa_spearman", "neighbours"),
-    "tokens": "all",  # or "class" or "spatial", of taps with a class token
-    "pool": "none",  # whole features; or "mean", over positions. CCA needs vectors
-    "neighbours": 10,
-    "components": 0,  # principal components before CCA; 0 is one for every 20 images of a group
-    "bandwidth": 1.0,  # of the RBF kernel of cka_rbf, in median distances
-}
-CAPTIONS = {
-    "draw": (
-        "Layers by other measures",
-        "The same layers compared by measures beside CKA, each with its own colour scale where it "
-        "says so. Where CKA of these layers was measured too, a table says how far they agree.",
-    ),
-}
 TITLES = {
     "cka": "CKA",
     "cka_biased": "biased CKA",
@@ -68,15 +55,38 @@ TITLES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a config sets.
+
+    Attributes:
+      measures: names out of `vitcnn.similarity`: cka, cka_biased, cka_rbf, procrustes, svcca,
+        pwcca, cca, rsa_pearson, rsa_spearman, neighbours.
+      tokens: "all"; or "class" or "spatial", of taps with a class token.
+      pool: "none" for whole features; "mean" for their mean over positions, since CCA needs
+        vectors.
+      neighbours: number of nearest neighbours.
+      components: principal components before CCA; 0 takes one for every 20 images of a group.
+      bandwidth: width of the RBF kernel of cka_rbf, in median distances.
+    """
+
+    measures: tuple[str, ...] = ("procrustes", "rsa_spearman", "neighbours")
+    tokens: str = "all"
+    pool: str = "none"
+    neighbours: int = 10
+    components: int = 0
+    bandwidth: float = 1.0
+
+
 def measure(group, config, given):
     """Returns the sums of every measure of one group of images, of all layers of all models."""
     chosen = _measures(config)
-    tap_layout.check(config.tokens, config.infos)
+    tap_layout.check_tokens(config.tokens, config.infos)
     check_name("pool", config.pool, POOLS)
     layers = {}
     for model, view in group.models.items():
         for tap, x in view.taps.items():
-            x = tap_layout.take(x, view.info[tap], config.tokens)
+            x = view.info[tap].tokens(x, config.tokens)
             layers[f"{model}/{tap}"] = x if config.pool == "none" else pool(x, view.info[tap])
     asked = [name for name in chosen if name in measures.CCA]
     wide = [name for name, x in layers.items() if np.prod(x.shape[1:-1], dtype=int) > 1]
@@ -103,12 +113,12 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
     """Returns the mean of a tap over its positions (the queries of attention weights).
 
     Args:
-      x: the tap, or the tokens of it that `tap_layout.take` returned.
+      x: the tap, or the tokens of it that `TapInfo.tokens` returned.
       info: what is known of the tap. Without a grid, it is returned as it is.
     """
     if info.grid is None:
         return x
-    axes = (2,) if info.role == "attention_weights" else (1, 2) if is_map(info) else (1,)
+    axes = {"attention": (x.ndim - 2,), "map": (1, 2), "tokens": (1,)}[info.layout]
     return jnp.mean(x.astype(jnp.float32), axes)
 
 
@@ -129,7 +139,7 @@ def finalize(sums, config) -> xarray.Dataset:
     """
     coords = coordinates(config)
     found = measures.variables(measures.matrices(sums, coords["layer_x"]))
-    of_what = OF_TOKENS[config.tokens] + ", mean over positions" * (config.pool == "mean")
+    of_what = tap_layout.TOKENS[config.tokens] + ", mean over positions" * (config.pool == "mean")
     for _, _, attrs in found.values():
         attrs["long_name"] += of_what
     attrs = {}
@@ -142,6 +152,12 @@ def finalize(sums, config) -> xarray.Dataset:
     return xarray.Dataset(found, coords, attrs)
 
 
+@figure(
+    "Layers by other measures",
+    "The same layers compared by measures beside CKA, each with its own colour scale where "
+    "it says so. Where CKA of these layers was measured too, a table says how far they "
+    "agree.",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws the heatmaps of every model and pair of models, one measure beside the other."""
     from vitcnn import figures

@@ -18,37 +18,28 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Bool, Float
 
+from vitcnn.analyses import Traits, figure
+
 TAPS = (
-    "block*/in",
-    "block*/attn",
-    "block*/mid",
-    "block*/mlp",
+    "*block*/in",
+    "*block*/attn",
+    "*block*/mid",
+    "*block*/mlp",
     "stage*/unit*/in",
     "stage*/unit*/conv*",
     "stage*/unit*/norm*",
     "stage*/unit*/shortcut_*",
 )
-ONE_MODEL = True
-IMAGES = 5000
+TRAITS = Traits(
+    one_model=True,
+    images=5000,
+)
 
 RATIO = "|skip| / |branch|"
 STATISTICS = {
     "ratio": RATIO,
     "cosine_output": "cosine of skip and skip + branch",
     "cosine_branch": "cosine of skip and branch",
-}
-CAPTIONS = {
-    "draw": (
-        "Skip ratio",
-        "Norm of what comes by the skip connection over the norm of what the branch adds "
-        "(paper: Fig. 7 right). Above 1 the skip carries more. Units of a ResNet have their "
-        "projected shortcut.",
-    ),
-    "draw_tokens": (
-        "Skip ratio of every token",
-        "The same for every token in every block (paper: Figs 7 left, E.1), the class token "
-        "and any other prefix tokens on top.",
-    ),
 }
 
 
@@ -155,6 +146,12 @@ def phases(
     return float(min(share[:half].mean(), -share[-half:].mean())) if half else float("nan")
 
 
+@figure(
+    "Skip ratio",
+    "Norm of what comes by the skip connection over the norm of what the branch adds "
+    "(paper: Fig. 7 right). Above 1 the skip carries more. Units of a ResNet have their "
+    "projected shortcut.",
+)
 def draw(results: Sequence[xarray.Dataset]):
     """Draws the ratio by depth, class token and image positions apart.
 
@@ -181,6 +178,11 @@ def draw(results: Sequence[xarray.Dataset]):
     return figures.curves(results, panels, titles, RATIO)
 
 
+@figure(
+    "Skip ratio of every token",
+    "The same for every token in every block (paper: Figs 7 left, E.1), the class token and "
+    "any other prefix tokens on top.",
+)
 def draw_tokens(results: Sequence[xarray.Dataset]):
     """Draws the ratio of every token in every block of ViTs (paper: Figs 7 left, E.1).
 

@@ -35,7 +35,7 @@ class Preprocess:
 
     Attributes:
       size: (height, width) in pixels of what the model sees; one number means a square.
-      resize: short side in pixels before the centre crop.
+      resize: short side in pixels before the centre crop; 0 or None for no crop.
       interpolation: one of `INTERPOLATIONS`. All but "nearest" are antialiased: when an image
         shrinks, the filter grows with it.
       mean, std: per channel (red, green, blue), in units of images in [0, 1].
@@ -44,7 +44,7 @@ class Preprocess:
       ValueError: a field is out of range, or the interpolation is unknown.
     """
 
-    size: tuple[int, int] | None = None
+    size: int | tuple[int, int] | None = None
     resize: int | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -60,11 +60,13 @@ class Preprocess:
                     "above 0, or None to leave images as they are"
                 )
             object.__setattr__(self, "size", tuple(int(side) for side in sides))
+        if self.resize == 0:
+            object.__setattr__(self, "resize", None)
         if self.resize is not None:
             if not _is_integer(self.resize) or self.resize <= 0:
                 raise ValueError(
                     f"preprocess.resize is {self.resize!r}: expected the short side in pixels, "
-                    "above 0, or None to resize straight to preprocess.size"
+                    "above 0, or 0 to resize straight to preprocess.size"
                 )
             object.__setattr__(self, "resize", int(self.resize))
             if self.size is not None and min(self.size) > self.resize:

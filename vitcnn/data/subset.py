@@ -47,6 +47,27 @@ def label_of(source: Any, i: int) -> int:
     return source.label(i) if hasattr(source, "label") else source[i]["label"]
 
 
+def subset(
+    source: Any, start: int = 0, stop: int = 0, shots: int = 0, draws: int = 1, draw_seed: int = 0
+) -> Any:
+    """Returns some of the images of a source; the source itself if nothing is chosen.
+
+    Args:
+      source: the images.
+      start: first image that is taken.
+      stop: image behind the last that is taken; 0 takes all to the end.
+      shots: images of each class, drawn from those from `start` to `stop`; 0 takes all.
+      draws: how often they are drawn, one draw behind the other.
+      draw_seed: of the draws.
+
+    Raises:
+      ValueError: there are no such images.
+    """
+    if start or stop:
+        source = span(source, start, stop or None)
+    return few_shot(source, shots, draws, draw_seed) if shots else source
+
+
 def span(source: Any, start: int = 0, stop: int | None = None) -> Part:
     """Returns images `start` to `stop` - 1 of a source.
 

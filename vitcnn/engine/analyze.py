@@ -1,7 +1,7 @@
 """The engine: loads models and images, runs the analyses of a config over them, saves the Results.
 
 A config may have stages: passes over other images that come first, whose Results the analyses of
-the same name go on from. Each pass is one `vitcnn.stream.measure`.
+the same name go on from. Each pass is one `vitcnn.engine.stream.measure`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import xarray
 from ml_collections import ConfigDict
 
 from vitcnn import parallel, results, storage
-from vitcnn.engine.config import NEUTRAL, check_config, load_data, load_models
-from vitcnn.engine.jobs import Job, plan_jobs
+from vitcnn.config import Measurement, check_measurement
+from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
 from vitcnn.engine.stream import measure, trace
 from vitcnn.model import Model
 from vitcnn.results import datasets, environment
@@ -40,7 +40,7 @@ def analyze(
     config and workdir, and a finished one is read back.
 
     Args:
-      config: fields of `vitcnn.plan.CONFIG`; `configs/analyze/` has examples.
+      config: fields of `vitcnn.config.Measurement`; `configs/analyze/` has examples.
       workdir: folder for <analysis>.nc, run.json and the state that a stopped run resumes from;
         each stage of the config has a folder of its own in it.
       models: ready models by name, such as a user's own, beside those of `config.models`.
@@ -56,40 +56,40 @@ def analyze(
         right choice; or a workdir that belongs to another config or other weights.
       OSError: the workdir cannot be written.
     """
-    config = check_config(config, source)
-    identity = {k: v for k, v in config.to_dict().items() if k not in NEUTRAL}
+    config = check_measurement(config, source)
+    identity = {k: v for k, v in config.to_dict().items() if k not in Measurement.NEUTRAL}
     workdir = run_folder.claim_workdir(workdir, {"config": identity})
-    source = load_data(config.data) if source is None else source
+    source = load_source(config.data) if source is None else source
     models = {**load_models(config.models), **(models or {})}
     if not models:
         raise ValueError("config.models is empty: name at least one model")
     described = {name: _describe(model) for name, model in models.items()}
     seen: dict[str, Any] = {}
-    legs = []
+    passes = []
     for name in sorted(config.stages):
         stage = config.stages[name]
         settings = {**identity, "stages": {}, **stage.to_dict()}
-        images = load_data(stage.data) if stage.get("data") else source
+        images = load_source(stage.data) if stage.get("data") else source
         where = f"config.stages.{name}."
         jobs = plan_jobs(models, images, stage.analyses, config.group, seen, where)
-        legs.append(_Leg(name, workdir / name, settings, images, jobs))
+        passes.append(_Pass(name, workdir / name, settings, images, jobs))
         seen = {**seen, name: stage.analyses}
     jobs = plan_jobs(models, source, config.analyses, config.group, seen)
-    legs.append(_Leg("", workdir, identity, source, jobs))
-    for leg in legs:
-        run_folder.claim_workdir(leg.workdir, leg.run(described))
-    if parallel.agree(legs[-1].finished):
-        return legs[-1].load()
-    for leg in legs[1:]:  # a mistake in these must not come out when the ones before are done
-        trace(models, leg.jobs, config.group, config.max_sums_gb)
+    passes.append(_Pass("", workdir, identity, source, jobs))
+    for one in passes:
+        run_folder.claim_workdir(one.workdir, one.run(described))
+    if parallel.agree(passes[-1].finished):
+        return passes[-1].load()
+    for one in passes[1:]:  # a mistake in these must not come out when the ones before are done
+        trace(models, one.jobs, config.group, config.max_sums_gb)
     found: dict[str, dict[str, xarray.Dataset]] = {}
-    for leg in legs:
-        found[leg.stage] = _run(leg, config, models, described, found, progress)
+    for one in passes:
+        found[one.stage] = _run(one, config, models, described, found, progress)
     return found[""]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Leg:
+class _Pass:
     """A stage of a config, or (stage "") what comes behind them all: one pass over its images."""
 
     stage: str
@@ -126,7 +126,7 @@ class _Leg:
 
 
 def _run(
-    leg: _Leg,
+    one: _Pass,
     config: ConfigDict,
     models: Mapping[str, Model],
     described: Mapping[str, Any],
@@ -136,42 +136,42 @@ def _run(
     """Runs one leg, or goes on with it, saves its Results and returns them.
 
     Args:
-      leg: what to run.
-      config: settings that all legs share.
+      one: what to run.
+      config: settings that all passes share.
       models: name -> model.
       described: their provenance.
-      before: Results of the legs before, by stage and name.
+      before: Results of the passes before, by stage and name.
       progress: whether to show progress.
     """
-    if parallel.agree(leg.finished):
-        return leg.load()
+    if parallel.agree(one.finished):
+        return one.load()
     process, processes = parallel.host()
     given = {
         job.name: {s: found[job.name] for s, found in before.items() if job.name in found}
-        for job in leg.jobs
-        if job.constant("GIVEN")
+        for job in one.jobs
+        if job.traits.stages
     }
-    run = leg.run(described) | {
+    run = one.run(described) | {
         "versions": environment.versions(),
         "devices": parallel.device_kind(),
     }
     if process == 0:
-        storage.write_json(leg.workdir / "run.json", run)
+        storage.write_json(one.workdir / "run.json", run)
     parallel.barrier("workdir claimed")
-    state = leg.workdir / f"sums.{process}of{processes}.npz"
-    for other in leg.workdir.glob("sums.*of*.npz"):
+    state = one.workdir / f"sums.{process}of{processes}.npz"
+    for other in one.workdir.glob("sums.*of*.npz"):
         if other.name.split("of")[1] != state.name.split("of")[1]:
             raise ValueError(
                 f"{other} was saved by a run of another number of hosts; go on with that number, "
                 "or delete it to begin again"
             )
     if progress and process == 0 and before:
-        tqdm.tqdm.write(f"stage {leg.stage!r}" if leg.stage else "the analyses themselves")
+        tqdm.tqdm.write(f"stage {one.stage!r}" if one.stage else "the analyses themselves")
     started = time.monotonic()
     measured = measure(
         models,
-        leg.source,
-        leg.jobs,
+        one.source,
+        one.jobs,
         group=config.group,
         seed=config.seed,
         precision=config.precision,
@@ -181,17 +181,17 @@ def _run(
         state=state,
         progress=progress and process == 0,
     )
-    for job in leg.jobs:
+    for job in one.jobs:
         said = measured[job.name].attrs.pop("warnings", [])
         known = _provenance(job, run, given.get(job.name, {}), said)
         measured[job.name] = results.stamp(measured[job.name], known)
     if process == 0:  # the hosts need not share a disk
-        for name, path in leg.paths.items():
+        for name, path in one.paths.items():
             results.save(measured[name], path)
             measured[name] = results.load(path)
-        images = {job.name: job.images for job in leg.jobs}
+        images = {job.name: job.images for job in one.jobs}
         run |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
-        storage.write_json(leg.workdir / "run.json", run)
+        storage.write_json(one.workdir / "run.json", run)
     parallel.barrier("results saved")
     state.unlink(missing_ok=True)
     return measured
@@ -213,12 +213,11 @@ def _provenance(
     said: Sequence[str],
 ) -> dict[str, Any]:
     """Returns what a reader of one result needs to know of how it came about."""
-    fields = {k: v for k, v in job.config.items() if k not in Job.PLANNED}
     earlier = {stage: results.provenance(result) for stage, result in given.items()}
     return {
-        "analysis": job.analysis.__name__.rsplit(".", 1)[-1],
+        "analysis": job.fields["analysis"],
         "name": job.name,
-        "fields": {**fields, "taps": [*job.config.layers], "images": job.images},
+        "fields": job.fields,
         "models": {name: run["models"][name] for name in job.taps},
         "data": run["data"],
         "group": run["config"]["group"],

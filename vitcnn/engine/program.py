@@ -25,12 +25,12 @@ def group_program(
       takes: job name -> number of images of the group that it takes.
     """
     jobs = [job for job in jobs if job.name in takes]
-    brings = bringers(models)
+    crops = shared_crops(models)
 
     def view(name, variables, batch):
         model = models[name]
         wanted = {tap for job in jobs for tap in job.taps.get(name, ())}
-        image = model.preprocess.normalise(batch["images"][brings[name]])
+        image = model.preprocess.normalise(batch["images"][crops[name]])
         logits, taps = model.forward(variables, image, [tap for tap in model.taps if tap in wanted])
 
         def forward(images, tap):
@@ -38,14 +38,14 @@ def group_program(
 
         return analyses.View(image, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
 
-    def part(view, taps, n, made):
+    def part(view, taps, n, cache):
         return analyses.View(
             view.image[:n],
             {tap: view.taps[tap][:n] for tap in taps},
             view.logits[:n],
             {tap: view.info[tap] for tap in taps},
             view.forward,
-            made,
+            cache,
         )
 
     def program(constants, batch):
@@ -53,10 +53,10 @@ def group_program(
         used = [name for name in models if any(name in job.taps for job in jobs)]
         views = {name: view(name, variables[name], batch) for name in used}
         sums = {}
-        made = collections.defaultdict(dict)  # by model and number of images
+        caches = collections.defaultdict(dict)  # by model and number of images
         for job in jobs:
             n = takes[job.name]
-            seen = {m: part(views[m], taps, n, made[m, n]) for m, taps in job.taps.items()}
+            seen = {m: part(views[m], taps, n, caches[m, n]) for m, taps in job.taps.items()}
             group = analyses.Group(batch["label"][:n], batch["index"][:n], seen)
             try:
                 sums[job.name] = job.analysis.measure(group, job.config, given.get(job.name, {}))
@@ -67,7 +67,7 @@ def group_program(
     return program
 
 
-def bringers(models: Mapping[str, Model]) -> dict[str, str]:
+def shared_crops(models: Mapping[str, Model]) -> dict[str, str]:
     """Returns for each model the first whose images are cut alike: they share that one's array."""
     first: dict[Any, str] = {}
     for name, model in models.items():

@@ -38,10 +38,10 @@ def plan_spans(jobs: Sequence[Job], group: int) -> list[Span]:
             stop = min(start + group, images)
             takes = {job.name: min(job.images, stop) - start for job in active}
             for job in active:
-                if 0 < takes[job.name] < job.constant("MIN_GROUP"):
+                if 0 < takes[job.name] < job.traits.least_group:
                     warnings.warn(
                         f"{job.name}: the last {takes[job.name]} of {job.images} images are left "
-                        f"out, it needs groups of at least {job.constant('MIN_GROUP')}",
+                        f"out, it needs groups of at least {job.traits.least_group}",
                         stacklevel=2,
                     )
                     takes[job.name] = 0

@@ -19,9 +19,9 @@ import tqdm
 import xarray
 
 from vitcnn import data, parallel
-from vitcnn.engine.config import CONFIG
+from vitcnn.config import Measurement
 from vitcnn.engine.jobs import Job
-from vitcnn.engine.program import bringers, group_program
+from vitcnn.engine.program import group_program, shared_crops
 from vitcnn.engine.progress import State
 from vitcnn.engine.schedule import Span, plan_spans
 from vitcnn.engine.sums import BLOCKS, Sums, estimate
@@ -34,11 +34,11 @@ def measure(
     source: Any,
     jobs: Sequence[Job],
     *,
-    group: int = CONFIG["group"],
-    seed: int = CONFIG["seed"],
-    precision: str = CONFIG["precision"],
-    max_sums_gb: float = CONFIG["max_sums_gb"],
-    save_every_s: float = CONFIG["save_every_s"],
+    group: int = Measurement.group,
+    seed: int = Measurement.seed,
+    precision: str = Measurement.precision,
+    max_sums_gb: float = Measurement.max_sums_gb,
+    save_every_s: float = Measurement.save_every_s,
     given: Mapping[str, Mapping[str, xarray.Dataset]] = {},
     state: Any = None,
     progress: bool = True,
@@ -49,7 +49,7 @@ def measure(
       models: name -> model.
       source: the images, see `vitcnn.data`.
       jobs: from `plan_jobs`.
-      group, seed, precision, max_sums_gb, save_every_s: see `CONFIG`.
+      group, seed, precision, max_sums_gb, save_every_s: see `vitcnn.config.Measurement`.
       given: name of a job -> stage -> Result of an earlier stage that it goes on from.
       state: path of the file that the run resumes from; None for a run in memory.
       progress: whether to show progress with rate and ETA.
@@ -65,14 +65,16 @@ def measure(
     # A host owns whole blocks of groups, so that every block is summed in one place and in order.
     mine = [s for s in spans if s.group % BLOCKS % processes == process]
     models = {n: m for n, m in models.items() if any(n in job.taps for job in jobs)}
-    needed = {name: models[name].preprocess for name in dict.fromkeys(bringers(models).values())}
+    needed = {
+        name: models[name].preprocess for name in dict.fromkeys(shared_crops(models).values())
+    }
     constants = {
         "variables": {name: model.variables for name, model in models.items()},
         "given": {job: {s: arrays(r) for s, r in found.items()} for job, found in given.items()},
     }
     programs, shapes = _programs(models, jobs, spans, constants, precision)
     _check_bytes(jobs, shapes, len(spans), max_sums_gb, progress)
-    here = State({job.name: job.constant("BLOCKS") for job in jobs}, state)
+    here = State({job.name: job.traits.blocks for job in jobs}, state)
     here.resume(shapes)
     done = sum(s.stop - s.start for s in mine[: here.next])
     total = sum(s.stop - s.start for s in mine)
@@ -131,7 +133,7 @@ def trace(
     models: Mapping[str, Model],
     jobs: Sequence[Job],
     group: int,
-    max_sums_gb: float = CONFIG["max_sums_gb"],
+    max_sums_gb: float = Measurement.max_sums_gb,
 ) -> None:
     """Traces the jobs that go on from no stage, without running anything.
 
@@ -139,7 +141,7 @@ def trace(
       ValueError: what does not fit, as an analysis says when it is traced, in a whole group or in a
         last one; or the sums need more memory than max_sums_gb.
     """
-    jobs = [job for job in jobs if not job.constant("GIVEN")]
+    jobs = [job for job in jobs if not job.traits.stages]
     if jobs:
         spans = plan_spans(jobs, group)
         variables = {name: model.variables for name, model in models.items()}
@@ -147,10 +149,10 @@ def trace(
         _check_bytes(jobs, shapes, len(spans), max_sums_gb, progress=False)
 
 
-def _programs(models, jobs, spans, constants, precision=CONFIG["precision"]):
+def _programs(models, jobs, spans, constants, precision=Measurement.precision):
     """Traces a span of each shape; returns the programs by shape, and the host sums by job."""
     programs, shapes = {}, {}
-    needed = dict.fromkeys(bringers(models).values())
+    needed = dict.fromkeys(shared_crops(models).values())
     for span in {span.shape: span for span in spans}.values():
         function = group_program(models, jobs, dict(span.takes))
         programs[span.shape] = parallel.GroupProgram(function, precision)
@@ -201,7 +203,7 @@ def _check_bytes(jobs, shapes, groups, max_sums_gb, progress) -> None:
     """Prints the size of all sums on the host and refuses what is over the budget."""
     sizes = {}
     for job in jobs:
-        blocks = min(job.constant("BLOCKS") * (1 + (job.repeats > 1)), groups)
+        blocks = min(job.traits.blocks * (1 + (job.repeats > 1)), groups)
         # Twice the blocks: they are saved from a copy, and have running totals while the errors are
         # worked out. Two rounds of float32 sums, one being added up and one under way. And the
         # float64 sums of the group that is added.

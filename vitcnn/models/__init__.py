@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 
 from vitcnn import lookup
+
+
+def network(family: str) -> type[nn.Module]:
+    """Returns the class of the networks of a family; a ValueError gives the nearest families."""
+    return _file(family).Module
+
+
+def variant(family: str, name: str) -> dict[str, Any]:
+    """Returns the fields that make a variant; a ValueError gives the nearest variants."""
+    variants = _file(family).VARIANTS
+    lookup.check_name(f"variant of {family}", name, variants)
+    return dict(variants[name])
+
+
+def _file(family: str) -> ModuleType:
+    return lookup.find("model family", sys.modules[__name__], family)
 
 
 def create(family: str, variant: str, **overrides: Any) -> nn.Module:
@@ -23,7 +40,7 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
     Raises:
       ValueError: there is no such family, variant or field; the message gives the nearest names.
     """
-    file = lookup.find("model family", sys.modules[__name__], family)
+    file = _file(family)
     lookup.check_name(f"variant of {family}", variant, file.VARIANTS)
     fields = [f.name for f in dataclasses.fields(file.Module) if f.name not in ("parent", "name")]
     for name in overrides:

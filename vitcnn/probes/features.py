@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitcnn.lookup import check_name
-from vitcnn.tap_layout import is_map, split
+from vitcnn.tap_layout import split
 from vitcnn.taps import TapInfo
 
 FEATURES = ("class", "spatial", "all", "first", "tokens")  # to be asked for
@@ -58,10 +58,10 @@ def channels(info: TapInfo) -> int:
     Raises:
       ValueError: its array has another layout, as attention weights have.
     """
-    if is_map(info):
+    if info.layout == "map":
         return math.prod(info.shape[2:])
     tokens = info.prefix_tokens + info.grid[0] * info.grid[1]
-    if info.role == "attention_weights" or info.shape[0] != tokens:
+    if info.layout != "tokens" or info.shape[0] != tokens:
         raise ValueError(
             f"{info.name} is {list(info.shape)} an image: a probe reads one vector at each position"
             f" of the grid {list(info.grid)}; set taps to others"
@@ -90,7 +90,7 @@ def patch_side(info: TapInfo, patch: int | str, grid: tuple[int, int], most: int
     """
     if patch != "auto" and (isinstance(patch, str) or patch < 1 or patch != int(patch)):
         raise ValueError(f'patch = {patch!r}: expected "auto" or a side of 1 or more')
-    if info.grid is None or not is_map(info):
+    if info.layout != "map":
         return 1
     if patch == "auto":
         fits = [
@@ -133,9 +133,8 @@ def take(
     if feature == "all":
         return x.reshape(n, x.shape[1], -1).mean(1)
     rows, columns = info.grid
-    x = x if is_map(info) else x[:, info.prefix_tokens :]
     coarse = rows // side, columns // side
-    x = split(x.reshape(n, rows, columns, -1), coarse).reshape(n, *coarse, -1)
+    x = split(info.positions(x).reshape(n, rows, columns, -1), coarse).reshape(n, *coarse, -1)
     if feature == "spatial":
         return x.mean((1, 2))
     if coarse[0] % grid[0] or coarse[1] % grid[1]:

@@ -25,7 +25,7 @@ import numpy as np
 import PIL.Image
 import xarray
 
-from vitcnn import analyses, data, figures
+from vitcnn import analyses, data, figures, storage
 from vitcnn import claims as claims_
 from vitcnn import results as results_
 from vitcnn.data.sources import scenes
@@ -112,10 +112,10 @@ def write(
         for kind in ("png", "pdf"):
             figures.save(drawing.figure, out / "figures" / f"{drawing.name}.{kind}")
     for name, table in tables(results, found).items():
-        with results_.atomic(out / "tables" / f"{name}.csv") as partial:
+        with storage.atomic(out / "tables" / f"{name}.csv") as partial:
             table.to_csv(partial, float_format="%.9g", na_rep="nan")
     page = out / "index.html"
-    with results_.atomic(page) as partial:
+    with storage.atomic(page) as partial:
         partial.write_text(html(results, found, drawn), encoding="utf-8")
     return page
 
@@ -138,8 +138,8 @@ def drawings(results: Results) -> list[Drawing]:
                 if figure is None:
                     continue
                 heading = (analysis.__doc__ or kind).splitlines()[0].rstrip(".")
-                captions = analyses.constant(analysis, "CAPTIONS")
-                heading, caption = captions.get(function, (heading, ""))
+                draw = getattr(analysis, function)
+                heading, caption = getattr(draw, "heading", heading), getattr(draw, "caption", "")
                 panels = (
                     figures.panels(*group.values()) if (kind, function) == ("cka", "draw") else ()
                 )

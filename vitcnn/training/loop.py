@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -15,12 +16,12 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from vitcnn import checkpoints, data, parallel, storage
+from vitcnn.config import Training, check_training
 from vitcnn.engine import jobs as engine_jobs
 from vitcnn.engine import stream
 from vitcnn.model import Model, load
 from vitcnn.results import environment
 from vitcnn.results import workdir as run_folder
-from vitcnn.training.config import NEUTRAL, check_config, open_data
 from vitcnn.training.optimizer import make_optimizer
 
 
@@ -42,7 +43,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     that was stopped and resumed does the same steps as one that was not.
 
     Args:
-      config: fields of `CONFIG`.
+      config: fields of `vitcnn.config.Training`; `configs/train/` has examples.
       workdir: folder for checkpoints, weights.npz, run.json and train.jsonl.
       progress: whether to show progress with rate, loss and ETA.
 
@@ -53,16 +54,16 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
       ValueError: anything in the config that is unknown or does not fit.
       FloatingPointError: the loss is not finite.
     """
-    config = check_config(config)
-    identity = {k: v for k, v in config.to_dict().items() if k not in NEUTRAL}
+    config = check_training(config)
+    identity = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
     workdir = run_folder.claim_workdir(workdir, {"config": identity}).absolute()
-    fields = dict(config.model.items())
+    fields = config.model.to_dict()
     family, variant = fields.pop("family"), fields.pop("variant")
     done = workdir / checkpoints.WEIGHTS
     if done.is_file():
         return load(family, variant, weights=workdir)
-    source = open_data(config.data)
-    evaluation = open_data(config.eval_data) if config.eval_data else None
+    source = _labelled(config.data)
+    evaluation = _labelled(config.eval_data) if config.eval_data else None
     model = load(family, variant, config.init_from or None, seed=config.seed, **fields)
     model.check_classes(source)
     jobs = []
@@ -148,6 +149,14 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
         storage.write_json(workdir / "run.json", run)
     parallel.barrier("training done")
     return load(family, variant, weights=workdir)
+
+
+def _labelled(config: Mapping[str, Any]) -> Any:
+    """Opens the images of a config; a ValueError says if they have no labels."""
+    source = engine_jobs.load_source(config)
+    if not source.labelled:
+        raise ValueError(f"the {config['source']} data have no labels, which training needs")
+    return source
 
 
 def _step(model, optimizer, config, state, batch):

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-
 import jax
 import optax
 from ml_collections import ConfigDict
 
-from vitcnn.lookup import check_name
-
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Returns the optax optimizer of a config: linear warm-up, cosine decay, clipping."""
-    known = [
-        name
-        for name, made in inspect.getmembers(optax, inspect.isfunction)
-        if "learning_rate" in inspect.signature(made).parameters
-    ]
-    check_name("optimizer of optax", config.optimizer, known)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup, config.steps
     )
-    fields = dict(config.optimizer_fields.items())
+    fields = config.optimizer_fields.to_dict()
     if "weight_decay" in fields:  # of matrices, not of biases and norms
         fields["mask"] = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
     made = getattr(optax, config.optimizer)(learning_rate=schedule, **fields)

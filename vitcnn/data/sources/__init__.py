@@ -9,15 +9,12 @@ its name, with one function `load(**fields)`.
 
 from __future__ import annotations
 
-import inspect
 import sys
 from typing import Any
 
 from vitcnn import lookup
-from vitcnn.data.subset import few_shot, span
-
-# Fields that every source has beside those of its `load`: which of its images to take.
-PART = {"start": 0, "stop": None, "shots": 0, "draws": 1, "draw_seed": 0}
+from vitcnn.data.subset import subset
+from vitcnn.lookup import REQUIRED, Field
 
 
 def names() -> list[str]:
@@ -25,38 +22,41 @@ def names() -> list[str]:
     return lookup.names_in(sys.modules[__name__])
 
 
-def load(name: str, /, **fields: Any) -> Any:
-    """Opens a source of images by the name of its file: `load("scenes", size=1000)`.
+def fields(name: str) -> dict[str, Field]:
+    """Returns the fields of a source: those of its `load`, and which of its images to take.
 
     Args:
-      name: a module of this folder (positional: a source may have a field `name` of its own).
-      **fields: arguments of its `load`; those left out have the defaults that it documents. And
-        which of its images to take: `start` and `stop` (images start to stop - 1), `shots` of each
-        class, drawn `draws` times by `draw_seed`; see `vitcnn.data.subset`.
+      name: a file of this folder, or a module outside of it, "my_package.my_source".
+
+    Raises:
+      ValueError: there is no such source; the message gives the nearest names.
+    """
+    module = lookup.find("data source", sys.modules[__name__], name)
+    return {**lookup.fields_of(module.load), **lookup.fields_of(subset, ("source",))}
+
+
+def load(name: str, /, **values: Any) -> Any:
+    """Opens a source of images by its name: `load("scenes", size=1000)`.
+
+    Args:
+      name: a file of this folder, or a module outside of it, "my_package.my_source" (positional:
+        a source may have a field `name` of its own).
+      **values: arguments of its `load` and of `vitcnn.data.subset.subset`; those that are left out
+        have their defaults.
 
     Raises:
       ValueError: no such source, no such field, or a field without a default is missing (the
         message has the nearest names); or there are no such images.
     """
-    lookup.check_name("data source", name, names())
-    module = lookup.find("data source", sys.modules[__name__], name)
-    parameters = inspect.signature(module.load).parameters
-    for field in fields:
-        lookup.check_name(f"field of data source {name!r}:", field, [*parameters, *PART])
-    part = {**PART, **{k: fields.pop(k) for k in PART if k in fields}}
-    missing = [
-        field
-        for field, parameter in parameters.items()
-        if parameter.default is parameter.empty and field not in fields
-    ]
+    known = fields(name)
+    for field in values:
+        lookup.check_name(f"field of data source {name!r}:", field, known)
+    missing = [f for f in known if known[f].default is REQUIRED and f not in values]
     if missing:
         raise ValueError(
-            f"data source {name!r} needs {', '.join(missing)}; "
-            f"its fields are {', '.join(parameters)}"
+            f"data source {name!r} needs {', '.join(missing)}; its fields are {', '.join(known)}"
         )
-    source = module.load(**fields)
-    if part["start"] or part["stop"] is not None:
-        source = span(source, part["start"], part["stop"])
-    if part["shots"]:
-        source = few_shot(source, part["shots"], part["draws"], part["draw_seed"])
-    return source
+    module = lookup.find("data source", sys.modules[__name__], name)
+    part = lookup.fields_of(subset)
+    source = module.load(**{k: v for k, v in values.items() if k not in part})
+    return subset(source, **{k: v for k, v in values.items() if k in part})

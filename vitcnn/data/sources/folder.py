@@ -47,13 +47,13 @@ _UNREADABLE = (
 )
 
 
-def load(path: str, labels: str | None = LABELS, skip_corrupt: bool = False) -> Folder:
+def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
     """Finds the images and their labels.
 
     Args:
       path: the folder.
       labels: name of the CSV file in it; one that is not there is an error, unless it is the
-        default name. None ignores such a file.
+        default name. "" ignores such a file.
       skip_corrupt: read every file once now, and leave out those that cannot be read; otherwise
         such a file is an error when its turn comes.
 
@@ -71,7 +71,7 @@ def load(path: str, labels: str | None = LABELS, skip_corrupt: bool = False) -> 
         raise ValueError(
             f"no images in folder {str(path)!r}: looked for files that end in {', '.join(SUFFIXES)}"
         )
-    table = None if labels is None else root / labels
+    table = None if not labels else root / labels
     if table is not None and labels != LABELS and not table.is_file():
         near = sorted(p.name for p in root.glob("*.csv"))
         raise FileNotFoundError(f"no label file {str(table)!r}; {nearest(labels, near)}")

@@ -18,13 +18,13 @@ from vitcnn.data.preprocess import as_rgb
 from vitcnn.lookup import nearest
 
 
-def load(path: str, image: str = "image", label: str | None = "label") -> Archive:
+def load(path: str, image: str = "image", label: str = "label") -> Archive:
     """Opens an archive.
 
     Args:
       path: the file.
       image: key of the images.
-      label: key of the labels; None for a source without labels.
+      label: key of the labels; "" for a source without labels.
 
     Raises:
       FileNotFoundError: no such file.
@@ -35,7 +35,7 @@ def load(path: str, image: str = "image", label: str | None = "label") -> Archiv
     if not file.is_file():
         near = [p.name for p in file.parent.glob("*.npz")] if file.parent.is_dir() else []
         raise FileNotFoundError(f"no npz file {str(path)!r}; {nearest(file.name, sorted(near))}")
-    wanted = {"image": image} if label is None else {"image": image, "label": label}
+    wanted = {"image": image} if not label else {"image": image, "label": label}
     try:
         with zipfile.ZipFile(file) as archive:
             checksums = {info.filename: f"{info.CRC:08x}" for info in archive.infolist()}
@@ -48,7 +48,7 @@ def load(path: str, image: str = "image", label: str | None = "label") -> Archiv
             f"{str(path)!r} cannot be read as npz (is it cut short, or another format?): {error}"
         ) from error
     if missing:
-        hint = "; label=None reads images without labels" if missing == [label] else ""
+        hint = "; label='' reads images without labels" if missing == [label] else ""
         raise ValueError(
             f"{str(path)!r} has no key {', '.join(map(repr, missing))}: "
             f"its keys are {', '.join(map(repr, keys))}{hint}"

@@ -69,7 +69,17 @@ def load(
     split: str = "train",
     seed: int = 0,
 ) -> Scenes:
-    """Returns the source; the module's docstring says what each field does.
+    """Returns the source; see the docstring of the module.
+
+    Args:
+      size: number of images.
+      classes: number of classes.
+      image_size: side of the images in pixels.
+      texture: how often the texture tells the class, from 0 to 1.
+      arrangement: how often the arrangement of the discs does, from 0 to 1.
+      noise: deviation of the noise of each pixel, in units of the range of the image.
+      split: "train" or "test": images that do not meet.
+      seed: of all images.
 
     Raises:
       ValueError: a field is out of its range, or the split is unknown.

@@ -28,26 +28,26 @@ from vitcnn.lookup import nearest
 def load(
     name: str,
     split: str,
-    data_dir: str | None = None,
+    data_dir: str = "",
     image: str = "image",
-    label: str | None = "label",
+    label: str = "label",
 ) -> Prepared:
     """Opens a prepared set.
 
     Args:
       name: as TFDS spells it, "cifar10" or "imagenet2012:5.1.0" or "set/config".
       split: "train", or a slice such as "train[:10%]".
-      data_dir: where sets are kept; None means $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      image, label: names of the features; label=None for a source without labels.
+      data_dir: where sets are kept; "" means $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      image, label: names of the features; label="" for a source without labels.
 
     Raises:
       ValueError: no such set, split or feature, or the set is not prepared in array_record files;
         the message has what there is, or how to prepare it.
     """
-    features, _ = _open(name, split, data_dir)
-    for feature in (image,) if label is None else (image, label):
+    features, _ = _open(name, split, data_dir or None)
+    for feature in (image,) if not label else (image, label):
         if feature not in features:
-            hint = "; label=None reads images without labels" if feature == label else ""
+            hint = "; label='' reads images without labels" if feature == label else ""
             raise ValueError(
                 f"TFDS set {name!r} has no feature {feature!r}: "
                 f"its features are {', '.join(map(repr, sorted(features)))}{hint}"
@@ -55,9 +55,9 @@ def load(
     # encoded images arrive as bytes; those of other features are then never decoded at all
     encoded = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
-    _, data = _open(name, split, data_dir, decoders)
+    _, data = _open(name, split, data_dir or None, decoders)
     classes = None
-    if label is not None:
+    if label:
         # a plain integer feature does not say how many there are
         classes = getattr(features[label], "num_classes", None)
     provenance = {
@@ -84,7 +84,7 @@ class Prepared:
     ):
         self._data = data
         self._image = image
-        self._label = label
+        self._label = label or None
         self.classes = classes
         self.provenance = provenance
         self.labelled = label is not None

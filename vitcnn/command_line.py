@@ -1,0 +1,126 @@
+"""The command line that the scripts share: a config, a workdir, hosts, and --help with all fields.
+
+    python scripts/analyze.py --config=configs/analyze/scenes.py --config.group=50 --workdir=runs/a
+
+`run` also turns two things that config flags do badly into sentences: a flag for a field that the
+config does not have, and --help, which lists the fields of the config with their meanings.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from vitcnn import config as configs
+from vitcnn import parallel
+from vitcnn.lookup import REQUIRED, nearest
+
+HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+WIDTH = 100
+
+
+def run(main: Callable[[ConfigDict, str], None]) -> None:
+    """Runs the main function of a script on its config and workdir.
+
+    Args:
+      main: takes the config and the workdir; the docstring of its module is the help of the script.
+    """
+    config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
+    workdir = flags.DEFINE_string("workdir", None, "Folder for results and for resuming.")
+    coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
+    processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
+    process = flags.DEFINE_integer("process", 0, "Index of this host process.")
+    if any(argument in HELP for argument in sys.argv[1:]):
+        print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
+        return
+    if message := unknown_flags(sys.argv):
+        sys.exit(message)
+    flags.mark_flags_as_required(["config", "workdir"])
+
+    def start(_):
+        logging.set_verbosity(logging.WARNING)
+        parallel.start(coordinator.value, processes.value, process.value)
+        main(config.value, workdir.value)
+
+    app.run(start)
+
+
+def is_first_host() -> bool:
+    """Whether this process is the one that prints."""
+    return parallel.host()[0] == 0
+
+
+def unknown_flags(argv: Sequence[str]) -> str:
+    """Returns a message that names the flags for fields that the config lacks, "" if there is none.
+
+    Args:
+      argv: the arguments of the process.
+    """
+    config = _config(argv)
+    if config is None:
+        return ""
+    lines = []
+    for argument in argv[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        if name.startswith("config.") and not _has(config, name.split(".")[1:]):
+            paths = [path for path, _, _ in configs.walk(config)]
+            lines.append(f"--{name} is no field of the config: {nearest(name, paths)}")
+    return "\n".join(lines)
+
+
+def _has(config: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(config, ConfigDict) or key not in config:
+            return False
+        config = config[key]
+    return True
+
+
+def _config(argv: Sequence[str]) -> ConfigDict | None:
+    """Returns the config that --config names, as it is before any flag sets a field."""
+    paths = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
+    after = [b for a, b in itertools.pairwise(argv) if a == "--config"]
+    for path in [*paths, *after]:
+        values = flags.FlagValues()
+        holder = config_flags.DEFINE_config_file("config", flag_values=values)
+        values(["", f"--config={path}"])
+        return holder.value
+    return None
+
+
+def help_text(docstring: str, argv: Sequence[str]) -> str:
+    """Returns the help of a script, with the fields of the config if --config names one.
+
+    Args:
+      docstring: of the script.
+      argv: the arguments of the process.
+    """
+    config = _config(argv)
+    if config is None:
+        ending = "Add --config=... to list its fields with their meanings."
+        return f"{docstring.strip()}\n\n{ending}"
+    lines = [docstring.strip(), "", "Fields of the config (--config.FIELD=VALUE):", ""]
+    for path, value, field in configs.walk(config):
+        if value is not None:
+            state = f"= {value!r}"
+        elif field.default is REQUIRED:
+            state = "has to be given"
+        elif field.default is None:
+            state = "unset"
+        else:
+            state = f"unset, usually {field.default!r}"
+        lines.append(f"--{path} ({_TYPES.get(field.type, 'any')}, {state})")
+        lines += textwrap.wrap(
+            field.meaning, WIDTH, initial_indent="    ", subsequent_indent="    "
+        )
+    return "\n".join(lines)
+
+
+_TYPES = {int: "integer", float: "number", str: "text", bool: "true or false", tuple: "list"}
