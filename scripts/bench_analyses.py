@@ -18,9 +18,9 @@ import tqdm
 from absl import app, flags, logging
 from bench_tools import randomised
 
-from vitcnn import analyses, lookup, parallel
+from vitcnn import analyses, parallel
 from vitcnn.data.sources import scenes
-from vitcnn.engine import schedule
+from vitcnn.engine import jobs, schedule
 from vitcnn.engine.program import group_program
 
 PAIR = flags.DEFINE_enum("pair", "small", ["small", "large"], "Which networks.")
@@ -94,15 +94,16 @@ def main(_):
 
 def every_job(models, source):
     """Plans every analysis that there is, of the models that it can be made of."""
-    jobs = []
-    for name in lookup.names_in(analyses):
+    planned = []
+    for name in analyses.names():
         if name.startswith(APART) or name in WITHOUT.value:
             continue
-        images = min(analyses.constant(analyses.find(name), "IMAGES"), IMAGES.value)
+        its_images = analyses.traits(analyses.find(name)).images
+        images = min(its_images or IMAGES.value, IMAGES.value)
         chosen = ("vit",) if name == "attention_distance" else tuple(models)
         config = {name: {"images": images, "models": chosen}}
-        jobs += jobs.plan_jobs(models, source, config, GROUP.value)
-    return jobs
+        planned += jobs.plan_jobs(models, source, config, GROUP.value)
+    return planned
 
 
 def compiled(function, constants, batch):

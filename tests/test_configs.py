@@ -1,17 +1,35 @@
-"""Every config says how it is run and what to expect, and its smallest form runs."""
+"""The configs that come with the package: valid, documented, and settable by flag, all of them."""
+
+import re
 
 import pytest
 import running
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 from running import load
 
-from vitcnn import training
-from vitcnn.engine import analyze
-from vitcnn.engine import config as configuration
+import vitcnn
+from vitcnn import command_line
+from vitcnn import config as configs
+from vitcnn.lookup import REQUIRED
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_flags
 
 CONFIGS = running.ROOT / "configs"
+# The arguments of each config file; "" is its default.
+ARGUMENTS = {
+    "analyze/cifar10_pair.py": ("", "smallest"),
+    "analyze/everything.py": ("", "smallest", "resnet50"),
+    "analyze/imagenet_resnet50.py": ("", "smallest"),
+    "analyze/scenes.py": ("", "smallest"),
+    "train/scenes.py": ("vit", "resnet", "vit,smallest", "resnet,smallest"),
+}
+EVERY = [(file, argument) for file, arguments in ARGUMENTS.items() for argument in arguments]
+# Fields whose values are names that something has to have.
+NAMES = {"family", "variant", "source", "analysis", "optimizer", "precision"}
 
 
-def configs(folder="."):
+def paths(folder="."):
     return sorted((CONFIGS / folder).rglob("*.py"))
 
 
@@ -19,35 +37,184 @@ def name(path):
     return str(path.relative_to(CONFIGS))
 
 
-@pytest.mark.parametrize("path", configs(), ids=name)
+def config_of(file, argument):
+    get_config = load(CONFIGS / file).get_config
+    return get_config(argument) if argument else get_config()
+
+
+def check(config):
+    return (
+        configs.check_training(config) if "steps" in config else configs.check_measurement(config)
+    )
+
+
+def test_every_config_is_walked():
+    assert [name(path) for path in paths()] == sorted(ARGUMENTS)
+
+
+@pytest.mark.parametrize("path", paths(), ids=name)
 def test_config_opens_with_its_command(path):
-    module = load(path)
-    script = {"train": "train.py", "analyze": "analyze.py"}[path.relative_to(CONFIGS).parts[0]]
-    command = f"python scripts/{script} --config=configs/{path.relative_to(CONFIGS)}"
-    assert command in module.__doc__ and "--workdir=" in module.__doc__
-    assert module.__doc__.splitlines()[0].endswith(".")
+    document = load(path).__doc__
+    script = "train" if path.parent.name == "train" else "analyze"
+    assert f"python scripts/{script}.py --config=configs/{name(path)}" in document
+    assert "Expected" in document or "expect" in document
+    assert re.search(r"minute", document)
 
 
-@pytest.mark.parametrize("path", configs("analyze"), ids=name)
-def test_analysis_config_is_valid_and_its_smallest_form_runs(path, tmp_path):
-    config = load(path).get_config()
-    for part in (config, *config.stages.values()):
-        if "path" in part.data:  # the user's to give
-            part.data.path = "images"
-    configuration.check_config(config)
+def value_for(path, value, field):
+    """Returns (text of a flag, the value that it stands for) that differs from what is there."""
+    if path.rpartition(".")[2] in NAMES:
+        return ("high", "high") if path.endswith("precision") else (value, value)
+    if path in ("config.warmup", "config.steps"):
+        return {"config.warmup": ("1", 1), "config.steps": ("5", 5)}[path]
+    if field.type is tuple and field.item is str:
+        return "one,two", ("one", "two")
+    return {
+        int: ("7", 7),
+        float: ("0.125", 0.125),
+        bool: ("true", True) if value is not True else ("false", False),
+        str: ("some/text", "some/text"),
+        tuple: ("(3, 5)", (3, 5)),
+        object: ("(3, 5)", (3, 5)),
+    }[field.type]
+
+
+def parsed(file, argument, arguments):
+    """Returns the config after flags, as a script sees it."""
+    path = f"{CONFIGS / file}:{argument}" if argument else CONFIGS / file
+    argv = ["script", f"--config={path}", *arguments]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    values(argv)
+    return holder.value
+
+
+def at(config, path):
+    for key in path.split(".")[1:]:
+        config = config[key]
+    return config
+
+
+@pytest.mark.parametrize(("file", "argument"), EVERY)
+def test_every_field_can_be_set_by_flag(file, argument, record_property):
+    """Of every network, source, analysis, stage and optimizer of the config: it arrives, typed."""
+    walked = list(configs.walk(config_of(file, argument)))
+    given = {path: value_for(path, value, field) for path, value, field in walked}
+    config = parsed(file, argument, [f"--{path}={text}" for path, (text, _) in given.items()])
+    checked = check(config)
+    for path, (_, value) in given.items():
+        assert at(checked, path) == value, path
+    record_property("flags", len(given))
+    print(f"{file}:{argument}: {len(given)} flags")
+
+
+@pytest.mark.parametrize(("file", "argument"), EVERY)
+def test_every_field_of_a_config_is_walked_and_documented(file, argument):
+    config = config_of(file, argument)
+    walked = {path: field for path, _, field in configs.walk(config)}
+
+    def leaves(node, where):
+        for key, value in node.items():
+            if isinstance(value, ConfigDict):
+                yield from leaves(value, f"{where}.{key}")
+            else:
+                yield f"{where}.{key}"
+
+    assert set(leaves(config, "config")) == set(walked)
+    silent = [path for path, field in walked.items() if not field.meaning]
+    assert not silent, silent
+    text = command_line.help_text("A script.", ["script", f"--config={CONFIGS / file}"])
+    assert text.startswith("A script.\n\nFields of the config") and "has to be given" not in text
+
+
+@pytest.mark.parametrize(("file", "argument"), EVERY)
+def test_unset_fields_reach_nothing(file, argument):
+    """A checked config has what is set, and no placeholder and no None."""
+    config = config_of(file, argument)
+    for path, value, _ in configs.walk(config):
+        if value == "" and path != "config.init_from":  # the user's to give
+            config.update_from_flattened_dict({path.removeprefix("config."): "given"})
+    checked = check(config)
+
+    def leaves(node):
+        for value in node.values():
+            if isinstance(value, dict):
+                yield from leaves(value)
+            else:
+                yield value
+
+    assert all(
+        value is not None and value != "" for value in leaves(checked.to_dict()) if value != ""
+    )
+    model = next(iter(checked.models.values())) if "models" in checked else checked.model
+    assert "depth" not in model or "smallest" in argument
+
+
+MISSPELT = {
+    "--config.data.stp=3": "--config.data.stp is no field of the config: did you mean "
+    "'config.data.stop'",
+    "--config.models.vit.widht=3": "'config.models.vit.width'",
+    "--config.analyses.cka.token=class": "'config.analyses.cka.tokens'",
+    "--config.grup=3": "'config.group'",
+}
+
+
+@pytest.mark.parametrize("flag", MISSPELT)
+def test_a_misspelt_flag_is_a_sentence(flag):
+    argv = ["script", f"--config={CONFIGS / 'analyze/scenes.py'}", flag, "--config.group=8"]
+    assert MISSPELT[flag] in command_line.unknown_flags(argv)
+    assert not command_line.unknown_flags([*argv[:2], argv[3]])
+
+
+ILL_TYPED = {
+    "models.vit.depth": ("three", "config.models.vit.depth = 'three': expected a whole number"),
+    "models.vit.gated": ("perhaps", "config.models.vit.gated = 'perhaps': expected true or false"),
+    "data.size": (2.5, r"config.data.size = 2.5: expected a whole number"),
+    "analyses.cka.bandwidth": ("wide", "config.analyses.cka.bandwidth = 'wide': expected a number"),
+    "group": ("all", "config.group = 'all': expected a whole number"),
+}
+
+
+@pytest.mark.parametrize("path", ILL_TYPED)
+def test_a_value_of_another_type_is_named(path):
+    value, message = ILL_TYPED[path]
+    config = config_of("analyze/scenes.py", "smallest").to_dict()
+    *parents, last = path.split(".")
+    node = config
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    with pytest.raises(ValueError, match=message):
+        configs.check_measurement(config)
+
+
+def test_constructors_name_the_nearest_field():
+    with pytest.raises(ValueError, match="field of vit B/16: 'widht': did you mean 'width'"):
+        configs.model("vit", "B/16", widht=3)
+    with pytest.raises(ValueError, match="did you mean 'path'"):
+        configs.source("npz", pth="")
+    with pytest.raises(ValueError, match="did you mean 'tokens'"):
+        configs.analysis("cka", token="class")
+    with pytest.raises(ValueError, match="unknown field of a stage 'dta': did you mean 'data'"):
+        configs.stage(dta={})
+    with pytest.raises(ValueError, match="did you mean 'weight_decay'"):
+        configs.training("adamw", weight_decy=0.1)
+
+
+@pytest.mark.parametrize("path", paths("analyze"), ids=name)
+def test_smallest_analysis_runs(path, tmp_path):
     if path.stem == "everything":
-        return  # tests/test_everything.py runs it
+        return  # tests/engine/test_everything.py runs it
     config = load(path).get_config("smallest")
     # Heads and last norms of a fresh network are zero: dead layers, which CKA names.
     with pytest.warns(UserWarning, match=r"cka: layers that do not vary .*/logits"):
-        found = analyze.analyze(config, tmp_path, progress=False)
+        found = vitcnn.analyze(config, tmp_path, progress=False)
     assert len(found) >= 2 and all((tmp_path / f"{n}.nc").is_file() for n in found)
 
 
 @pytest.mark.parametrize("network", ["vit", "resnet"])
-@pytest.mark.parametrize("path", configs("train"), ids=name)
-def test_training_config_is_valid_and_its_smallest_form_runs(path, network, tmp_path):
-    training.check_config(load(path).get_config(network))
+@pytest.mark.parametrize("path", paths("train"), ids=name)
+def test_smallest_training_runs(path, network, tmp_path):
     config = load(path).get_config(f"{network},smallest")
-    model = training.train(config, tmp_path, progress=False)
+    model = vitcnn.train(config, tmp_path, progress=False)
     assert model.provenance["weights"]["sha256"]

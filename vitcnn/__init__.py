@@ -9,6 +9,8 @@ Networks?", arXiv 2108.08810) for any trained model, in one streaming pass, with
     results = vitcnn.analyze(config, workdir)
 """
 
+from typing import Any
+
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine.analyze import analyze
 from vitcnn.engine.compare import cka, compare
@@ -16,6 +18,16 @@ from vitcnn.model import Model, load
 from vitcnn.taps import TapInfo, TapTable, alias, tap
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `train` when it is asked for: most of those who measure do not train."""
+    if name != "train":
+        raise AttributeError(f"module 'vitcnn' has no attribute {name!r}")
+    from vitcnn.training import train
+
+    return train
+
 
 __all__ = [
     "Model",
@@ -28,4 +40,5 @@ __all__ = [
     "compare",
     "load",
     "tap",
+    "train",
 ]

@@ -88,9 +88,9 @@ def _config(argv: Sequence[str]) -> ConfigDict | None:
     paths = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
     after = [b for a, b in itertools.pairwise(argv) if a == "--config"]
     for path in [*paths, *after]:
-        values = flags.FlagValues()
-        holder = config_flags.DEFINE_config_file("config", flag_values=values)
-        values(["", f"--config={path}"])
+        values, alone = flags.FlagValues(), ["", f"--config={path}"]
+        holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=alone)
+        values(alone)
         return holder.value
     return None
 

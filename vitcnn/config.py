@@ -207,9 +207,13 @@ def optimizer_fields(name: str) -> dict[str, Field]:
     return fields_of(getattr(optax, name), NO_FIELDS)
 
 
-def _named(head: Mapping[str, str], fields: Mapping[str, Any], given: Mapping[str, Any]):
-    what = " ".join(str(value) for value in head.values())
-    return ConfigDict({**head, **_unset(fields, given, what)})
+def _named(
+    head: Mapping[str, str], fields: Mapping[str, Any], values: Mapping[str, Any]
+) -> ConfigDict:
+    """Returns the config of a named thing: what names it, and all its fields."""
+    config = _unset(fields, values, " ".join(head.values()))
+    config.update(head)
+    return config
 
 
 def _unset(fields: Mapping[str, Any], values: Mapping[str, Any], what: str) -> ConfigDict:

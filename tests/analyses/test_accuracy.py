@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from networks import randomised
 
 import vitcnn
@@ -15,7 +14,7 @@ from vitcnn.numerics.exact import to_host
 
 def result_of(logits, labels, group=None, **fields):
     """Runs measure and finalize on logits alone, in groups."""
-    config = ConfigDict({**accuracy.FIELDS, **fields})
+    config = analyses.Config(accuracy.Settings(**fields))
     logits, labels = np.asarray(logits, np.float32), np.asarray(labels, np.int32)
     sums, group = Sums(), group or len(labels)
     for k, start in enumerate(range(0, len(labels), group)):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import vitcnn
 from vitcnn import analyses, data
@@ -18,8 +17,7 @@ def result_of(weights, grid, image, prefix):
     )
     group = analyses.Group(None, None, {"m": view})
     sums = attention_distance.measure(group, None, {})
-    config = ConfigDict()
-    config.layers, config.infos = (("m", "a"),), (info,)
+    config = analyses.Config(None, (("m", "a"),), (info,))
     return attention_distance.finalize(
         {
             k: {n: np.float64(v) for n, v in s.items()} if isinstance(s, dict) else np.float64(s)

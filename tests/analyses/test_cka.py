@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import vitcnn
 from vitcnn import analyses
@@ -16,9 +15,7 @@ def finalize(matrix, layers):
     hsic = np.asarray(matrix) * scale[:, None] * scale[None, :]
     ones = np.ones(len(matrix))
     sums = HsicSums(hsic=hsic, energy=ones, square=2 * ones, pairs=1.0, images=1.0)
-    config = ConfigDict(cka.FIELDS)
-    config.layers = tuple(layers)
-    return cka.finalize(sums, config)
+    return cka.finalize(sums, analyses.Config(cka.Settings(), tuple(layers)))
 
 
 @pytest.fixture
@@ -109,4 +106,4 @@ def test_default_taps_are_as_many_as_the_papers_axes_show(family, variant, count
     names = model.taps.select([p for p in cka.TAPS if model.taps.match(p)])
     assert len(names) == count
     assert not any(model.taps[name].alias for name in names)
-    assert analyses.constant(cka, "MIN_GROUP") == 4
+    assert cka.TRAITS.least_group == 4

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from networks import randomised
 
 import vitcnn
@@ -110,7 +109,7 @@ def test_a_network_equals_cross_validation_on_explicit_tokens(measured, name):
         x = np.asarray(x, np.float64)
         x = x[:, 1:] if name == "v" else x.reshape(SIZE, -1, x.shape[-1])
         for target, y in targets(seen, grid).items():
-            expected, penalty = cross_validation(x, y, fold, 4, decoding.FIELDS["penalties"])
+            expected, penalty = cross_validation(x, y, fold, 4, decoding.Settings().penalties)
             row = result.sel(layer=layer, target=target)
             np.testing.assert_array_equal(row.penalty, penalty)
             np.testing.assert_allclose(row.r2_fold, expected, rtol=1e-5, atol=1e-5)
@@ -133,8 +132,7 @@ def result_of(x, images, **fields):
     info = TapInfo("a", "", x.shape[1:], x.shape[1:3])
     view = analyses.View(jnp.asarray(images), {"a": jnp.asarray(x)}, None, {"a": info}, None)
     group = analyses.Group(None, jnp.arange(len(x)), {"m": view})
-    config = ConfigDict({**decoding.FIELDS, **fields})
-    config.layers, config.infos = (("m", "a"),), (info,)
+    config = analyses.Config(decoding.Settings(**fields), (("m", "a"),), (info,))
     return decoding.finalize(exact.to_host(decoding.measure(group, config, {})), config).isel(
         layer=0
     )
@@ -188,8 +186,7 @@ def test_empty_folds_are_said_and_left_out():
     info = TapInfo("a", "", (2, 2, 3), (2, 2))
     view = analyses.View(jnp.asarray(pictures()[kept]), {"a": jnp.asarray(x[kept])}, None, {}, None)
     view = analyses.View(view.image, view.taps, None, {"a": info}, None)
-    config = ConfigDict(decoding.FIELDS)
-    config.layers, config.infos = (("m", "a"),), (info,)
+    config = analyses.Config(decoding.Settings(), (("m", "a"),), (info,))
     group = analyses.Group(None, jnp.asarray(kept), {"m": view})
     found = exact.to_host(decoding.measure(group, config, {}))
     with pytest.warns(UserWarning, match="9 images leave 1 of 4 folds empty"):

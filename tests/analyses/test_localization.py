@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from networks import randomised
 from oracles import minibatch_cka
 
@@ -146,8 +145,8 @@ def test_a_network_that_copies_its_patches_is_fully_localized(tmp_path):
 
 def of_arrays(image, tap, info, groups=2, **fields):
     """Runs measure and finalize on ready arrays, in groups of equal size."""
-    config = ConfigDict({**localization.FIELDS, **fields})
-    config.layers, config.infos = (("m", info.name),), (info,)
+    settings = localization.Settings(**fields)
+    config = analyses.Config(settings, (("m", info.name),), (info,))
     total, measure = None, jax.jit(lambda group: localization.measure(group, config, {}))
     for x, t in zip(np.split(image, groups), np.split(tap, groups), strict=True):
         view = analyses.View(jnp.asarray(x), {info.name: t}, None, {info.name: info}, None)

@@ -10,9 +10,9 @@ import pytest
 from networks import randomised
 
 import vitcnn
+from vitcnn import config as configs
 from vitcnn import data, results
 from vitcnn.analyses import probe, probe_fit
-from vitcnn.engine import config as configuration
 from vitcnn.probes import features as probe_features
 from vitcnn.probes import scoring
 from vitcnn.taps import TapInfo
@@ -27,8 +27,8 @@ FEW = {"shots": 10, "draws": 2}  # 2 draws of 40 images
 
 def config(fit, features, group=20, **fields):
     """Returns the config of three legs."""
-    scored = {"analyses": {"probe": configuration.job(analysis="probe", penalties=PENALTIES)}}
-    fitted = configuration.job(analysis="probe_fit", features=features, **fields)
+    scored = {"analyses": {"probe": configs.analysis("probe", penalties=PENALTIES)}}
+    fitted = configs.analysis("probe_fit", features=features, **fields)
     return {
         "stages": {
             "fit": {"data": {"source": "scenes", **fit}, "analyses": {"probe": fitted}},
@@ -254,7 +254,7 @@ def test_separable_classes_are_told_apart_where_the_patch_holds_them(tmp_path):
     taps = ("stage1/unit01/out", "pooled")
     accuracy = {}
     for patch in (2, 1):
-        fit = configuration.job(analysis="probe_fit", features=("spatial",), patch=patch, taps=taps)
+        fit = configs.analysis("probe_fit", features=("spatial",), patch=patch, taps=taps)
         asked = {
             "stages": {"fit": {"analyses": {"probe": fit}}},
             "analyses": {"probe": {"taps": taps, "penalties": (1.0,)}},
@@ -275,9 +275,7 @@ def test_separable_classes_are_told_apart_where_the_patch_holds_them(tmp_path):
 def test_chance_is_that_of_the_classes_of_the_fit(tmp_path):
     """The test images are of two of the four classes; a guess is right once in four."""
     model = vitcnn.Model(Eyes(), {"params": {}}, vitcnn.Preprocess(size=32))
-    fit = configuration.job(
-        analysis="probe_fit", features=("spatial",), taps=("stage1/unit01/out",)
-    )
+    fit = configs.analysis("probe_fit", features=("spatial",), taps=("stage1/unit01/out",))
     four = {"source": "scenes", "size": 20, "classes": 4}
     asked = {
         "stages": {"fit": {"data": four, "analyses": {"probe": fit}}},
@@ -383,7 +381,7 @@ def test_features_that_are_nan_or_constant_are_named():
     ],
 )
 def test_bad_fields_of_the_fit_are_named(models, tmp_path, fields, message):
-    job = configuration.job(analysis="probe_fit", **{"models": ("v",), **fields})
+    job = configs.analysis("probe_fit", **{"models": ("v",), **fields})
     asked = {"analyses": {"probe": job}, "group": 8}
     with pytest.raises(ValueError, match=message):
         vitcnn.analyze(

@@ -171,8 +171,8 @@ def test_channels_are_drawn_without_replacement_and_without_bias(linear):
     pairs = {(i, j): alone[[i, j]].mean(0) for i, j in itertools.combinations(range(6), 2)}
     drawn = []
     for seed in range(30):
-        fields = {**receptive_field.FIELDS, "channels": 2, "channel_seed": seed}
-        found = receptive_field._fields(view, info, types.SimpleNamespace(**fields))
+        settings = receptive_field.Settings(channels=2, channel_seed=seed)
+        found = receptive_field._fields(view, info, settings)
         block = np.asarray(found[0, 16:24, 16:20])
         (pair,) = [p for p, field in pairs.items() if np.allclose(block, field, rtol=1e-5)]
         drawn += pair

@@ -5,7 +5,6 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from networks import randomised
 from oracles import song
 
@@ -184,14 +183,13 @@ def test_bad_fields_are_named(fields, message):
         TapInfo("block00/out", shape=(17, 8), grid=(4, 4), prefix_tokens=1, class_token=True),
         TapInfo("stage1/unit01/out", shape=(4, 4, 8), grid=(4, 4)),
     )
-    from vitcnn.analyses import Group, View
+    from vitcnn.analyses import Config, Group, View
 
     views = {}
     for model, info in zip("vr", infos, strict=True):
         x = jnp.zeros((GROUP, *info.shape))
         views[model] = View(None, {info.name: x}, None, {info.name: info}, None)
-    config = ConfigDict({**similarity.FIELDS, **fields})
-    config.infos = infos
+    config = Config(similarity.Settings(**fields), infos=infos)
     with pytest.raises(ValueError, match=message):
         similarity.measure(Group(jnp.zeros(GROUP), None, views), config, {})
 
@@ -201,7 +199,7 @@ def test_pool_is_the_mean_over_positions():
     info = TapInfo("a", shape=(5, 4, 6), grid=(5, 4))
     np.testing.assert_allclose(similarity.pool(x, info), x.mean((1, 2)), rtol=1e-5, atol=1e-6)
     info = TapInfo("a", shape=(5, 4, 6), grid=(2, 2), prefix_tokens=1)  # per head
-    part = tap_layout.take(x, info, "spatial")
+    part = info.tokens(x, "spatial")
     np.testing.assert_allclose(similarity.pool(part, info), x[:, 1:].mean(1), rtol=1e-5, atol=1e-6)
     info = TapInfo("a", role="attention_weights", shape=(5, 4, 6), grid=(2, 2))
     np.testing.assert_allclose(similarity.pool(x, info), x.mean(2), rtol=1e-5, atol=1e-6)
@@ -211,26 +209,25 @@ def test_pool_is_the_mean_over_positions():
 def test_registers_are_no_class_token():
     x = np.random.default_rng(1).normal(size=(3, 6, 8)).astype(np.float32)
     info = TapInfo("block00/out", shape=(6, 8), grid=(2, 2), prefix_tokens=2)
-    np.testing.assert_array_equal(tap_layout.take(x, info, "class"), x)
-    np.testing.assert_array_equal(tap_layout.take(x, info, "spatial"), x[:, 2:])
+    np.testing.assert_array_equal(info.tokens(x, "class"), x)
+    np.testing.assert_array_equal(info.tokens(x, "spatial"), x[:, 2:])
     with pytest.raises(ValueError, match="none of the taps has a class token"):
-        tap_layout.check("class", [info])
+        tap_layout.check_tokens("class", [info])
     having = dataclasses.replace(info, class_token=True)
-    np.testing.assert_array_equal(tap_layout.take(x, having, "class"), x[:, :1])
-    tap_layout.check("class", [info, having])
+    np.testing.assert_array_equal(having.tokens(x, "class"), x[:, :1])
+    tap_layout.check_tokens("class", [info, having])
 
 
 def test_default_taps_are_those_of_cka():
-    assert similarity.TAPS is cka.TAPS and similarity.FIELDS["measures"] == WHOLE
+    assert similarity.TAPS is cka.TAPS and similarity.Settings().measures == WHOLE
     assert set(similarity.TITLES) == set(measures.MEASURES)
 
 
 def test_cka_rejects_an_unknown_kernel():
-    from vitcnn.analyses import Group, View
+    from vitcnn.analyses import Config, Group, View
 
     info = TapInfo("stage1/unit01/out", shape=(4, 4, 8), grid=(4, 4))
     view = View(None, {info.name: jnp.zeros((GROUP, *info.shape))}, None, {info.name: info}, None)
-    config = ConfigDict({**cka.FIELDS, "kernel": "rfb"})
-    config.infos = (info,)
+    config = Config(cka.Settings(kernel="rfb"), infos=(info,))
     with pytest.raises(ValueError, match="unknown kernel 'rfb': did you mean 'rbf'"):
         cka.measure(Group(jnp.zeros(GROUP), None, {"r": view}), config, {})

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from oracles import minibatch_cka
 
 import vitcnn
+from vitcnn import config as configs
 from vitcnn import data, results, storage
-from vitcnn.engine import config as configuration
 from vitcnn.engine import progress
 
 
@@ -359,7 +359,7 @@ def test_unknown_config_key():
     with pytest.raises(
         ValueError, match="unknown field of the config 'grup': did you mean 'group'"
     ):
-        configuration.check_config({"grup": 3})
+        configs.check_measurement({"grup": 3})
 
 
 def test_workdir_that_cannot_be_written(tmp_path):

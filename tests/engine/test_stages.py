@@ -12,9 +12,9 @@ import pytest
 from networks import randomised
 
 import vitcnn
+from vitcnn import config as configs
 from vitcnn import results
 from vitcnn.engine import analyze
-from vitcnn.engine import config as configuration
 
 TESTS = pathlib.Path(__file__).parents[1]
 SCENES = {"source": "scenes", "classes": 4}
@@ -30,8 +30,8 @@ def models():
 
 
 def config(**changes):
-    scored = {"probe": configuration.job(analysis="probe", penalties=(1.0, 100.0))}
-    fitted = {"probe": configuration.job(analysis="probe_fit", features=("class",))}
+    scored = {"probe": configs.analysis("probe", penalties=(1.0, 100.0))}
+    fitted = {"probe": configs.analysis("probe_fit", features=("class",))}
     return {
         "stages": {
             "fit": {"data": {**SCENES, "size": 40}, "analyses": fitted},
@@ -106,7 +106,7 @@ def without_analyses():
 
 
 def fitted_with(**fields):
-    return changed("fit", analyses={"probe": configuration.job(analysis="probe_fit", **fields)})
+    return changed("fit", analyses={"probe": configs.analysis("probe_fit", **fields)})
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_bad_stages_are_named(models, tmp_path, asked, message):
 
 
 def test_a_mistake_behind_the_stages_comes_out_before_them(models, tmp_path):
-    analyses = {**config()["analyses"], "cka": configuration.job(kernel="rfb")}
+    analyses = {**config()["analyses"], "cka": configs.analysis("cka", kernel="rfb")}
     with pytest.raises(ValueError, match=r"cka: unknown kernel 'rfb': did you mean 'rbf'"):
         vitcnn.analyze(config(analyses=analyses), tmp_path, models=models, progress=False)
     assert not (tmp_path / "fit" / "run.json").exists()
@@ -154,8 +154,8 @@ def test_a_last_group_that_does_not_fit_comes_out_before_the_stages(models, tmp_
     """Groups of 20 fit, the last one of 17 is too small for 18 neighbours."""
     analyses = {
         **config()["analyses"],
-        "similarity": configuration.job(
-            taps=("block*/out",), measures=("neighbours",), neighbours=18
+        "similarity": configs.analysis(
+            "similarity", taps=("block*/out",), measures=("neighbours",), neighbours=18
         ),
     }
     data = {**SCENES, "size": 37, "split": "test"}
@@ -168,7 +168,7 @@ def test_a_last_group_that_does_not_fit_comes_out_before_the_stages(models, tmp_
 def test_sums_that_are_too_large_come_out_before_the_stages(models, tmp_path):
     """Those of the second stage; those of the first would fit."""
     asked = config(max_sums_gb=5e-6)
-    first = {"data": {**SCENES, "size": 40}, "analyses": {"accuracy": configuration.job()}}
+    first = {"data": {**SCENES, "size": 40}, "analyses": {"accuracy": configs.analysis("accuracy")}}
     asked["stages"] = {"a": first, **asked["stages"]}
     with pytest.raises(ValueError, match=r"the sums need .*probe.v .*more than config.max_sums_gb"):
         vitcnn.analyze(asked, tmp_path, models=models, progress=False)

@@ -13,18 +13,17 @@ import optax
 import pytest
 
 import vitcnn
+from vitcnn import config as configs
 from vitcnn import data, training
-from vitcnn.training import config as training_config
 from vitcnn.training import loop, optimizer
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def tiny(**changes):
-    config = training.defaults()
-    config.model.update({"family": "vit", "variant": "mini/4", "num_classes": 8})
-    config.model.update({"depth": 2, "width": 48, "mlp_dim": 64})
-    config.data.update({"source": "scenes", "size": 64, "texture": 1.0})
+    config = configs.training()
+    config.model = configs.network("vit", "mini/4", num_classes=8, depth=2, width=48, mlp_dim=64)
+    config.data = configs.source("scenes", size=64, texture=1.0)
     config.batch, config.steps, config.warmup, config.log_every = 16, 6, 2, 2
     for name, value in changes.items():
         setattr(config, name, value)
@@ -56,7 +55,7 @@ def trained(tmp_path_factory):
 
 def test_first_step_is_that_of_the_formula():
     """Softmax cross-entropy, its gradient by finite differences, one SGD step."""
-    config = training_config.check_config(
+    config = configs.check_training(
         tiny(optimizer="sgd", learning_rate=0.5, warmup=0, steps=100, clip=0.0)
     )
     source = data.load("scenes", size=64, texture=1.0)
@@ -181,7 +180,7 @@ def test_batch_norm_statistics_are_trained(tmp_path):
 
 
 def test_weight_decay_spares_biases_and_norms():
-    config = training_config.check_config(
+    config = configs.check_training(
         tiny(optimizer_fields={"weight_decay": 0.5}, clip=0.0, warmup=0)
     )
     params = {"kernel": jnp.ones((3, 3)), "bias": jnp.ones(3)}
@@ -206,7 +205,7 @@ BAD = {
 def test_bad_config_is_named(case):
     changes, message = BAD[case]
     with pytest.raises(ValueError, match=message):
-        training_config.check_config({**tiny().to_dict(), **changes})
+        configs.check_training({**tiny().to_dict(), **changes})
 
 
 def test_bad_fits_are_named_before_any_step(tmp_path):

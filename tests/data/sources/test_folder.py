@@ -62,7 +62,7 @@ def test_unlabelled(tmp_path):
     assert (source.labelled, source.classes, source[0]["label"]) == (False, None, -1)
     write_csv(tmp_path / "labels.csv", [("a.png", 0), ("b.png", 1)])
     assert data.load("folder", path=str(tmp_path)).labelled
-    assert not data.load("folder", path=str(tmp_path), labels=None).labelled
+    assert not data.load("folder", path=str(tmp_path), labels="").labelled
 
 
 def test_provenance_follows_names_and_labels(tmp_path):

@@ -32,7 +32,7 @@ def test_keys_by_config_and_column_labels(tmp_path, images):
     np.savez_compressed(tmp_path / "a.npz", x_test=images, y_test=np.arange(6)[:, None])
     source = data.load("npz", path=str(tmp_path / "a.npz"), image="x_test", label="y_test")
     assert [source[i]["label"] for i in range(6)] == [0, 1, 2, 3, 4, 5]
-    unlabelled = data.load("npz", path=str(tmp_path / "a.npz"), image="x_test", label=None)
+    unlabelled = data.load("npz", path=str(tmp_path / "a.npz"), image="x_test", label="")
     assert (unlabelled.labelled, unlabelled.classes, unlabelled[2]["label"]) == (False, None, -1)
 
 
@@ -53,7 +53,7 @@ def test_missing_key_lists_the_keys(tmp_path, images):
     np.savez(tmp_path / "a.npz", x=images, y=np.arange(6))
     with pytest.raises(ValueError, match=r"no key 'image', 'label': its keys are 'x', 'y'"):
         data.load("npz", path=str(tmp_path / "a.npz"))
-    with pytest.raises(ValueError, match=r"'label'.*label=None reads images without labels"):
+    with pytest.raises(ValueError, match=r"'label'.*label='' reads images without labels"):
         data.load("npz", path=str(tmp_path / "a.npz"), image="x")
 
 

@@ -41,7 +41,7 @@ def test_reads_what_was_written(data_dir, split, first, n):
 
 def test_other_features_and_grey(data_dir):
     source = data.load(
-        "tfds", name="tiny_ramps", split="test", data_dir=data_dir, image="grey", label=None
+        "tfds", name="tiny_ramps", split="test", data_dir=data_dir, image="grey", label=""
     )
     assert (source.labelled, source.classes, source[1]["label"]) == (False, None, -1)
     np.testing.assert_array_equal(source[1]["image"], np.repeat(pixels("test", 1)[..., :1], 3, 2))
@@ -81,7 +81,7 @@ def test_tensorflow_is_not_imported(data_dir):
         (dict(name="cifar10"), r"not in .* as array_record files; prepare .*vitcnn\[tfds\]"),
         (dict(split="trian"), "'trian'.*'train', 'test'"),
         (dict(image="img"), "no feature 'img': its features are 'grey', 'image', 'label'"),
-        (dict(label="labels"), "label=None reads images without labels"),
+        (dict(label="labels"), "label='' reads images without labels"),
     ],
 )
 def test_wrong_names(data_dir, fields, message):
