@@ -24,10 +24,12 @@ FLOORS = {
     "probes": 3,
     "analyses": 4,
     "model": 5,
-    "engine": 6,
-    "claims": 6,
-    "training": 7,
-    "report": 7,
+    "config": 6,
+    "engine": 7,
+    "claims": 7,
+    "training": 8,
+    "report": 8,
+    "command_line": 8,
 }
 # Libraries that are extras, or slow to import, and the only files that may import them at all.
 ONLY_IN = {

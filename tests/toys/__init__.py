@@ -1,0 +1,1 @@
+"""Plugins that lie outside of the package, for the tests."""
