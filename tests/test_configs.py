@@ -11,7 +11,6 @@ from running import load
 import vitcnn
 from vitcnn import command_line
 from vitcnn import config as configs
-from vitcnn.lookup import REQUIRED
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_flags
 

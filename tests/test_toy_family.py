@@ -31,7 +31,7 @@ def measured(models, tmp_path_factory):
     fields = {
         "attention_distance": {"models": ("toy",)},
         "head_cka": {"subset": 1},
-        "receptive_field": {"channels": 1, "images": 4, "taps": OUTPUTS},
+        "receptive_field": {"channels": 8, "images": 4, "taps": OUTPUTS},
         "similarity": {"measures": ("cka", "neighbours"), "images": 40, "taps": OUTPUTS},
         "localization": {"max_positions": 16},
     }
@@ -60,7 +60,7 @@ def test_every_analysis_ran(measured):
 
 def test_heads_grow_and_windows_bound_the_distance(models, measured):
     """Attention distances of windows, and of more heads above, against NumPy."""
-    workdir, found = measured
+    _, found = measured
     result = found["attention_distance.toy"]
     assert result.layer.values.tolist() == [
         *(f"stage1/block{b:02d}/attn_weights" for b in range(2)),
@@ -117,5 +117,5 @@ def test_it_trains_and_loads_again(tmp_path):
 def test_an_unknown_module_is_named():
     with pytest.raises(ValueError, match=r"unknown model family 'toys.pyramids': Python finds no"):
         vitcnn.load("toys.pyramids", "tiny")
-    with pytest.raises(ValueError, match="unknown variant of toys.pyramid 'tny': .* 'tiny'"):
+    with pytest.raises(ValueError, match=r"unknown variant of toys.pyramid 'tny': .* 'tiny'"):
         vitcnn.load(FAMILY, "tny")

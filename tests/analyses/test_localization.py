@@ -158,7 +158,7 @@ def of_arrays(image, tap, info, groups=2, **fields):
 
 jax.tree_util.register_dataclass(analyses.Group, ["label", "index", "models"], [])
 jax.tree_util.register_dataclass(
-    analyses.View, ["image", "taps", "logits"], ["info", "forward"], ["made"]
+    analyses.View, ["image", "taps", "logits"], ["info", "forward"], ["cache"]
 )
 
 
@@ -174,7 +174,7 @@ def test_positions_that_do_not_vary_are_named_and_do_not_count():
     tap[:, 0, 2] = noise(1, 16, 48)  # the token at the black corner is alive
     tap[:, 2, 0] = 7.3
     with pytest.warns(UserWarning) as said:
-        result = of_arrays(image, tap, TapInfo("a", grid=(3, 3)))
+        result = of_arrays(image, tap, TapInfo("a", "", tap.shape[1:], (3, 3)))
     texts = [str(w.message) for w in said]
     assert len(texts) == 2
     assert "patches of the 3x3 grid that do not vary" in texts[0] and "(0, 2)" in texts[0]
@@ -194,7 +194,7 @@ def test_positions_that_do_not_vary_are_named_and_do_not_count():
 
 def test_scale_shift_and_slices_do_not_matter(monkeypatch):
     image, tap = noise(0, 16, 8, 12, 3), noise(1, 16, 6, 5)
-    info = TapInfo("a", grid=(2, 3))
+    info = TapInfo("a", grid=(2, 3), layout="map")
     plain = of_arrays(image, tap, info)
     scaled = of_arrays(image, 1e-15 * tap, info)
     np.testing.assert_allclose(scaled.cka_2x3, plain.cka_2x3, rtol=1e-5, atol=1e-6)
@@ -209,7 +209,7 @@ def test_scale_shift_and_slices_do_not_matter(monkeypatch):
 def test_a_dead_layer_is_nan_throughout():
     image, tap = noise(0, 8, 8, 8, 3), np.ones((8, 2, 2, 5), np.float32)
     with pytest.warns(UserWarning, match="tokens of a that do not vary"):
-        result = of_arrays(image, tap, TapInfo("a", grid=(2, 2)), groups=1)
+        result = of_arrays(image, tap, TapInfo("a", "", tap.shape[1:], (2, 2)), groups=1)
     for name in ("own_rate", "peak_distance", "own", "contrast", "own_contrast", "cka_2x2"):
         assert np.isnan(result[name]).all(), name
 

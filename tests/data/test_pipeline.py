@@ -264,7 +264,7 @@ def test_contact_sheet():
 def test_load_by_name():
     assert sources.names() == ["folder", "npz", "scenes", "tfds"]
     for name in sources.names():
-        assert callable(importlib.import_module(f"vitcnn.data.{name}").load)
+        assert callable(importlib.import_module(f"vitcnn.data.sources.{name}").load)
     assert len(data.load("scenes", size=3)) == 3
     with pytest.raises(ValueError, match="unknown data source 'scene': did you mean 'scenes'"):
         data.load("scene")

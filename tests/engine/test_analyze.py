@@ -191,7 +191,7 @@ def test_unlabelled_data_leave_out_accuracy_only(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "images.npz", image=images)
     path = str(tmp_path / "images.npz")
-    config = tiny_config(data={"source": "npz", "path": path, "label": None})
+    config = tiny_config(data={"source": "npz", "path": path, "label": ""})
     config.analyses.accuracy = {}
     with pytest.warns(UserWarning, match="accuracy needs labels"):
         found = vitcnn.analyze(config, tmp_path / "w", progress=False)
@@ -298,7 +298,7 @@ def test_images_without_a_label_do_not_count(tmp_path):
 
 BAD = {
     "group of 3": ({"group": 3}, "at least 4"),
-    "group above data": ({"group": 61}, "there are only 60 images"),
+    "group above data": ({"group": 61}, "config.group = 61, but the data have 60 images"),
     "group below the least": (
         {"analyses": {"similarity": {"taps": ("*/out",)}}, "group": 8},
         "config.analyses.similarity needs groups of at least 16 images, but config.group = 8",
@@ -314,7 +314,7 @@ BAD = {
     "misspelt tap": ({"analyses": {"cka": {"taps": ("block00/atn",)}}}, "'block00/attn'"),
     "unknown source": ({"data": {"source": "scene"}}, "did you mean 'scenes'"),
     "unknown source field": ({"data": {"source": "scenes", "sise": 3}}, "did you mean 'size'"),
-    "empty path": ({"data": {"source": "npz", "path": ""}}, "config.data.path is empty"),
+    "empty path": ({"data": {"source": "npz", "path": ""}}, "config.data.path is not set"),
     "no source": ({"data": {}}, "config.data.source is not set"),
     "no analyses": ({"analyses": {}}, "config.analyses is empty"),
     "unknown family": ({"models": {"v": {"family": "vitt", "variant": "B/16"}}}, "mean 'vit'"),

@@ -106,7 +106,7 @@ def without_analyses():
 
 
 def fitted_with(**fields):
-    return changed("fit", analyses={"probe": configs.analysis("probe_fit", **fields)})
+    return changed("fit", analyses={"probe": {"analysis": "probe_fit", **fields}})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def fitted_with(**fields):
         (changed("fit", dta={}), r"unknown field of config.stages.fit 'dta': did you mean 'data'"),
         (
             changed("fit", data={"source": "npz", "path": ""}),
-            r"config.stages.fit.data.path is empty; give it with --config.stages.fit.data.path=",
+            r"config.stages.fit.data.path is not set; give it with --config.stages.fit.data.path=",
         ),
         (
             changed("fit", data={**SCENES, "size": 40, "shots": 50}),
@@ -131,7 +131,10 @@ def fitted_with(**fields):
         ),
         (fitted_with(imagse=3), "unknown field of config.stages.fit.analyses.probe 'imagse'"),
         (fitted_with(images=41), "config.stages.fit.analyses.probe.images = 41, but the data"),
-        (fitted_with(models=("w",)), "model in config.stages.fit.analyses.probe.models 'w'"),
+        (
+            fitted_with(models=("w",)),
+            "unknown model 'w' in config.stages.fit.analyses.probe.models",
+        ),
         (fitted_with(taps=("blok",)), "config.stages.fit.analyses.probe.taps: no tap of v"),
         (without_analyses(), "config.stages.fit.analyses is empty"),
         (changed("fit", analyses={}), "config.stages.fit.analyses is empty"),
@@ -206,7 +209,7 @@ def test_hosts_without_a_shared_disk_go_on_from_the_results_of_the_first(models,
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": "1",
-            "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+            "PYTHONPATH": os.pathsep.join(map(str, (TESTS / "engine", TESTS, TESTS.parent))),
         }
         hosts.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     try:

@@ -142,7 +142,7 @@ def test_evaluation_smaller_than_a_batch(tmp_path):
 def test_four_devices_train_as_one(trained, tmp_path):
     """The same batch over a mesh: the same gradient but for the order of its sum."""
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import test_training as t;"
+        "import sys; sys.path.insert(0, 'tests/training'); import test_loop as t;"
         "from vitcnn import training; import jax; assert jax.device_count() == 4;"
         f"training.train(t.tiny(), {str(tmp_path)!r}, progress=False)"
     )
@@ -197,7 +197,7 @@ BAD = {
     "no data": ({"data": {}}, "config.data.source is not set"),
     "no family": ({"model": {"variant": "B/16"}}, "config.model.family is not set"),
     "no steps": ({"steps": 0}, "must be at least 1"),
-    "long warm-up": ({"warmup": 6}, "warmup = 6 must be from 0 to below steps = 6"),
+    "long warm-up": ({"warmup": 6}, "warmup = 6 must be from 0 to below config.steps = 6"),
 }
 
 
@@ -219,7 +219,7 @@ def test_bad_fits_are_named_before_any_step(tmp_path):
         training.train(tiny(optimizer="adamW"), tmp_path / "b", progress=False)
     images = np.zeros((8, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "unlabelled.npz", image=images)
-    unlabelled = {"source": "npz", "path": str(tmp_path / "unlabelled.npz"), "label": None}
+    unlabelled = {"source": "npz", "path": str(tmp_path / "unlabelled.npz"), "label": ""}
     with pytest.raises(ValueError, match="no labels"):
         training.train(tiny(data=unlabelled), tmp_path / "c", progress=False)
 

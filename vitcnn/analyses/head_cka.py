@@ -159,7 +159,7 @@ def finalize(sums, config) -> xarray.Dataset:
     )
     distance = subsets @ head_distance / subsets.sum(1)
     cka = matrix[count : count + len(subsets), count + len(subsets) :]
-    rho = np.array([_spearman(distance, column) for column in cka.T])
+    rho = np.array([finite_spearman(distance, column) for column in cka.T])
     one = {"units": "1"}
     return xarray.Dataset(
         {
@@ -230,7 +230,7 @@ def _joined(total: hsic.HsicSums, subsets: Bool[np.ndarray, "subsets heads"]) ->
     )
 
 
-def _spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+def finite_spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     """Returns the rank correlation of the finite pairs, NaN if there are fewer than three."""
     known = np.isfinite(x) & np.isfinite(y)
     return statistics.spearman(x[known], y[known]) if known.sum() > 2 else float("nan")

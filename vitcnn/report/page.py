@@ -29,6 +29,7 @@ from vitcnn import analyses, data, figures, storage
 from vitcnn import claims as claims_
 from vitcnn import results as results_
 from vitcnn.data.sources import scenes
+from vitcnn.report.agreement import agreement
 
 Results = Mapping[str, xarray.Dataset]
 
@@ -153,7 +154,7 @@ def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
     import pandas as pd
 
     made = {"claims": pd.DataFrame(map(dataclasses.asdict, found)).rename_axis("row")}
-    if agreed := claims_.agreement(results):
+    if agreed := agreement(results):
         made["agreement"] = pd.DataFrame(agreed).rename_axis("row")
     for name, result in results.items():
         shapes = collections.defaultdict(list)
@@ -172,12 +173,12 @@ def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
 
 def html(results: Results, found: Sequence[claims_.Claim], drawn: Sequence[Drawing]) -> str:
     """Returns the page: styles, pictures, script and data inside, nothing loaded from outside."""
-    template = importlib.resources.files("vitcnn").joinpath("report.html").read_text("utf-8")
+    template = importlib.resources.files("vitcnn.report").joinpath("page.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     origins = {name: results_.provenance(result) for name, result in results.items()}
     models = _models(results, origins)
     names = list(dict.fromkeys(model["name"] for model in models))
-    sheets, agreed = [], claims_.agreement(results)
+    sheets, agreed = [], agreement(results)
     for known in _unique(origin["data"] for origin in origins.values()):
         if known.get("source") == "scenes":
             sheets.append((known, _picture(_sheet(known))))

@@ -87,7 +87,7 @@ class Prepared:
         self._label = label or None
         self.classes = classes
         self.provenance = provenance
-        self.labelled = label is not None
+        self.labelled = bool(label)
 
     def __len__(self) -> int:
         return len(self._data)
