@@ -20,6 +20,7 @@ SCENES = {
     "seed": 3,
     "bayes_accuracy": 0.925,
 }
+KINDS = {"vit": "vit", "resnet": "cnn", "bit": "cnn", "mixer": "mixer"}
 PAIRS = ("lower_upper_difference", "lower_match_lag", "upper_match_drop")
 
 
@@ -48,6 +49,7 @@ def provenance(analysis, models, images=640, group=32, data=None, warnings=()):
         "models": {
             name: {
                 "family": family,
+                "kind": KINDS.get(family, ""),
                 "variant": variant,
                 "parameters": 1234567,
                 "weights": {

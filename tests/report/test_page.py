@@ -18,7 +18,7 @@ import pytest
 import xarray
 from fabricated import SCENES, accuracy, cka, pair, resnet_layers, vit_layers
 
-from vitcnn import data, report, results
+from vitcnn import claims, data, report, results
 
 DEAD = "vit/block01/attn"
 SAID = f"layers that do not vary, CKA is NaN: {DEAD}"
@@ -121,7 +121,7 @@ def test_page_says_what_was_compared(made):
 
 def test_page_shows_every_claim_with_its_verdict(made):
     _, page = made
-    found = report.claims_.all_claims(full())
+    found = claims.all_claims(full())
     assert len(found) == 3
     shown = [a["class"].split()[1] for t, a in page.tags if "verdict" in a.get("class", "")]
     assert shown == [claim.verdict.replace(" ", "-") for claim in found]
@@ -239,7 +239,7 @@ def test_script_prints_claims_and_path(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    for claim in report.claims_.all_claims(full()):
+    for claim in claims.all_claims(full()):
         assert str(claim) in run.stdout
     assert run.stdout.splitlines()[-1] == "report: run/report/index.html"
     assert (tmp_path / "run/report/index.html").is_file()
@@ -286,7 +286,7 @@ def test_what_fails_leaves_the_old_page(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("no space")
 
-    monkeypatch.setattr(report, "html", fail)
+    monkeypatch.setattr(report.page, "html", fail)
     with pytest.raises(OSError, match="no space"):
         report.write(full(), tmp_path)
     assert page.read_bytes() == before

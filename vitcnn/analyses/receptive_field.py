@@ -26,7 +26,6 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn.analyses import Traits, figure
-from vitcnn.figures._tap_titles import kinds
 from vitcnn.lookup import check_name
 from vitcnn.tap_layout import cell, edges, geometry
 from vitcnn.taps import TapInfo
@@ -268,7 +267,9 @@ def draw(results: Sequence[xarray.Dataset], everything: bool = False):
 
     panels = []
     for result in results:
-        rows = [one for taps in kinds(result).values() for one in _pick(taps, everything)]
+        rows = [
+            one for taps in figures.tap_titles(result).values() for one in _pick(taps, everything)
+        ]
         rows = sorted(rows) if everything else rows
         fields = result.field.values
         panels.append([figures.Map(name, fields[i], _own(result.isel(tap=i))) for i, name in rows])
@@ -298,7 +299,7 @@ def draw_radius(results: Sequence[xarray.Dataset]):
     panels = []
     for result in results:
         panels.append({})
-        for kind, taps in kinds(result).items():
+        for kind, taps in figures.tap_titles(result).items():
             rows = result.isel(tap=[i for i, _ in taps])
             panels[-1][kind] = (rows.depth, rows.radius, rows.radius_standard_error)
     title = f"{results[0].radius.attrs['long_name']} (px)"

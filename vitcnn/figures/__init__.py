@@ -8,11 +8,12 @@ to draw.
 
 from vitcnn.figures._correspondence import correspondence
 from vitcnn.figures._curves import curves
-from vitcnn.figures._describe import describe_images, describe_model, family, origin
+from vitcnn.figures._describe import describe_images, describe_model, kind, origin
 from vitcnn.figures._heatmaps import Panel, heatmaps, panels
 from vitcnn.figures._intervals import intervals
 from vitcnn.figures._maps import Map, maps
 from vitcnn.figures._style import png, save
+from vitcnn.figures._tap_titles import tap_titles
 from vitcnn.figures._ticks import ticks
 from vitcnn.figures._tokens import tokens
 
@@ -23,14 +24,15 @@ __all__ = [
     "curves",
     "describe_images",
     "describe_model",
-    "family",
     "heatmaps",
     "intervals",
+    "kind",
     "maps",
     "origin",
     "panels",
     "png",
     "save",
+    "tap_titles",
     "ticks",
     "tokens",
 ]

@@ -16,9 +16,9 @@ def origin(result: xarray.Dataset) -> dict[str, Any]:
     return results.provenance(result) if "provenance" in result.attrs else {}
 
 
-def family(provenance: Mapping[str, Any], model: str) -> str:
-    """Returns the family of a model, "" if it is not known."""
-    return provenance.get("models", {}).get(model, {}).get("family", "")
+def kind(provenance: Mapping[str, Any], model: str) -> str:
+    """Returns the kind of a model, such as "vit" or "cnn"; "" if it is not known."""
+    return provenance.get("models", {}).get(model, {}).get("kind", "")
 
 
 def describe_model(provenance: Mapping[str, Any], model: str) -> str:

@@ -16,7 +16,7 @@ from vitcnn.figures._describe import (
     describe_cka,
     describe_images,
     describe_model,
-    family,
+    kind,
     origin,
 )
 from vitcnn.figures._style import LABEL_GAP, NOTE, add_axes, new_figure, note, short, styled, title
@@ -71,7 +71,7 @@ def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list
     which = describe_cka(result) if name == "cka" else ""
     made = []
     for a, b in [(n, n) for n in names] + list(itertools.combinations(names, 2)):
-        x, y = (b, a) if family(provenance, a) == "vit" != family(provenance, b) else (a, b)
+        x, y = (b, a) if kind(provenance, a) == "vit" != kind(provenance, b) else (a, b)
         at = {"layer_x": result.model_of_x.values == x, "layer_y": result.model_of_y.values == y}
         made_of = ", ".join(dict.fromkeys(describe_model(provenance, name) for name in (y, x)))
         part = matrix.isel(at).transpose("layer_y", "layer_x")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xarray
 
-from vitcnn import results as results_
 from vitcnn import similarity
+from vitcnn.results import datasets
 
 
 def agreement(results: Mapping[str, xarray.Dataset]) -> list[dict[str, Any]]:
@@ -22,10 +22,10 @@ def agreement(results: Mapping[str, xarray.Dataset]) -> list[dict[str, Any]]:
     none, of a Result of the analysis `cka` of the same images and groups of them, if the Result
     itself is of whole features.
     """
-    maps = [r for r in results.values() if results_.provenance(r)["analysis"] == "cka"]
+    maps = [r for r in results.values() if datasets.provenance(r)["analysis"] == "cka"]
     rows = []
     for name, result in results.items():
-        origin = results_.provenance(result)
+        origin = datasets.provenance(result)
         if origin["analysis"] != "similarity":
             continue
         layers = {"layer_x": result.layer_x.values, "layer_y": result.layer_y.values}
@@ -48,7 +48,7 @@ def agreement(results: Mapping[str, xarray.Dataset]) -> list[dict[str, Any]]:
 
 def _comparable(cka: xarray.Dataset, origin: Mapping[str, Any], layers: Sequence[str]) -> bool:
     """Returns whether a Result of `cka` is of the images and features of one of `similarity`."""
-    other = results_.provenance(cka)
+    other = datasets.provenance(cka)
 
     def measured(known):
         fields = known["fields"]

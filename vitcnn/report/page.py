@@ -26,10 +26,10 @@ import PIL.Image
 import xarray
 
 from vitcnn import analyses, data, figures, storage
-from vitcnn import claims as claims_
-from vitcnn import results as results_
+from vitcnn.claims import Claim, all_claims
 from vitcnn.data.sources import scenes
 from vitcnn.report.agreement import agreement
+from vitcnn.results import datasets
 
 Results = Mapping[str, xarray.Dataset]
 
@@ -70,14 +70,14 @@ def read(workdirs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str,
         workdirs = [workdirs]
     paths = [pathlib.Path(workdir) for workdir in workdirs]
     if len(paths) == 1:
-        return results_.load_all(paths[0])
+        return datasets.load_all(paths[0])
     labels = [path.resolve().name for path in paths]
     if len(set(labels)) < len(labels):
         labels = [str(path).strip("/").replace("/", "-") for path in paths]
     return {
         f"{label}/{name}": result
         for label, path in zip(labels, paths, strict=True)
-        for name, result in results_.load_all(path).items()
+        for name, result in datasets.load_all(path).items()
     }
 
 
@@ -107,7 +107,7 @@ def write(
     out = pathlib.Path(out)
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    found = claims_.all_claims(results)
+    found = all_claims(results)
     drawn = drawings(results)
     for drawing in drawn:
         for kind in ("png", "pdf"):
@@ -125,7 +125,7 @@ def drawings(results: Results) -> list[Drawing]:
     """Returns every figure that the analyses of the Results draw."""
     kinds = collections.defaultdict(dict)
     for name, result in results.items():
-        kinds[results_.provenance(result)["analysis"]][name] = result
+        kinds[datasets.provenance(result)["analysis"]][name] = result
     rank = {kind: i for i, kind in enumerate(ORDER)}
     drawn = []
     for kind in sorted(kinds, key=lambda kind: (rank.get(kind, len(ORDER)), kind)):
@@ -149,7 +149,7 @@ def drawings(results: Results) -> list[Drawing]:
     return drawn
 
 
-def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
+def tables(results: Results, found: Sequence[Claim]) -> dict[str, Any]:
     """Returns every number as pandas tables: the claims, and one a shape of variable a Result."""
     import pandas as pd
 
@@ -171,11 +171,11 @@ def tables(results: Results, found: Sequence[claims_.Claim]) -> dict[str, Any]:
     return made
 
 
-def html(results: Results, found: Sequence[claims_.Claim], drawn: Sequence[Drawing]) -> str:
+def html(results: Results, found: Sequence[Claim], drawn: Sequence[Drawing]) -> str:
     """Returns the page: styles, pictures, script and data inside, nothing loaded from outside."""
     template = importlib.resources.files("vitcnn.report").joinpath("page.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    origins = {name: results_.provenance(result) for name, result in results.items()}
+    origins = {name: datasets.provenance(result) for name, result in results.items()}
     models = _models(results, origins)
     names = list(dict.fromkeys(model["name"] for model in models))
     sheets, agreed = [], agreement(results)
@@ -228,7 +228,7 @@ def _whole(array: np.ndarray) -> list[int | None]:
 
 def _job(result: xarray.Dataset) -> str:
     """Returns the name of the job that a Result is of, without that of its one model."""
-    origin = results_.provenance(result)
+    origin = datasets.provenance(result)
     return origin["name"].removesuffix("." + "".join(origin["models"]))
 
 
@@ -256,7 +256,7 @@ def _models(results: Results, origins: Mapping[str, Any]) -> list[dict[str, Any]
     return list(rows.values())
 
 
-def _plots(found: Sequence[claims_.Claim]) -> list[tuple[float, float, float] | None]:
+def _plots(found: Sequence[Claim]) -> list[tuple[float, float, float] | None]:
     """Returns (low, effect, high) of each claim in percent of a common axis with zero at 50."""
     ends = [abs(v) for claim in found for v in (claim.effect, *claim.interval) if math.isfinite(v)]
     reach = max([0.05, *ends]) * 1.05

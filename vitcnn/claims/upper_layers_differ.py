@@ -1,0 +1,25 @@
+"""Claim 3: the highest layers of a ViT are like no layer of a CNN (Fig. 2).
+
+The paper adds that they likely work on the class token; this effect does not test that.
+"""
+
+from __future__ import annotations
+
+from vitcnn.claims import ROUGH, Effect, number_of
+
+NUMBER = 3
+STATEMENT = "The highest layers of a ViT are less like any layer of a ResNet than its other layers."
+SOURCE = "Fig. 2"
+DEFINITION = (
+    "CKA of a ViT layer with the layer of the ResNet most similar to it, mean over a third of the "
+    "depth; the lesser of the first and the middle third, minus the last, from -1 to 1"
+)
+ANALYSIS = "cka"
+KINDS = ("vit", "cnn")
+
+
+def measure(results, vit, cnn):
+    """Returns by how much the best matches of the ViT's last third fall below the lower ones."""
+    effect = number_of(results[vit], "upper_match_drop", model_x=vit, model_y=cnn)
+    name = f"CKA of {vit} layers with their best match in {cnn}, lower thirds minus last"
+    return Effect(*effect, name, ROUGH)
