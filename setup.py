@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vitcnn", "vitcnn.*"]),
-    package_data={"vitcnn": ["*.html"]},
+    package_data={"vitcnn": ["py.typed"], "vitcnn.report": ["*.html"]},
     install_requires=[
         "absl-py",
         "array_record",
@@ -44,6 +44,8 @@ setup(
         "torch": ["torch"],
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],
-        "dev": ["ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["beartype", "ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
+        # Libraries that ./scripts/test.sh --oracles compares with.
+        "oracles": ["huggingface_hub", "keras", "safetensors", "timm", "torch", "transformers>=5"],
     },
 )
