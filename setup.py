@@ -44,6 +44,8 @@ setup(
         "torch": ["torch"],
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],
-        "dev": ["ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["beartype", "ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
+        # Libraries that ./scripts/test.sh --oracles compares with.
+        "oracles": ["huggingface_hub", "keras", "safetensors", "timm", "torch", "transformers>=5"],
     },
 )

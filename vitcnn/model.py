@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from vitcnn import checkpoints, models, taps
 from vitcnn.data.preprocess import Preprocess
-from vitcnn.layers import images as image_sizes
+from vitcnn.layers import image_sizes
 from vitcnn.lookup import check_name
 
 

@@ -199,7 +199,11 @@ def tap(
 
 
 def alias(name: str, target: str) -> None:
-    """Gives the tap `target`, declared earlier in this forward pass, a second name.
+    """Gives a tap a second name.
+
+    Args:
+      name: the second name.
+      target: the tap, declared earlier in this forward pass.
 
     Raises:
       ValueError: there is no such tap yet, or the name is taken.

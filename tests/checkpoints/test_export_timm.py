@@ -48,6 +48,7 @@ def timm_mixer(torch, arrays):
     return state
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("family", "variant", "fields", "name", "keywords"),
     [

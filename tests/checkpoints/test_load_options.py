@@ -232,6 +232,7 @@ def test_hugging_faces_epsilon_and_damaged_files(tmp_path, made):
             load(tmp_path)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [

@@ -8,12 +8,25 @@ from vitcnn.models import resnet, vit
 
 def test_create_makes_the_variant_with_the_overrides():
     module = models.create("vit", "L/16", num_classes=10, image_size=(64, 96))
-    assert isinstance(module, vit.Module)
+    assert isinstance(module, vit.ViT)
     assert (module.depth, module.heads, module.patch) == (24, 16, 16)
     assert (module.num_classes, module.image_size) == (10, (64, 96))
     module = models.create("resnet", "R152x2")
-    assert isinstance(module, resnet.Module)
+    assert isinstance(module, resnet.ResNet)
     assert (module.units, module.widths) == ((3, 8, 36, 3), (128, 256, 512, 1024))
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "name"),
+    [
+        ("vit", "B/16", "ViT"),
+        ("resnet", "20", "ResNet"),
+        ("bit", "R50x1", "BiT"),
+        ("mixer", "S/16", "Mixer"),
+    ],
+)
+def test_a_network_is_called_by_its_name(family, variant, name):
+    assert type(models.create(family, variant)).__name__ == name
 
 
 def test_lists_become_tuples_so_that_networks_can_be_compared_and_hashed():
@@ -41,6 +54,8 @@ def test_usual_names_are_there():
         ("resnet", "R50", {}, "unknown variant of resnet 'R50': did you mean .*'R50x1'"),
         ("vit", "B/16", {"classes": 3}, "unknown field of vit 'classes': did you mean 'num_class"),
         ("vit", "B/16", {"parent": None}, "unknown field of vit 'parent'"),
+        ("vit", "B/16", {"pre_logits": None}, "pre_logits=None: None is not.*write pre_logits=0,"),
+        ("vit", "DINOv2-S/14", {"layer_scale": None}, "write layer_scale=1e-05, which is the def"),
     ],
 )
 def test_wrong_names_are_answered_with_the_nearest(family, variant, overrides, message):

@@ -219,7 +219,7 @@ def test_tap_table_says_what_each_tap_is():
 
 @pytest.mark.parametrize(
     ("variant", "pre_logits", "count"),
-    [("B/32", None, 76), ("B/32", 768, 77), ("L/16", None, 148), ("H/14", None, 196)],
+    [("B/32", 0, 76), ("B/32", 768, 77), ("L/16", 0, 148), ("H/14", 0, 196)],
 )
 def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
     module = models.create("vit", variant, pre_logits=pre_logits)
@@ -354,9 +354,18 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
         ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
         ({"pool": "mean"}, "unknown pool of vit 'mean': there is 'token', 'gap'"),
         ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
-        ({"distilled": True, "pool": "gap"}, 'distilled needs pool "token" and no pre_logits'),
-        ({"distilled": True, "pre_logits": 3}, 'distilled needs pool "token" and no pre_logits'),
-        ({"norm_pooled": True}, 'norm_pooled is the norm of a mean over tokens; set pool to "gap"'),
+        (
+            {"distilled": True, "pool": "gap"},
+            'distilled=True .* needs pool="token" and pre_logits=0',
+        ),
+        (
+            {"distilled": True, "pre_logits": 3},
+            'distilled=True .* needs pool="token" and pre_logits=0',
+        ),
+        (
+            {"norm_pooled": True},
+            'norm_pooled=True is the norm of a mean over tokens: set pool="gap"',
+        ),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(overrides, message):

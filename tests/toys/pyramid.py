@@ -110,6 +110,6 @@ class Pyramid(nn.Module):
         return vitcnn.tap(self, "logits", nn.Dense(self.num_classes, name="head")(x), role="logits")
 
 
-NETWORK = Module = Pyramid
+NETWORK = Pyramid
 
 VARIANTS = {"tiny": {}, "deep": {"depths": (2, 4)}}

@@ -22,7 +22,7 @@ from vitcnn import lookup
 from vitcnn.checkpoints import formats, positions, sidecar
 from vitcnn.checkpoints.files import read
 from vitcnn.checkpoints.merge import merge
-from vitcnn.layers import images as image_sizes
+from vitcnn.layers import image_sizes
 
 _POSITIONS = "params/Transformer/posembed_input/pos_embedding"
 _HEAD = re.compile(r"params/head(_dist)?/.+")
@@ -201,7 +201,7 @@ def _hints(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> lis
     hints = []
     theirs, mine = (side.get("params/pre_logits/bias") for side in (arrays, expected))
     if (theirs is None) != (mine is None) or (mine is not None and theirs.shape != mine.shape):
-        width = None if theirs is None else len(theirs)
+        width = 0 if theirs is None else len(theirs)
         hints.append(f"pre_logits={width} is how the checkpoint has it")
     mine, theirs = ({k for k in side if _HEAD.fullmatch(k)} for side in (expected, arrays))
     if mine and not theirs:

@@ -108,7 +108,10 @@ def cka(
 ) -> xarray.Dataset:
     """Returns unbiased linear CKA of every layer of `xs` with every layer of `ys`.
 
-    This is `vitcnn.compare(xs, ys, "cka", group)`; see there.
+    This is `vitcnn.compare(xs, ys, "cka", group)`.
+
+    Args:
+      xs, ys, group: see `vitcnn.compare`.
     """
     return compare(xs, ys, "cka", group)
 

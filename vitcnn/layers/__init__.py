@@ -1,1 +1,1 @@
-"""Layers that several families share."""
+"""Layers and checks that several model families share."""

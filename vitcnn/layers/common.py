@@ -1,4 +1,4 @@
-"""Layers that several families share."""
+"""Layers that several model families share."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ Images = Float[Array, "batch height width channel"]
 class PatchEmbedding(nn.Module):
     """Maps each patch of pixels to a vector.
 
-    It is a convolution whose stride is its size, done as one matrix product: XLA computes the
-    gradient to the pixels, which receptive fields need, many times faster so.
+    This is a convolution whose stride is the size of its kernel, computed as one matrix product:
+    XLA then computes the gradient with respect to the pixels, which receptive fields need, many
+    times faster.
     """
 
-    patch: tuple[int, int]
-    width: int
+    patch: tuple[int, int]  # rows and columns, px
+    width: int  # size of the vector
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch tokens dim"]:
-        """Returns one vector a patch, row by row."""
+        """Returns one vector for each patch, row by row."""
         (n, height, width, channels), (ph, pw) = x.shape, self.patch
         shape = (ph, pw, channels, self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -43,16 +44,16 @@ def convolve(
     stride: int,
     padding: str | Sequence[tuple[int, int]],
 ) -> Images:
-    """Returns a convolution without bias.
+    """Convolves maps with filters, without a bias.
 
     Args:
       x: the maps.
-      kernel: the filters, of the type of the maps.
-      stride: along both sides.
-      padding: as `jax.lax.conv_general_dilated` takes it; a 1x1 kernel needs none.
+      kernel: the filters, of the same dtype as the maps.
+      stride: the same along rows and columns.
+      padding: as `jax.lax.conv_general_dilated` takes it; a 1x1 kernel ignores it.
     """
     if kernel.shape[:2] == (1, 1):
-        # One matrix product, two to five times faster on a processor, gradients most of all.
+        # One matrix product is two to five times faster on a CPU, above all for gradients.
         x = x[:, ::stride, ::stride]
         flat = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
         return flat.reshape(*x.shape[:-1], kernel.shape[-1])
@@ -66,17 +67,21 @@ def convolve(
 
 
 def map_tap(module: nn.Module, name: str, x: Images, role: str, skip: str | None = None) -> Images:
-    """Exposes a map whose grid is its own size; see `vitcnn.taps.tap`."""
+    """Exposes a map whose grid of positions is its own height and width; see `vitcnn.tap`."""
     return tap(module, name, x, role=role, grid=x.shape[1:3], skip=skip)
 
 
-def logits(module: nn.Module, pooled: Float[Array, "batch width"]) -> Float[Array, "batch classes"]:
-    """Returns the tapped logits of a network, or its pooled features if it has no classes.
+def classify(
+    module: nn.Module, pooled: Float[Array, "batch width"]
+) -> Float[Array, "batch classes"]:
+    """Applies the head of a network: a dense layer called "head", whose kernel starts at zero.
 
     Args:
-      module: with the fields `num_classes` and `dtype`, in its compact method; the dense layer is
-        its "head" and starts at zero.
+      module: the network, inside its compact method; it has the fields `num_classes` and `dtype`.
       pooled: what the head reads.
+
+    Returns:
+      The logits, which are also the tap "logits"; `pooled` itself if there are no classes.
     """
     if not module.num_classes:
         return pooled

@@ -1,4 +1,10 @@
-"""Networks: one family a file, each with `VARIANTS` by their usual names and a Flax `Module`."""
+"""Networks: one family a file.
+
+A family file holds
+  NETWORK: a Flax linen module whose fields describe the network, `num_classes`, `image_size` and
+    `dtype` among them; called with normalised images [batch, height, width, 3] it returns logits.
+  VARIANTS: the usual names of its sizes, each with the fields that differ from the defaults.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ from vitcnn import lookup
 
 def network(family: str) -> type[nn.Module]:
     """Returns the class of the networks of a family; a ValueError gives the nearest families."""
-    return _file(family).Module
+    return _file(family).NETWORK
 
 
 def variant(family: str, name: str) -> dict[str, Any]:
@@ -34,17 +40,28 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
     Args:
       family: name of a file of this folder, such as "vit" or "resnet".
       variant: one of the family's `VARIANTS`, such as "B/16" or "R50x1".
-      **overrides: fields of the family's `Module` that differ from the variant's, such as
+      **overrides: fields of the family's `NETWORK` that differ from the variant's, such as
         `num_classes=10` or `image_size=384`.
 
     Raises:
-      ValueError: there is no such family, variant or field; the message gives the nearest names.
+      ValueError: there is no such family, variant or field (the message lists the nearest names),
+        or a field is None, which is never a value.
     """
     file = _file(family)
     lookup.check_name(f"variant of {family}", variant, file.VARIANTS)
-    fields = [f.name for f in dataclasses.fields(file.Module) if f.name not in ("parent", "name")]
-    for name in overrides:
-        lookup.check_name(f"field of {family}", name, fields)
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(file.NETWORK)
+        if field.name not in ("parent", "name")
+    }
+    for name, value in overrides.items():
+        lookup.check_name(f"field of {family}", name, defaults)
+        if value is None:
+            default = file.VARIANTS[variant].get(name, defaults[name])
+            raise ValueError(
+                f"{name}=None: None is not a value of a field; leave {name} out, or write "
+                f"{name}={default!r}, which is the default of {family} {variant}"
+            )
     # A module must be hashable, and configs give lists where the fields are tuples.
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    return file.Module(**{**file.VARIANTS[variant], **overrides})
+    return file.NETWORK(**{**file.VARIANTS[variant], **overrides})

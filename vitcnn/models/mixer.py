@@ -2,16 +2,18 @@
 
 A block is `x = x + token_mixing(norm(x)); x = x + channel_mixing(norm(x))`, both MLPs: the first
 runs over the tokens, for each channel alone, the second over the channels of each token.
-Parameters have the names and shapes of Google's released files, so these need no rename table.
+Parameters have the names and shapes of Google's released files, so loading these needs no table of
+names.
 
 The token-mixing branch stands where attention stands in a ViT, so its tap is "block00/attn", with
 role "token_mixing": every glob and skip that fits a ViT fits a Mixer. There are no attention
-weights and no heads; the hidden layer of token mixing is "block00/tokens_hidden", of [channels,
-hidden units]: it has no positions.
+weights and no heads. The tap "block00/tokens_hidden", the hidden layer of token mixing, has the
+shape [channels, hidden units]: it has no positions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -19,8 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitcnn.layers import common
-from vitcnn.layers import images as image_sizes
+from vitcnn.layers import common, image_sizes
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
@@ -28,61 +29,74 @@ from vitcnn.taps import alias, tap
 _layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
 
 
-class _Mlp(nn.Module):
-    """Two dense layers over the last axis with a GELU between."""
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    """Everything that the blocks of one network have in common; see `Mixer` for the fields."""
 
-    hidden: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
     gelu: str
-    name_of_tap: str  # of the hidden layer
-    where: dict[str, Any]  # grid and prefix_tokens of that tap
+    grid: tuple[int, int]
     dtype: Any
+
+    @property
+    def positions(self) -> dict[str, Any]:
+        """The arguments of `tap` that say where the tokens are in the image."""
+        return {"grid": self.grid, "prefix_tokens": 0}
+
+
+class _Mlp(nn.Module):
+    """Two dense layers over the last axis with a GELU between them."""
+
+    config: _Config
+    hidden: int
+    tap_name: str  # of the hidden layer
+    has_positions: bool  # whether that tap has the positions of the tokens
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch rows size"]) -> Float[Array, "batch rows size"]:
-        size = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, name="Dense_0")(x)
-        x = nn.gelu(x, approximate=self.gelu == "tanh")
-        x = tap(self, self.name_of_tap, x, role="hidden", **self.where)
-        return nn.Dense(size, dtype=self.dtype, name="Dense_1")(x)
+        config, size = self.config, x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=config.dtype, name="Dense_0")(x)
+        x = nn.gelu(x, approximate=config.gelu == "tanh")
+        positions = config.positions if self.has_positions else {}
+        x = tap(self, self.tap_name, x, role="hidden", **positions)
+        return nn.Dense(size, dtype=config.dtype, name="Dense_1")(x)
 
 
 class _Block(nn.Module):
     """One Mixer block."""
 
-    tokens_mlp_dim: int
-    channels_mlp_dim: int
-    gelu: str
-    block: str  # first part of the names of its taps
-    where: dict[str, Any]
-    dtype: Any
+    config: _Config
+    block: str  # first part of the names of its taps, such as "block03"
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        block, where, dtype = self.block, self.where, self.dtype
-        y = _layer_norm(dtype=dtype, name="LayerNorm_0")(x)
+        config, block, where = self.config, self.block, self.config.positions
+        mix_tokens = _Mlp(
+            config, config.tokens_mlp_dim, f"{block}/tokens_hidden", False, name="token_mixing"
+        )
+        mix_channels = _Mlp(
+            config, config.channels_mlp_dim, f"{block}/hidden", True, name="channel_mixing"
+        )
+        y = _layer_norm(dtype=config.dtype, name="LayerNorm_0")(x)
         y = tap(self, f"{block}/ln1", y, role="norm", **where)
-        hidden = f"{block}/tokens_hidden"
-        mix = _Mlp(self.tokens_mlp_dim, self.gelu, hidden, {}, dtype=dtype, name="token_mixing")
-        y = mix(y.swapaxes(1, 2)).swapaxes(1, 2)
+        y = mix_tokens(y.swapaxes(1, 2)).swapaxes(1, 2)
         y = tap(self, f"{block}/attn", y, role="token_mixing", skip=f"{block}/in", **where)
         x = tap(self, f"{block}/mid", x + y, role="residual", **where)
-        y = _layer_norm(dtype=dtype, name="LayerNorm_1")(x)
+        y = _layer_norm(dtype=config.dtype, name="LayerNorm_1")(x)
         y = tap(self, f"{block}/ln2", y, role="norm", **where)
-        hidden = f"{block}/hidden"
-        mix = _Mlp(
-            self.channels_mlp_dim, self.gelu, hidden, where, dtype=dtype, name="channel_mixing"
-        )
-        y = tap(self, f"{block}/mlp", mix(y), role="mlp", skip=f"{block}/mid", **where)
+        y = mix_channels(y)
+        y = tap(self, f"{block}/mlp", y, role="mlp", skip=f"{block}/mid", **where)
         return tap(self, f"{block}/out", x + y, role="residual", **where)
 
 
-class Module(nn.Module):
+class Mixer(nn.Module):
     """MLP-Mixer.
 
     Attributes:
-      num_classes: width of the head; 0 for no head, then the output is the pooled features.
+      num_classes: width of the head; 0 for no head: the output is the pooled features.
       image_size: side of the images in pixels, or (rows, columns). The token-mixing weights have
-        the number of patches in their shapes, so a trained network keeps its size.
+        the number of patches in their shapes, so a trained network keeps its image size.
       patch: side of a patch in pixels, or (rows, columns); it divides the image size.
       width: size of a token.
       depth: number of blocks.
@@ -112,32 +126,34 @@ class Module(nn.Module):
           ValueError: a field does not fit the others, or the images are of another size.
         """
         check_name("gelu of mixer", self.gelu, ("tanh", "exact"))
-        where = {"grid": image_sizes.grid(self.image_size, self.patch), "prefix_tokens": 0}
         image_sizes.check(images, self.image_size)
+        config = _Config(
+            tokens_mlp_dim=self.tokens_mlp_dim,
+            channels_mlp_dim=self.channels_mlp_dim,
+            gelu=self.gelu,
+            grid=image_sizes.grid(self.image_size, self.patch),
+            dtype=self.dtype,
+        )
         x = jnp.asarray(images, self.dtype)
         patch = image_sizes.pair(self.patch)
         x = common.PatchEmbedding(patch, self.width, dtype=self.dtype, name="stem")(x)
-        x = tap(self, before := "embed", x, role="embed", **where)
+        x = tap(self, "embed", x, role="embed", **config.positions)
+        previous = "embed"
         for i in range(self.depth):
             block = f"block{i:02d}"
-            alias(f"{block}/in", before)
-            x = _Block(
-                self.tokens_mlp_dim,
-                self.channels_mlp_dim,
-                self.gelu,
-                block,
-                where,
-                dtype=self.dtype,
-                name=f"MixerBlock_{i}",
-            )(x)
-            before = f"{block}/out"
+            alias(f"{block}/in", previous)
+            x = _Block(config, block, name=f"MixerBlock_{i}")(x)
+            previous = f"{block}/out"
         x = _layer_norm(dtype=self.dtype, name="pre_head_layer_norm")(x)
-        x = tap(self, "norm", x, role="norm", **where)
+        x = tap(self, "norm", x, role="norm", **config.positions)
         x = tap(self, "pooled", x.mean(axis=1), role="pooled")
-        return common.logits(self, x)
+        return common.classify(self, x)
 
 
-_SIZES = {  # Tolstikhin et al., table 1
+NETWORK = Mixer
+
+# Tolstikhin et al., table 1.
+_SIZES = {
     "S": {"width": 512, "depth": 8, "tokens_mlp_dim": 256, "channels_mlp_dim": 2048},
     "B": {"width": 768, "depth": 12, "tokens_mlp_dim": 384, "channels_mlp_dim": 3072},
     "L": {"width": 1024, "depth": 24, "tokens_mlp_dim": 512, "channels_mlp_dim": 4096},

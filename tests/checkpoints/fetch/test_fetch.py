@@ -144,6 +144,7 @@ def hub(monkeypatch, tmp_path):
     return fake
 
 
+@pytest.mark.oracle
 def test_a_repository_is_loaded_with_its_preprocessing_and_pinned(hub, tmp_path):
     made = torch_vits.state((8, 8))
     hub.files["model.safetensors"] = torch_vits.save(tmp_path / "a", made).read_bytes()
@@ -159,6 +160,7 @@ def test_a_repository_is_loaded_with_its_preprocessing_and_pinned(hub, tmp_path)
     assert ("timm/tiny", "config.json", COMMIT) in hub.asked
 
 
+@pytest.mark.oracle
 def test_a_named_file_and_revision(hub):
     hub.files["old/weights.npz"] = b"x"
     path, source = checkpoints.locate("hf:google/vit@refs/pr/1:old/weights.npz")
@@ -169,6 +171,7 @@ def test_a_named_file_and_revision(hub):
     assert path.read_bytes() == b"y" and source.endswith(":pytorch_model.bin")
 
 
+@pytest.mark.oracle
 def test_what_the_hub_refuses_is_said(hub):
     errors = hub.errors
     response = types.SimpleNamespace(headers={}, request=None, status_code=401)
@@ -201,6 +204,7 @@ class RemoteProtocolError(Exception):
     """As in httpx, which huggingface_hub downloads with: it is no OSError."""
 
 
+@pytest.mark.oracle
 def test_a_connection_that_breaks_is_said(hub):
     broken = RemoteProtocolError("peer closed")
     hub.files = {"model.safetensors": broken}
@@ -247,6 +251,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_the_real_library_and_a_server_that_cuts_off(monkeypatch, tmp_path, name):
     library = pytest.importorskip("huggingface_hub")
@@ -266,6 +271,7 @@ def test_the_real_library_and_a_server_that_cuts_off(monkeypatch, tmp_path, name
             checkpoints.locate(f"hf:a/b@{COMMIT}")
 
 
+@pytest.mark.oracle
 def test_offline_takes_what_is_in_the_cache(hub):
     hub.files["model.safetensors"] = hub.errors.LocalEntryNotFoundError("offline")
     hub.files["pytorch_model.bin"] = b"here"
@@ -273,6 +279,7 @@ def test_offline_takes_what_is_in_the_cache(hub):
     assert checkpoints.locate("hf:a/b")[0].read_bytes() == b"here"
 
 
+@pytest.mark.oracle
 def test_the_real_library_offline(monkeypatch, tmp_path):
     library = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(library.constants, "HF_HUB_OFFLINE", True)

@@ -41,6 +41,7 @@ def test_arrays_of_every_type_come_by_their_keys(tmp_path):
     assert all(arrays[k].dtype == np.float32 for k in ("half", "single", "brain"))
 
 
+@pytest.mark.oracle
 def test_the_librarys_own_files(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     rng = np.random.default_rng(0)

@@ -240,6 +240,7 @@ def test_hybrid_is_refused_by_name(tmp_path):
         restore(tmp_path, "vit", module, shapes, raw)
 
 
+@pytest.mark.oracle
 def test_timm_reads_a_file_of_big_vision_as_we_do(tmp_path):
     torch = pytest.importorskip("torch")
     timm = pytest.importorskip("timm", reason="timm is not installed")

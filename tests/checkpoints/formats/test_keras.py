@@ -164,7 +164,7 @@ def test_data_in_other_files_and_text_are_refused(tmp_path):
         checkpoints.read(tmp_path / "c.h5")
 
 
-@pytest.mark.slow
+@pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in Keras itself
 @pytest.mark.parametrize("side", [224, 193])
 def test_logits_are_those_of_keras(tmp_path, monkeypatch, side):

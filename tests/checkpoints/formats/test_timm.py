@@ -12,7 +12,7 @@ from vitcnn import models
 from vitcnn.checkpoints.formats import timm_bit_torch, timm_mixer_torch, timm_vit_torch
 from vitcnn.models import bit, mixer
 
-pytestmark = pytest.mark.slow  # and CI has not these libraries
+pytestmark = pytest.mark.oracle
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 VITS = [
     ("vit_small_patch16_224", "S/16", 224, {}),

@@ -9,7 +9,7 @@ import pytest
 import vitcnn
 from vitcnn import checkpoints
 
-pytestmark = pytest.mark.slow  # importing the library takes long, and CI has it not
+pytestmark = pytest.mark.oracle
 SMALL = {
     "hidden_size": 48,
     "num_hidden_layers": 3,

@@ -16,7 +16,7 @@ import flax.linen as nn
 import numpy as np
 
 from vitcnn.checkpoints import google_names
-from vitcnn.layers import images as image_sizes
+from vitcnn.layers import image_sizes
 
 FAMILY = "vit"
 PREPROCESS = google_names.PREPROCESS

@@ -16,7 +16,7 @@ import numpy as np
 
 from vitcnn.checkpoints import torch_names
 from vitcnn.checkpoints.torch_names import ATTENTION
-from vitcnn.layers import images as image_sizes
+from vitcnn.layers import image_sizes
 
 FAMILY = "vit"
 FIELDS = {"gelu": "exact"}

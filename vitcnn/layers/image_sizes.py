@@ -1,17 +1,22 @@
-"""What every network asks of its images."""
+"""Sizes of images and patches: one number or two, and whether they fit together."""
 
 from __future__ import annotations
 
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Returns (rows, columns) of a size that is one number if it is square."""
+    """Returns (rows, columns) of a size; one number stands for a square."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def grid(image_size: int | tuple[int, int], patch: int | tuple[int, int]) -> tuple[int, int]:
-    """Returns the (rows, columns) of patches; raises ValueError unless they fill the image."""
+    """Returns how many (rows, columns) of patches an image has.
+
+    Raises:
+      ValueError: the patches do not fill the image; the message gives the nearest size.
+    """
     (height, width), (ph, pw) = pair(image_size), pair(patch)
     if height % ph or width % pw:
         raise ValueError(
@@ -23,9 +28,13 @@ def grid(image_size: int | tuple[int, int], patch: int | tuple[int, int]) -> tup
 
 
 def check(
-    images: Float[Array, "batch height width channel"], image_size: int | tuple[int, int]
+    images: Float[ArrayLike, "batch height width channel"], image_size: int | tuple[int, int]
 ) -> None:
-    """Raises ValueError unless `images` is a batch of RGB images of the size of the network."""
+    """Checks that `images` is a batch of RGB images of the size that a network takes.
+
+    Raises:
+      ValueError: the shape is another one.
+    """
     height, width = pair(image_size)
     if images.ndim != 4 or images.shape[1:] != (height, width, 3):
         shape = " x ".join(map(str, images.shape))
