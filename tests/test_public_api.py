@@ -1,4 +1,4 @@
-"""The public names: what they are called with, and that each of them is documented and annotated."""
+"""The public names: what they are called with, their documentation and their annotations."""
 
 import importlib
 import inspect
