@@ -11,6 +11,12 @@ import pytest
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vitcnn-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
+# Annotations of these rooms are checked, with the shapes in them, in every call that a test makes.
+# The hook comes before the first import of vitcnn.
+import jaxtyping
+
+jaxtyping.install_import_hook(["vitcnn.layers", "vitcnn.models"], "beartype.beartype")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Public signatures: documented, annotated, and for `vitcnn.*` pinned in a table."""
+"""The public names: what they are called with, their documentation and their annotations."""
 
 import importlib
 import inspect

@@ -91,6 +91,12 @@ def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
     the permutation of (seed, d), so that 5 shots are among 10 shots of the same draw; an image may
     be in several draws.
 
+    Args:
+      source: labelled images.
+      shots: images of each class in a draw.
+      draws: number of draws.
+      seed: of the permutations.
+
     Raises:
       ValueError: the source has no labels, or a class has fewer images.
     """

@@ -7,11 +7,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vitcnn.taps import tap
 
 Images = Float[Array, "batch height width channel"]
+# What a layer returns that changes the size of its maps or their number of channels.
+NewImages = Float[Array, "batch new_height new_width new_channel"]
 
 
 class PatchEmbedding(nn.Module):
@@ -40,10 +43,10 @@ class PatchEmbedding(nn.Module):
 
 def convolve(
     x: Images,
-    kernel: Float[Array, "rows columns channel features"],
+    kernel: Float[ArrayLike, "rows columns channel features"],
     stride: int,
     padding: str | Sequence[tuple[int, int]],
-) -> Images:
+) -> Float[Array, "batch new_height new_width features"]:
     """Convolves maps with filters, without a bias.
 
     Args:

@@ -16,10 +16,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vitcnn.layers import common, image_sizes
-from vitcnn.layers.common import Images, map_tap
+from vitcnn.layers.common import Images, NewImages, map_tap
 from vitcnn.taps import alias, tap
 
 _GROUPS = 32  # of GroupNorm
@@ -34,7 +35,7 @@ class _Conv(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         kernel = kernel - kernel.mean(axis=(0, 1, 2))  # Qiao et al. 2019, arXiv 1903.10520
@@ -50,7 +51,7 @@ class _GroupNorm(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         gamma = self.param("gamma", nn.initializers.ones, (x.shape[-1],))
         beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],))
         standardise = nn.GroupNorm(
@@ -69,7 +70,7 @@ class _Nested(nn.Module):
     make: Callable[[], nn.Module]
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         return self.make()(x)
 
 
@@ -102,7 +103,7 @@ class _Unit(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         unit, width = self.unit, 4 * self.features
         projection, skip = None, f"{unit}/in"
         if x.shape[-1] != width or self.stride != 1:
@@ -135,7 +136,7 @@ class _Stage(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         previous = self.before
         for i in range(1, self.units + 1):
             unit = f"stage{self.number}/unit{i:02d}"
@@ -154,7 +155,7 @@ class _Body(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         x = _nested_conv(self.widths[0], 7, 2, self.dtype)(name="root_block")(x)
         x = map_tap(self, "stem/conv", x, "conv")
         # There was no ReLU yet: zeros win over negative neighbours, and -infinity would not.
@@ -192,7 +193,9 @@ class BiT(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
+    def __call__(
+        self, images: Float[ArrayLike, "batch height width 3"], train: bool = False
+    ) -> Float[Array, "batch classes"]:
         """Returns the logits of normalised RGB images; `train` changes nothing in this family.
 
         Raises:

@@ -19,6 +19,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vitcnn.layers import common, image_sizes
@@ -118,7 +119,7 @@ class Mixer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width 3"], train: bool = False
+        self, images: Float[ArrayLike, "batch height width 3"], train: bool = False
     ) -> Float[Array, "batch classes"]:
         """Returns the logits of normalised RGB images; `train` changes nothing in this family.
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vitcnn.layers import common, image_sizes
-from vitcnn.layers.common import Images, map_tap
+from vitcnn.layers.common import Images, NewImages, map_tap
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
@@ -79,7 +80,7 @@ class _Conv(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         config = self.config
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
@@ -103,7 +104,7 @@ class _Unit(nn.Module):
     unit: str  # first part of the names of its taps, such as "stage1/unit01"
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         config, unit = self.config, self.unit
         width = self.features * (4 if config.bottleneck else 1)
         kernels = (1, 3, 1) if config.bottleneck else (3, 3)
@@ -147,7 +148,7 @@ class _Stage(nn.Module):
     before: str  # name of the tap that the first unit reads
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> NewImages:
         previous = self.before
         for i in range(1, self.units + 1):
             unit = f"stage{self.number}/unit{i:02d}"
@@ -200,7 +201,9 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
+    def __call__(
+        self, images: Float[ArrayLike, "batch height width 3"], train: bool = False
+    ) -> Float[Array, "batch classes"]:
         """Returns the logits of normalised RGB images.
 
         Args:

@@ -14,6 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vitcnn.layers import common, image_sizes, transformer
@@ -116,7 +117,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width 3"], train: bool = False
+        self, images: Float[ArrayLike, "batch height width 3"], train: bool = False
     ) -> Float[Array, "batch classes"]:
         """Returns the logits of normalised RGB images; `train` changes nothing in this family.
 
