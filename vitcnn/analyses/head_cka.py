@@ -28,7 +28,7 @@ import numpy as np
 import xarray
 from jaxtyping import Bool, Float
 
-from vitcnn import similarity, tap_layout
+from vitcnn import tap_layout
 from vitcnn.lookup import check_name
 from vitcnn.numerics import statistics
 from vitcnn.numerics.statistics import Z
@@ -43,7 +43,7 @@ TAPS = (
     "stage2/unit02/out",
 )
 IMAGES = 10_240  # as CKA
-MIN_GROUP = similarity.cka.MIN_GROUP
+MIN_GROUP = hsic.MIN_GROUP
 MODES = ("sliding", "nested")
 FIELDS: Mapping[str, Any] = {
     "tokens": "spatial",  # "all", "class" or "spatial"; of layers with a class token, too
@@ -144,7 +144,7 @@ def finalize(sums, config) -> xarray.Dataset:
     order = np.argsort(head_distance, kind="stable")
     subsets = subsets_of(order, config.mode, config.subset)
     names = [f"heads {', '.join(map(str, np.flatnonzero(row)))}" for row in subsets]
-    matrix = similarity.cka.from_sums(
+    matrix = hsic.cka(
         _joined(sums["hsic"], subsets), [*(f"head {h}" for h in range(count)), *names, *layers]
     )
     distance = subsets @ head_distance / subsets.sum(1)

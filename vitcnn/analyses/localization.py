@@ -4,7 +4,7 @@ Linear CKA of the token at every grid position with the raw input patch at every
 token is the vector of one position (paper: section 7; of a ResNet all channels at one location),
 prefix tokens such as the class token are left out; a patch is the pixels of that cell of the tap's
 own grid, as the model sees them, normalised. CKA is the unbiased minibatch estimate of
-`vitcnn.similarity.cka`; the paper does not name its estimator. The paper shows the outputs of the
+`vitcnn.similarity.hsic`; the paper does not name its estimator. The paper shows the outputs of the
 last blocks; the default taps are the outputs of all blocks, which gives curves over depth.
 
 The early grids of a ResNet are fine (56 x 56 in ResNet-50), and a map has the square of as many
@@ -29,7 +29,6 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn import similarity
 from vitcnn.numerics.exact import Scaled
 from vitcnn.similarity import hsic
 from vitcnn.tap_layout import patch_distances, split
@@ -38,7 +37,7 @@ from vitcnn.taps import TapInfo
 TAPS = ("block*/out", "stage*/unit*/out")
 ONE_MODEL = True
 IMAGES = 10_240  # as CKA
-MIN_GROUP = similarity.cka.MIN_GROUP
+MIN_GROUP = hsic.MIN_GROUP
 FIELDS: Mapping[str, Any] = {
     "max_positions": 256,  # of the grid of a tap; finer grids are measured in coarser cells
 }
@@ -215,7 +214,7 @@ def _norms(own: hsic.HsicSums, what: str, grid: tuple[int, int]) -> Float[np.nda
     total = hsic.HsicSums(
         np.diag(squares), own.energy[:, 0], own.square[:, 0], own.pairs[0], own.images[0]
     )
-    live = similarity.cka.alive(total)
+    live = hsic.alive(total)
     if not live.all():
         places = [f"({i // grid[1]}, {i % grid[1]})" for i in np.flatnonzero(~live)]
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""

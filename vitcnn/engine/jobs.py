@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 
 from vitcnn import analyses
 from vitcnn.engine.config import JOB, check_file_name
+from vitcnn.engine.groups import check_group
 from vitcnn.lookup import check_name, nearest
 from vitcnn.model import Model
-from vitcnn.similarity.cka import check_group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def plan_jobs(
       ValueError: unknown analysis, model, field or tap pattern (with the nearest names), a group
         smaller than an analysis needs or larger than the data, or more images than there are.
     """
-    check_group(group, len(source))
+    check_group(group, len(source), "the data")
     for name in [*models, *configs]:
         check_file_name(name)
     if not configs:

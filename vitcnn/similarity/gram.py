@@ -129,6 +129,16 @@ def squared_distances(k: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
     return jnp.where(jnp.eye(k.shape[-1], dtype=bool), 0, jnp.maximum(square, 0))
 
 
+def distances(grams: Float[Array, "layers n n"]) -> Float[Array, "layers pairs"]:
+    """Returns the Euclidean distances of all pairs of images, the upper triangle row by row.
+
+    Args:
+      grams: linear Gram matrices, centred or not.
+    """
+    first, second = np.triu_indices(grams.shape[-1], 1)
+    return jax.lax.map(lambda k: jnp.sqrt(squared_distances(k)[first, second]), grams)
+
+
 def varies(gram: Gram) -> Bool[Array, ""]:
     """Returns whether features vary over the images of one group by more than rounding noise.
 
