@@ -11,13 +11,14 @@ Networks?", arXiv 2108.08810) for any trained model, in one streaming pass, with
 
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine.analyze import analyze
-from vitcnn.engine.compare import cka, compare
+from vitcnn.engine.compare import Comparison, cka, compare
 from vitcnn.model import Model, load
 from vitcnn.taps import TapInfo, TapTable, alias, tap
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Model",
     "Preprocess",
     "TapInfo",
