@@ -13,7 +13,7 @@ from typing import Any
 
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine.analyze import analyze
-from vitcnn.engine.compare import cka, compare
+from vitcnn.engine.compare import Comparison, cka, compare
 from vitcnn.model import Model, load
 from vitcnn.taps import TapInfo, TapTable, alias, tap
 
@@ -30,6 +30,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Comparison",
     "Model",
     "Preprocess",
     "TapInfo",

@@ -1,4 +1,4 @@
-"""Devices and hosts: the only file that knows of them.
+"""Devices and hosts: the only file that knows about them.
 
 Analyses run whole groups of images on each device and never talk to each other (`GroupProgram`,
 `meet`). Training splits each batch over all devices of all hosts (`data_mesh`, `shard`,
@@ -22,7 +22,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
 
     Args:
       coordinator: "host:port" of process 0; "auto" on a cluster that JAX recognises, such as a
-        Cloud TPU pod slice; "" for one host, which needs no start.
+        Cloud TPU pod slice; "" for one host, which has nobody to join.
       processes: number of processes, with an explicit coordinator.
       process: index of this process, with an explicit coordinator.
     """
@@ -87,7 +87,7 @@ class GroupProgram:
         if self.width == 1:
             outputs = self._run(constants, batches[0])
             return lambda: [jax.tree.map(np.asarray, outputs)]
-        # Missing groups of a last round are repeats; their outputs are dropped.
+        # A last round with fewer groups repeats one; the outputs of the repeats are dropped.
         padded = [*batches, *[batches[-1]] * (self.width - len(batches))]
         outputs = self._run(constants, jax.tree.map(lambda *leaves: np.stack(leaves), *padded))
 
@@ -114,7 +114,7 @@ def on_devices(constants: Any) -> Any:
 def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Exchanges arrays between all hosts once; every host gets all hosts' arrays, by host index.
 
-    They travel as bytes, because JAX would round float64 to float32.
+    The arrays travel as bytes, because JAX would round float64 to float32.
     """
     if jax.process_count() == 1:
         return [dict(arrays)]
@@ -135,7 +135,7 @@ def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 
 def agree(value: bool) -> bool:
-    """Returns what host 0 says, on every host."""
+    """Returns the value of host 0, on every host."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.array(value)))

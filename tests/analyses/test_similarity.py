@@ -76,7 +76,7 @@ def test_pooled_features_equal_compare_on_their_means(measured):
         x = x[:, 1:] if info.prefix_tokens else x
         layers[name] = x.reshape(len(x), -1, x.shape[-1]).mean(1, dtype=np.float64)
     for measure in POOLED:
-        options = {"components": 1} if measure in measures.CCA else {}
+        options = {"components": 1} if measures.find(measure).vectors_only else {}
         table = vitcnn.compare(layers, None, measure, GROUP, **options)
         for name in [n for n in table if "error" not in n]:
             np.testing.assert_allclose(result[name], table[name], rtol=1e-4, atol=1e-4)
@@ -136,7 +136,7 @@ def test_the_figure_shows_the_numbers_side_by_side(measured):
     figure = similarity.draw([result])
     drawn = [axes for axes in figure.axes if axes.images and axes.get_ylabel()]
     assert len(drawn) == 9
-    titles = [similarity.TITLES[m] for m in WHOLE]
+    titles = [measures.find(m).title for m in WHOLE]
     assert [axes.get_title(loc="left") for axes in drawn] == [t for t in titles for _ in range(3)]
     at = {"layer_x": result.model_of_x.values == "r", "layer_y": result.model_of_y.values == "v"}
     for i, measure in enumerate(WHOLE):
@@ -165,8 +165,8 @@ def test_a_dataset_of_compare_can_be_drawn():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"measures": ("procrustis",)}, "unknown measure in measures 'procrustis': did you mean"),
-        ({"measures": ()}, "measures is empty: name at least one of cka, "),
+        ({"measures": ("procrustis",)}, "unknown measure 'procrustis': did you mean 'procrustes'"),
+        ({"measures": ()}, "measures is empty: name at least one of svcca, pwcca, cca, cka, "),
         ({"measures": "cca"}, 'v/block00/out, r/stage1/unit01/out have one at.* set pool = "mean"'),
         ({"measures": ("svcca",), "tokens": "class"}, "r/stage1/unit01/out has one at each"),
         (
@@ -220,7 +220,6 @@ def test_registers_are_no_class_token():
 
 def test_default_taps_are_those_of_cka():
     assert similarity.TAPS is cka.TAPS and similarity.Settings().measures == WHOLE
-    assert set(similarity.TITLES) == set(measures.MEASURES)
 
 
 def test_cka_rejects_an_unknown_kernel():

@@ -1,6 +1,6 @@
 """CKA of every layer with every layer, within and across models (Figs 1, 2, B.1, G.2, H.1, H.2).
 
-CKA is the cosine of two centred Gram matrices; see `vitcnn.similarity.cka`. The default taps are
+CKA is the cosine of two centred Gram matrices; see `vitcnn.similarity.hsic`. The default taps are
 the paper's layers as its axes imply them (paper: layer counts of Figs 1, 2 and B.1; the list
 itself is not given): for ViT six per block (both normalisations, attention and MLP branch, MLP
 hidden, block output) with the embedding, final norm, pooled and logits; for ResNet every
@@ -20,15 +20,15 @@ from collections.abc import Sequence
 import numpy as np
 import xarray
 
-from vitcnn import similarity, tap_layout
+from vitcnn import tap_layout
 from vitcnn.analyses import Traits, figure
 from vitcnn.results.datasets import coordinates
-from vitcnn.similarity import hsic
+from vitcnn.similarity import hsic, maps
 
 TAPS = tap_layout.PAPER_LAYERS
 TRAITS = Traits(
     images=10_240,  # 10 groups of 1024 in the paper
-    least_group=similarity.cka.MIN_GROUP,
+    least_group=hsic.MIN_GROUP,
 )
 
 
@@ -79,8 +79,8 @@ def finalize(sums, config) -> xarray.Dataset:
     coords = coordinates(config)
     layers, (_, owner), (_, depth) = (coords[c] for c in ("layer_x", "model_of_x", "depth_x"))
     names = list(dict.fromkeys(owner))
-    matrix = similarity.cka.from_sums(sums, layers)
-    read = [similarity.cka.match(matrix[:, owner == name], depth[owner == name]) for name in names]
+    matrix = hsic.cka(sums, layers)
+    read = [maps.match(matrix[:, owner == name], depth[owner == name]) for name in names]
     match_depth = np.stack([d for d, _ in read], axis=1)
     match_cka = np.stack([c for _, c in read], axis=1)
     lower_upper = np.array([lower_upper_similarity(matrix, depth, owner == n) for n in names])

@@ -28,7 +28,7 @@ import numpy as np
 import xarray
 from jaxtyping import Bool, Float
 
-from vitcnn import similarity, tap_layout
+from vitcnn import tap_layout
 from vitcnn.analyses import Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics import statistics
@@ -46,7 +46,7 @@ TAPS = (
 )
 TRAITS = Traits(
     images=10_240,  # as CKA
-    least_group=similarity.cka.MIN_GROUP,
+    least_group=hsic.MIN_GROUP,
 )
 MODES = ("sliding", "nested")
 ROLES = ("heads", "attention_weights")
@@ -154,7 +154,7 @@ def finalize(sums, config) -> xarray.Dataset:
     order = np.argsort(head_distance, kind="stable")
     subsets = subsets_of(order, config.mode, config.subset)
     names = [f"heads {', '.join(map(str, np.flatnonzero(row)))}" for row in subsets]
-    matrix = similarity.cka.from_sums(
+    matrix = hsic.cka(
         _joined(sums["hsic"], subsets), [*(f"head {h}" for h in range(count)), *names, *layers]
     )
     distance = subsets @ head_distance / subsets.sum(1)

@@ -4,7 +4,7 @@ Linear CKA of the token at every grid position with the raw input patch at every
 token is the vector of one position (paper: section 7; of a ResNet all channels at one location),
 prefix tokens such as the class token are left out; a patch is the pixels of that cell of the tap's
 own grid, as the model sees them, normalised. CKA is the unbiased minibatch estimate of
-`vitcnn.similarity.cka`; the paper does not name its estimator. The paper shows the outputs of the
+`vitcnn.similarity.hsic`; the paper does not name its estimator. The paper shows the outputs of the
 last blocks; the default taps are the outputs of all blocks, which gives curves over depth.
 
 The early grids of a ResNet are fine (56 x 56 in ResNet-50), and a map has the square of as many
@@ -30,7 +30,6 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn import similarity
 from vitcnn.analyses import Traits, figure
 from vitcnn.numerics.exact import Scaled
 from vitcnn.similarity import hsic
@@ -41,7 +40,7 @@ TAPS = ("*block*/out", "stage*/unit*/out")
 TRAITS = Traits(
     one_model=True,
     images=10_240,  # as CKA
-    least_group=similarity.cka.MIN_GROUP,
+    least_group=hsic.MIN_GROUP,
 )
 
 SLICE = 2**25  # entries of the Gram matrices that are made at a time, 128 MiB
@@ -203,7 +202,7 @@ def _norms(own: hsic.HsicSums, what: str, grid: tuple[int, int]) -> Float[np.nda
     total = hsic.HsicSums(
         np.diag(squares), own.energy[:, 0], own.square[:, 0], own.pairs[0], own.images[0]
     )
-    live = similarity.cka.alive(total)
+    live = hsic.alive(total)
     if not live.all():
         places = [f"({i // grid[1]}, {i % grid[1]})" for i in np.flatnonzero(~live)]
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""

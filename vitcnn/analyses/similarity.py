@@ -1,27 +1,29 @@
-"""Similarity of every layer with every layer by measures beside CKA, in the same pass.
+"""Similarity of every layer with every layer by measures other than CKA, in the same pass.
 
-The paper compares layers by CKA alone. Here the same layers are compared by Procrustes, by RSA, by
-mutual nearest neighbours and, if asked for, by canonical correlations, so that a finding can be
-told from a property of one measure; `vitcnn.similarity.rsa.rank_correlation` says how far two maps
-agree. All names of `vitcnn.similarity.measures.MEASURES` may be asked for.
+The paper compares layers by CKA alone. This analysis compares the same layers by Procrustes, by
+RSA, by mutual nearest neighbours and, if the config names them, by canonical correlations. A
+finding can thus be told from a property of one measure; `vitcnn.similarity.maps.rank_correlation`
+says how far two maps agree. The config field `measures` takes any measure of
+`vitcnn.similarity.measures`.
 
-CKA ("cka", "cka_biased", "cka_rbf") is made of HSIC summed over groups. Every other measure is made
-in each group of images and averaged over groups, so it depends on their size (`group` in the
-provenance): neighbours are those within a group, and Procrustes and CCA of independent layers
-grow with the number of directions over the number of images.
+The kinds of CKA ("cka", "cka_biased", "cka_rbf") sum HSIC over groups. Every other measure is
+computed in each group of images and averaged over groups, and thus depends on their size (`group`
+in the provenance): neighbours are those within a group, and Procrustes and CCA of independent
+layers grow with the number of directions over the number of images.
 
 Cost, for L layers and groups of n images: "procrustes" takes the singular values of L^2 / 2
 matrices of n x n for each group, which cannot be avoided and soon is nearly all of the time (200
-layers, n = 128: 20,000 of a millisecond or more). Hence fewer images than for CKA by default, 16
-groups of 128; the same images in larger groups cost more, as n^2. One eigendecomposition a layer
-(Procrustes, CCA), one sort of n^2 / 2 distances a layer (rsa_spearman), and matrix products are the
-rest.
+layers, n = 128: 20,000 matrices, a millisecond or more each). Hence the analysis takes fewer images
+than CKA by default, 16 groups of 128; the same images in larger groups cost more, as n^2. The rest
+is one eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2 distances a layer
+(rsa_spearman), and matrix products.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,26 +35,15 @@ from vitcnn.analyses import Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import gram, measures
+from vitcnn.similarity import measure as measuring
 from vitcnn.taps import TapInfo
 
 TAPS = tap_layout.PAPER_LAYERS
 TRAITS = Traits(
-    images=2048,  # the singular values that Procrustes takes are expensive: see above
-    least_group=16,  # ten nearest neighbours of fewer are nearly all there are
+    images=2048,  # the singular values of Procrustes take long: see above
+    least_group=16,  # in smaller groups nearly all images are among the ten nearest
 )
 POOLS = ("none", "mean")
-TITLES = {
-    "cka": "CKA",
-    "cka_biased": "biased CKA",
-    "cka_rbf": "RBF CKA",
-    "procrustes": "Procrustes",
-    "svcca": "SVCCA",
-    "pwcca": "PWCCA",
-    "cca": "mean squared CCA",
-    "rsa_pearson": "RSA, Pearson",
-    "rsa_spearman": "RSA, Spearman",
-    "neighbours": "nearest neighbours",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,25 +79,24 @@ def measure(group, config, given):
         for tap, x in view.taps.items():
             x = view.info[tap].tokens(x, config.tokens)
             layers[f"{model}/{tap}"] = x if config.pool == "none" else pool(x, view.info[tap])
-    asked = [name for name in chosen if name in measures.CCA]
+    of_vectors = ", ".join(measure.name for measure in chosen if measure.vectors_only)
     wide = [name for name, x in layers.items() if np.prod(x.shape[1:-1], dtype=int) > 1]
-    if asked and wide:
+    if of_vectors and wide:
         raise ValueError(
-            f"{', '.join(asked)} compare one vector an image, but {', '.join(wide[:3])} "
+            f"{of_vectors} compare one vector an image, but {', '.join(wide[:3])} "
             f'{"have" if len(wide) > 1 else "has"} one at each position; set pool = "mean", or '
-            'tokens = "class" with taps that have a class token, or leave out '
-            f"{', '.join(asked)} of measures"
+            'tokens = "class" with taps that have a class token, or take '
+            f"{of_vectors} out of measures"
         )
     sizes = {name: int(np.prod(x.shape[1:])) for name, x in layers.items()}
-    options = measures.Options(config.neighbours, config.components, config.bandwidth)
-    options = measures.check(chosen, options, len(group.label), sizes)
+    options = measuring.resolve(chosen, _options(config, chosen), len(group.label), sizes)
     if config.pool == "none":
         grams = [
             view.gram(tap, config.tokens) for view in group.models.values() for tap in view.taps
         ]
     else:
         grams = [gram.linear(x) for x in layers.values()]
-    return measures.group_sums(grams, chosen, options)
+    return measuring.group_sums(grams, chosen, options)
 
 
 def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
@@ -123,33 +113,26 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
 
 
 def finalize(sums, config) -> xarray.Dataset:
-    """Returns the similarity of every layer with every layer, by every measure asked for.
+    """Returns the similarity of every layer with every layer, by every measure of the config.
 
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output, as
     in the analysis `cka`.
 
-    Variables, each [layer_x, layer_y], NaN for layers that do not vary (for CCA also for those that
-    vary in fewer directions than `components`), which a warning names:
-      <measure>: see `vitcnn.similarity.measures.MEASURES`. All are symmetric but pwcca, which is
-        weighted by layer x.
-      <measure>_chance: of svcca, pwcca and cca; that of independent layers. For svcca and pwcca the
-        images of layer y are permuted; that of cca, k / (n - 1), is exact.
-    Attributes: `neighbours_chance`, the share k / (n - 1) of independent layers; `components`, if
-    CCA was asked for. With groups of several sizes, both are means over images.
+    Variables, each [layer_x, layer_y], NaN for layers that do not vary (for CCA also for layers
+    that vary in fewer directions than `components`), which a warning names:
+      <measure>: see `vitcnn.similarity.measures`. All are symmetric but pwcca, which is weighted by
+        layer x.
+      <measure>_chance: of svcca, pwcca and cca, their value for independent layers. For svcca and
+        pwcca the images of layer y are permuted; for cca it is k / (n - 1), exactly.
+    Attributes: `neighbours_chance`, the share k / (n - 1) of independent layers, and `components`
+    of CCA, if these measures are in the config. With groups of several sizes, both are means over
+    images.
     """
-    coords = coordinates(config)
-    found = measures.variables(measures.matrices(sums, coords["layer_x"]))
+    chosen, coords = _measures(config), coordinates(config)
+    matrices = measuring.matrices(sums, chosen, coords["layer_x"])
     of_what = tap_layout.TOKENS[config.tokens] + ", mean over positions" * (config.pool == "mean")
-    for _, _, attrs in found.values():
-        attrs["long_name"] += of_what
-    attrs = {}
-    if "neighbours" in found:
-        attrs["neighbours_chance"] = float(
-            config.neighbours * sums["inverse_size"] / sums["images"]
-        )
-    if set(found) & set(measures.CCA):
-        attrs["components"] = float(sums["components"] / sums["images"])
-    return xarray.Dataset(found, coords, attrs)
+    attrs = measuring.attributes(sums, chosen, _options(config, chosen))
+    return xarray.Dataset(measuring.variables(matrices, chosen, of_what), coords, attrs)
 
 
 @figure(
@@ -159,21 +142,31 @@ def finalize(sums, config) -> xarray.Dataset:
     "agree.",
 )
 def draw(results: Sequence[xarray.Dataset]):
-    """Draws the heatmaps of every model and pair of models, one measure beside the other."""
+    """Draws the heatmaps of every model and pair of models, the measures side by side."""
     from vitcnn import figures
 
-    known = [name for name in TITLES if all(name in result for result in results)]
-    if not known:
-        raise ValueError("the Results have no measure in common, so there is nothing to draw")
-    return figures.heatmaps(results, {name: TITLES[name] for name in known})
+    common = [
+        name for name in measuring.measured(results[0]) if all(name in result for result in results)
+    ]
+    if not common:
+        raise ValueError("the Results have no measure in common: there is nothing to draw")
+    titles = {measure.name: measure.title for measure in measures.registered().values()}
+    return figures.heatmaps(results, {name: titles.get(name, name) for name in common})
 
 
-def _measures(config) -> tuple[str, ...]:
-    """Returns the measures asked for; a ValueError names an unknown one, or says there is none."""
-    chosen = config.measures
-    chosen = (chosen,) if isinstance(chosen, str) else tuple(dict.fromkeys(chosen))
-    if not chosen:
-        raise ValueError(f"measures is empty: name at least one of {', '.join(measures.MEASURES)}")
-    for name in chosen:
-        check_name("measure in measures", name, measures.MEASURES)
-    return chosen
+def _measures(config) -> list[measuring.Measure]:
+    """Returns the measures of the config; raises ValueError for none, or an unknown one."""
+    names = config.measures
+    names = (names,) if isinstance(names, str) else dict.fromkeys(names)
+    if not names:
+        choices = ", ".join(measures.registered())
+        raise ValueError(f"measures is empty: name at least one of {choices}")
+    return [measures.find(name) for name in names]
+
+
+def _options(config, chosen: Sequence[measuring.Measure]) -> dict[str, Any]:
+    """Returns the options of the measures as the config has them."""
+    defaults = measuring.default_options(chosen)
+    return {
+        option: getattr(config.settings, option, default) for option, default in defaults.items()
+    }

@@ -1,4 +1,4 @@
-"""Compare: the similarity of every layer with every layer, for arrays, by any measure."""
+"""Compare: the similarity of every layer with every layer, of arrays, by any measure."""
 
 from __future__ import annotations
 
@@ -13,99 +13,191 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
+from vitcnn.engine.groups import check_group
 from vitcnn.engine.sums import Sums, estimate
 from vitcnn.lookup import check_name
 from vitcnn.numerics.exact import Scaled, to_host
-from vitcnn.similarity import gram as grams
-from vitcnn.similarity import measures
-from vitcnn.similarity.cka import MIN_GROUP, check_group
+from vitcnn.similarity import gram, hsic, measures
+from vitcnn.similarity.measure import group_sums, matrices, resolve, variables
+
+Layers = Mapping[str, Float[Array, "n ..."]]  # name of a layer -> its features for n images
+
+
+class Comparison:
+    """The similarity of every layer with every layer, of features that come a group at a time.
+
+        comparison = vitcnn.Comparison("cka")
+        for images in batches:
+            comparison.add(activations(network, images), activations(other, images))
+        table = comparison.result()
+
+    No features are kept: memory holds one group and sums of the size of the result.
+
+    Args:
+      measure: name of a measure: "cka", "cka_biased", "cka_rbf", "procrustes", "svcca", "pwcca",
+        "cca" (mean squared canonical correlation), "rsa_pearson", "rsa_spearman", "neighbours", or
+        "my_package.my_file.my_measure"; see `vitcnn.similarity.measures`.
+      **options: `neighbours` (default 10) of "neighbours", `components` (default one for every 20
+        images of the first group) of "svcca", "pwcca" and "cca", and `bandwidth` (default 1, in
+        median distances) of "cka_rbf".
+
+    Raises:
+      ValueError: there is no such measure or option; the message gives the nearest names.
+    """
+
+    def __init__(self, measure: str = "cka", **options: Any):
+        self.measure = measures.find(measure)
+        for option in options:
+            check_name(f"option of {measure}", option, self.measure.options)
+        self._options = options
+        self._sums = Sums()
+        self._names: tuple[list[str], list[str] | None] = [], None  # of xs, and of ys if there are
+        self._sizes: dict[str, tuple[int, ...]] = {}  # label of a layer -> shape of its features
+        self._groups = self._images = self._left_out = self._least = 0
+
+    def add(self, xs: Layers, ys: Layers | None = None) -> None:
+        """Adds one group of images.
+
+        Each call is one group, as `group` images are in `vitcnn.compare`: HSIC of kinds of CKA is
+        summed over groups, and other measures are averaged over them. A later group that is too
+        small for the measure (1 to 3 images) is left out, and `result` warns of it.
+
+        Args:
+          xs: name of a layer -> its features for the images of the group, all axes but the first
+            flattened. Every group has the same layers and features.
+          ys: the same for another network on the same images; None compares `xs` with itself.
+
+        Raises:
+          ValueError: no layers, other layers or features than in the first group, different numbers
+            of images, a first group that is too small, options that do not fit it, or (of CCA) a
+            layer whose features vary in fewer directions than `components`.
+        """
+        layers, images = _labelled(self.measure.name, xs, ys)
+        if not self._sizes:
+            self._start(layers, images, xs, ys)
+        self._check_same(layers)
+        if images < self._least:
+            self._left_out += images
+            return
+        group = [_single(layers[label]) for label in self._sizes]
+        sums = to_host(_array_sums(group, self.measure, tuple(self._options.items())))
+        lacking, what_they_do = self.measure.lacking(sums["measures"][self.measure.name])
+        if lacking.any():
+            listed = ", ".join(n for n, bad in zip(self._labels, lacking, strict=True) if bad)
+            options = ", ".join(f"{name} = {value}" for name, value in self._options.items())
+            raise ValueError(
+                f"{self.measure.name} is not defined with {options} for layers that "
+                f"{what_they_do}: {listed}; leave these layers out or change the options"
+            )
+        self._sums.add(sums, images, self._groups)
+        self._groups += 1
+        self._images += images
+
+    def result(self) -> xarray.Dataset:
+        """Returns the similarity by all groups so far; more groups may be added afterwards.
+
+        Returns:
+          Dataset with `<measure>` and `<measure>_standard_error` [layer_x, layer_y], and for the
+          three kinds of CCA with `<measure>_chance`, their value for independent layers. Layers
+          that do not vary (or are not finite) read NaN, and a warning names them. Standard errors
+          are NaN with fewer than two groups.
+
+        Raises:
+          ValueError: no group has been added.
+        """
+        if not self._sums:
+            raise ValueError(f"the comparison by {self.measure.name} has no images: add groups")
+        if self._left_out:
+            warnings.warn(
+                f"{self._left_out} of {self._images + self._left_out} images are left out, in "
+                f"groups too small: {self.measure.name} needs {self._least}",
+                stacklevel=2,
+            )
+        xs, ys = self._names
+        columns = slice(0, len(xs)) if ys is None else slice(len(xs), None)
+        coords = {"layer_x": xs, "layer_y": xs if ys is None else ys}
+
+        def finalize(total):
+            whole = matrices(total, [self.measure], self._labels)
+            parts = {name: matrix[: len(xs), columns] for name, matrix in whole.items()}
+            return xarray.Dataset(variables(parts, [self.measure]), coords)
+
+        return estimate(self._sums, finalize)
+
+    @property
+    def _labels(self) -> list[str]:
+        """What messages about the result call the layers."""
+        xs, ys = self._names
+        return xs if ys is None else list(self._sizes)
+
+    def _start(self, layers, images, xs, ys):
+        """Takes layers and options from the first group."""
+        check_group(images, images, self.measure.name, hsic.MIN_GROUP)
+        sizes = {label: int(np.prod(x.shape[1:])) for label, x in layers.items()}
+        self._options = resolve([self.measure], self._options, images, sizes)
+        self._least = max(hsic.MIN_GROUP, self.measure.least_images(self._options))
+        self._names = list(xs), None if ys is None else list(ys)
+        self._sizes = {label: x.shape[1:] for label, x in layers.items()}
+
+    def _check_same(self, layers):
+        """Raises ValueError unless a group has the layers and features of the first."""
+        if set(layers) != set(self._sizes):
+            missing, new = set(self._sizes) - set(layers), set(layers) - set(self._sizes)
+            what = [f"no {label}" for label in sorted(missing)]
+            what += [f"a new {label}" for label in sorted(new)]
+            raise ValueError(
+                f"every group needs the layers of the first, but this one has {', '.join(what)}"
+            )
+        for label, x in layers.items():
+            if x.shape[1:] != self._sizes[label]:
+                raise ValueError(
+                    f"{label} has features {list(x.shape[1:])} in this group, but "
+                    f"{list(self._sizes[label])} in the first"
+                )
 
 
 def compare(
-    xs: Mapping[str, Float[Array, "n ..."]],
-    ys: Mapping[str, Float[Array, "n ..."]] | None = None,
+    xs: Layers,
+    ys: Layers | None = None,
     measure: str = "cka",
     group: int | None = None,
     **options: Any,
 ) -> xarray.Dataset:
     """Returns the similarity of every layer of `xs` with every layer of `ys`.
 
+    This is a `vitcnn.Comparison` of arrays in memory, `group` images at a time.
+
     Args:
       xs: name of a layer -> its features for n images, all axes but the first flattened.
       ys: the same for another network on the same n images; None compares `xs` with itself.
-      measure: "cka", "cka_biased", "cka_rbf", "procrustes", "svcca", "pwcca", "cca" (mean squared
-        canonical correlation), "rsa_pearson", "rsa_spearman" or "neighbours".
+      measure: name of a measure, see `vitcnn.Comparison`.
       group: images that are compared at a time. None takes all n at once, which is exact to 1e-6
         up to some 5000 images; a number bounds memory and gives standard errors. Measures other
         than "cka" and "cka_rbf" depend on it, independent layers above all.
-      **options: `neighbours` (default 10) of "neighbours", `components` (default one for every 20
-        images of a group) of "svcca", "pwcca" and "cca", and `bandwidth` (default 1, in median
-        distances) of "cka_rbf".
+      **options: options of the measure, see `vitcnn.Comparison`.
 
     Returns:
-      Dataset with `<measure>` and `<measure>_standard_error` [layer_x, layer_y], and for the three
-      kinds of CCA with `<measure>_chance`, their value for independent layers. Layers that do not
-      vary (or are not finite) read NaN and are named in a warning. Standard errors are NaN with
-      fewer than two groups.
+      The Dataset of `vitcnn.Comparison.result`.
 
     Raises:
       ValueError: unknown measure or option, no layers, different numbers of images, fewer than 4
         images or images per group, options that do not fit, or fewer directions in which the
         features of a layer vary than `components`.
     """
-    check_name("measure", measure, measures.MEASURES)
-    for option in options:
-        check_name(f"option of {measure}", option, measures.OPTIONS.get(measure, ()))
-    if not xs or (ys is not None and not ys):
-        raise ValueError(f"{measure} needs at least one layer in xs, and in ys if it is given")
-    layers = {f"xs[{name!r}]": x for name, x in xs.items()}
-    layers |= {f"ys[{name!r}]": y for name, y in (ys or {}).items()}
-    layers = {label: _features(label, x) for label, x in layers.items()}
-    first, n = next((label, len(x)) for label, x in layers.items())
-    for label, x in layers.items():
-        if len(x) != n:
-            raise ValueError(
-                f"{measure} compares the same images: {first} has {n} but {label} has {len(x)}"
-            )
-    group = n if group is None else operator.index(group)
-    check_group(group, n, "unbiased HSIC" if measure == "cka" else measure)
-    sizes = {label: int(np.prod(x.shape[1:])) for label, x in layers.items()}
-    chosen = measures.check((measure,), measures.Options(**options), group, sizes)
-    least = max(MIN_GROUP, measures.least_images((measure,), chosen))
-    labels, sums = list(xs) if ys is None else list(layers), Sums()
-    for k, start in enumerate(range(0, n, group)):
-        size = min(group, n - start)
-        if size < least:
-            said = "HSIC" if measure in measures.CKA else measure
-            warnings.warn(
-                f"the last {size} of {n} images are left out: {said} needs {least}", stacklevel=2
-            )
-            break
-        part = [_single(x[start : start + size]) for x in layers.values()]
-        found = to_host(_array_sums(part, (measure,), chosen))
-        if (short := found["short"] > 0).any():
-            listed = ", ".join(label for label, bad in zip(labels, short, strict=True) if bad)
-            raise ValueError(
-                f"{measure}: the features of {listed} vary in fewer than components = "
-                f"{chosen.components} directions; set fewer components, or leave them out"
-            )
-        sums.add(found, size, k)
-    names, nx = [*xs, *(ys or {})], len(xs)
-    columns = slice(0, nx) if ys is None else slice(nx, None)
-    coords = {"layer_x": names[:nx], "layer_y": names[columns]}
-
-    def finalize(total):
-        found = {name: m[:nx, columns] for name, m in measures.matrices(total, labels).items()}
-        return xarray.Dataset(measures.variables(found), coords)
-
-    return estimate(sums, finalize)
+    comparison = Comparison(measure, **options)
+    layers, images = _labelled(measure, xs, ys)
+    group = images if group is None else operator.index(group)
+    check_group(group, images, measure, hsic.MIN_GROUP)
+    for start in range(0, images, group):
+        part = [x[start : start + group] for x in layers.values()]
+        comparison.add(
+            dict(zip(xs, part[: len(xs)], strict=True)),
+            None if ys is None else dict(zip(ys, part[len(xs) :], strict=True)),
+        )
+    return comparison.result()
 
 
-def cka(
-    xs: Mapping[str, Float[Array, "n ..."]],
-    ys: Mapping[str, Float[Array, "n ..."]] | None = None,
-    group: int | None = None,
-) -> xarray.Dataset:
+def cka(xs: Layers, ys: Layers | None = None, group: int | None = None) -> xarray.Dataset:
     """Returns unbiased linear CKA of every layer of `xs` with every layer of `ys`.
 
     This is `vitcnn.compare(xs, ys, "cka", group)`.
@@ -117,16 +209,32 @@ def cka(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _array_sums(layers, names, options):
-    made = [grams.rescaled(grams.linear(x), *was) for x, *was in layers]
-    return measures.group_sums(made, names, options)
+def _array_sums(layers, measure, options):
+    grams = [gram.rescaled(gram.linear(x), *removed) for x, *removed in layers]
+    return group_sums(grams, [measure], dict(options))
+
+
+def _labelled(measure: str, xs: Layers, ys: Layers | None) -> tuple[dict[str, Any], int]:
+    """Returns the layers by what messages call them, "xs['name']", and their number of images."""
+    if not xs or (ys is not None and not ys):
+        raise ValueError(f"{measure} needs at least one layer in xs, and in ys if ys is not None")
+    layers = {f"xs[{name!r}]": x for name, x in xs.items()}
+    layers |= {f"ys[{name!r}]": y for name, y in (ys or {}).items()}
+    layers = {label: _features(label, x) for label, x in layers.items()}
+    first, images = next((label, len(x)) for label, x in layers.items())
+    for label, x in layers.items():
+        if len(x) != images:
+            raise ValueError(
+                f"{measure} compares the same images: {first} has {images} but {label} has {len(x)}"
+            )
+    return layers, images
 
 
 def _features(label: str, x: Any) -> Any:
     """Returns the features of a layer as an array of NumPy or JAX; a ValueError names bad ones."""
     x = x if isinstance(x, jax.Array) else np.asarray(x)
-    numbers = jax.numpy.issubdtype(x.dtype, np.floating) or x.dtype.kind in "iub"
-    if not numbers or x.ndim < 1 or 0 in x.shape[1:]:
+    is_real = jax.numpy.issubdtype(x.dtype, np.floating) or x.dtype.kind in "iub"
+    if not is_real or x.ndim < 1 or 0 in x.shape[1:]:
         raise ValueError(
             f"{label} is {x.dtype} {list(x.shape)}: expected real features [images, ...]"
         )
@@ -134,10 +242,14 @@ def _features(label: str, x: Any) -> Any:
 
 
 def _single(x: Any) -> tuple[Any, Scaled, np.int32]:
-    """Returns features that float32 holds, the energy of the shift that was taken off, an exponent.
+    """Returns features that float32 holds, and the shift and scale that were taken off.
 
     Float64 and integers lose their shift and scale here, in float64: rounded to float32 as they
     are, a large mean would cost the digits in which the images differ.
+
+    Returns:
+      (features, energy of the shift, exponent of the scale of the Gram matrix), the last two as
+      `gram.rescaled` takes them.
     """
     if jax.numpy.issubdtype(x.dtype, np.floating) and x.dtype.itemsize <= 4:
         return x, Scaled(np.float32(0), np.int32(0)), np.int32(0)
@@ -146,6 +258,6 @@ def _single(x: Any) -> tuple[Any, Scaled, np.int32]:
     size, shift_size = (int(np.frexp(np.max(np.abs(a)))[1]) for a in (x, shift))
     energy = np.float32(len(x) * np.sum(np.ldexp(shift, -shift_size) ** 2))
     x = np.ldexp(x, -size).astype(np.float32)
-    # Whether a layer is alive is judged by the rounding of float32; the shift was float64, whose
-    # rounding is 2**29 times finer, so its energy counts for that much less, squared.
+    # Whether a layer is alive is judged by the rounding of float32. The shift was float64, whose
+    # rounding is 2**29 times finer, so its energy counts for 2**58 times less.
     return x, Scaled(energy, np.int32(2 * shift_size - 58)), np.int32(2 * size)

@@ -1,1 +1,1 @@
-"""Numbers: exact sums, statistics and ridge regression; nothing here knows of networks."""
+"""Exact sums, statistics and ridge regression; nothing here knows about networks."""

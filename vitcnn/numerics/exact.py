@@ -1,4 +1,4 @@
-"""Exact sums: numbers and products that float32 alone cannot hold, worked out on the host."""
+"""Sums that one float32 cannot hold: the device returns them in parts, the host adds in float64."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Scaled:
     """Numbers of any size in float32: value * 2**exponent.
 
     Sums of squared Gram matrices leave the range of float32 for features below 1e-10 or above
-    1e10. The device keeps the value near one, the exponent travels beside it, and the host undoes
-    it in float64.
+    1e10. The device keeps the value near one, the exponent travels with it, and the host multiplies
+    them in float64.
 
     Attributes:
       value: float32 numbers.
@@ -41,15 +41,14 @@ class Scaled:
 class Product:
     """Sum over images of the outer products x y', exact in float32 for features of any mean.
 
-    The device sums products of what is centred within the group; the host adds the outer product
+    The device sums products of features centred within the group; the host adds the outer product
     of the means, in float64, where the mean can cancel later without loss. The product of x with a
-    column of ones is the sum of x, as exact.
+    column of ones is the sum of x, with the same accuracy.
 
     Attributes:
       centred: sum over images of (x - mean x)(y - mean y)'.
       left, right: mean x and mean y, each as two numbers that add up to it: the features of one
-        image that counts, and the mean of what they differ by. One float32 would round it too
-        coarsely.
+        image, and the mean difference from them. One float32 would round the mean too coarsely.
       count: number of images, or the sum of their weights.
     """
 
@@ -67,7 +66,7 @@ class Product:
     ) -> Product:
         """Returns the sum over a group of images, each counted `weight` times (1 by default).
 
-        Images of weight 0 count for nothing, whatever they are: NaN, or far from all others.
+        Images of weight 0 change nothing, even if they are NaN or far from all others.
         """
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
         weight = jnp.ones(len(x), jnp.float32) if weight is None else weight.astype(jnp.float32)
@@ -102,13 +101,13 @@ class Product:
 
 
 def to_host(tree: Any) -> Any:
-    """Returns sums of the device as NumPy float64, each `Scaled` and `Product` worked out."""
+    """Returns device sums as NumPy float64, with the value of each `Scaled` and `Product`."""
     leaf = lambda x: x.to_host() if _special(x) else np.asarray(x, np.float64)  # noqa: E731
     return jax.tree.map(leaf, tree, is_leaf=_special)
 
 
 def host_shapes(tree: Any) -> Any:
-    """Returns the form that `to_host` gives the shapes of device sums."""
+    """Returns the shapes of device sums as `to_host` returns them."""
     return jax.tree.map(lambda x: x.form if _special(x) else x, tree, is_leaf=_special)
 
 

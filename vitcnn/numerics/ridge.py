@@ -1,4 +1,4 @@
-"""Ridge regression and its R^2 on other tokens, from the sums of products of both."""
+"""Ridge regression and its R^2 on other tokens, computed from sums of products alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOISE = (8 * np.finfo(np.float32).eps) ** 2  # share of E|x|^2 below which a var
 
 
 class Moments:
-    """Sums over the tokens of a fold; those of several folds are their sum.
+    """Sums over the tokens of a fold; the moments of several folds together are their sum.
 
     Args:
       products: sum of (x, 1) (x, y, 1)', features x and targets y.
@@ -46,12 +46,17 @@ class Moments:
         return mean[: self.width], mean[self.width :]
 
     def about(self, x: np.ndarray, y: np.ndarray):
-        """Returns xx', xy' and the squares of y, of features less x and targets less y."""
+        """Returns the sums of xx', xy' and y^2 after x and y are subtracted from the data.
+
+        Args:
+          x: what to subtract from the features.
+          y: what to subtract from the targets.
+        """
         d, n = self.width, self.count
-        mine_x, mine_y = self.means
-        products = self.products[:d, :-1] - n * np.outer(mine_x, np.append(mine_x, mine_y))
-        squares = self.squares - n * mine_y**2
-        off_x, off_y = mine_x - x, mine_y - y
+        mean_x, mean_y = self.means
+        products = self.products[:d, :-1] - n * np.outer(mean_x, np.append(mean_x, mean_y))
+        squares = self.squares - n * mean_y**2
+        off_x, off_y = mean_x - x, mean_y - y
         products += n * np.outer(off_x, np.append(off_x, off_y))
         return products[:, :d], products[:, d:], squares + n * off_y**2
 
@@ -69,18 +74,19 @@ def held_out(
     parts: Mapping[str, slice],
     penalties: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (R^2 on the first fold of `turn`, penalty that was chosen on the second) by target.
+    """Returns (R^2 on the first fold of `turn`, penalty chosen on the second) for every target.
 
     Args:
-      folds: the sums of each.
-      turn: three folds or more: to test on, to choose on, the others to fit.
-      parts: target -> its columns.
-      penalties: to choose from, in units of the mean eigenvalue.
+      folds: the moments of each fold.
+      turn: numbers of three or more folds: one to test on, one to choose the penalty on, and the
+        others to fit.
+      parts: target -> its columns of y.
+      penalties: the penalties to choose from, in units of the mean eigenvalue.
     """
     test, choice, *rest = (folds[f] for f in turn)
     fit = sum(rest[1:], rest[0])
-    tried = r_squared(fit, choice, parts, penalties)
-    best = np.argmax(np.nan_to_num(tried, nan=-np.inf), axis=0)
+    scores = r_squared(fit, choice, parts, penalties)
+    best = np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=0)
     final = r_squared(fit + choice, test, parts, penalties)[best, np.arange(len(parts))]
     # A target that does not vary has no R^2, whatever the penalty.
     return final, np.where(np.isnan(final), np.nan, np.asarray(penalties, np.float64)[best])
@@ -91,18 +97,18 @@ def r_squared(
 ) -> Float[np.ndarray, "penalties targets"]:
     """Returns R^2 on `test` of the ridge regressions fitted on `fit`, for every penalty and target.
 
-    With xx' = V diag(e) V' of the fit, B = V' xy', the map of penalty k is V B / (e + k mean e).
-    All that the error of a target needs of B is B B', so a further penalty costs next to nothing.
+    With xx' = V diag(e) V' of the fit and B = V' xy', the map of penalty k is V B / (e + k mean e).
+    The error of a target depends on B only through B B', so each further penalty costs little.
     """
     xx, xy, _ = fit.about(*fit.means)
     e, v = np.linalg.eigh(xx)
     test_xx, test_xy, test_squares = test.about(*fit.means)  # the map is about the fit's means
-    _, _, about_own = test.about(*test.means)
+    _, _, own_squares = test.about(*test.means)
     a = v.T @ test_xx @ v
     b, c = v.T @ xy, v.T @ test_xy
-    found = np.full((len(penalties), len(parts)), np.nan)
+    scores = np.full((len(penalties), len(parts)), np.nan)
     for j, part in enumerate(parts.values()):
-        total = about_own[part].sum()
+        total = own_squares[part].sum()
         if total <= NOISE * test.squares[part].sum():
             continue
         errors = (b[:, part] @ b[:, part].T) * a
@@ -110,5 +116,5 @@ def r_squared(
         for i, penalty in enumerate(penalties):
             w = 1 / (e + penalty * e.mean())
             sse = test_squares[part].sum() - 2 * w @ gain + w @ errors @ w
-            found[i, j] = 1 - sse / total
-    return found
+            scores[i, j] = 1 - sse / total
+    return scores

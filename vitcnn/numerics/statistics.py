@@ -1,9 +1,10 @@
-"""Statistics: standard errors, intervals and rank correlations, on the host in float64."""
+"""Standard errors, intervals and rank correlations, on the host in float64."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import rankdata
 
 Z = 1.96  # standard errors in half of a 95% interval
 
@@ -30,7 +31,12 @@ def jackknife(
 
 
 def wilson(share: Float[np.ndarray, "..."], trials: float) -> Float[np.ndarray, "... 2"]:
-    """Returns the ends of the 95% interval of a share of so many trials (Wilson 1927)."""
+    """Returns the ends of the 95% interval of a share (Wilson 1927).
+
+    Args:
+      share: successes over trials.
+      trials: number of trials.
+    """
     square = Z * Z / trials
     centre = share + square / 2
     half = Z * np.sqrt(share * (1 - share) / trials + square / (4 * trials))
@@ -38,25 +44,25 @@ def wilson(share: Float[np.ndarray, "..."], trials: float) -> Float[np.ndarray, 
 
 
 def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
-    """Returns Spearman's correlation on the host, NaN without pairs or where one is all equal.
+    """Returns Spearman's rank correlation; ties share their mean rank.
 
-    Ties have their average rank.
+    It is NaN without pairs, or if all values of x or of y are equal.
     """
-    ranked = []
-    for values in (x, y):
-        _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-        rank = (np.cumsum(times) - (times - 1) / 2)[place]
-        ranked.append(rank - rank.mean() if rank.size else rank)
-    x, y = ranked
+    if not len(x):
+        return float("nan")
+    x, y = (ranks - ranks.mean() for ranks in map(rankdata, (x, y)))
     size = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / size) if size > 0 else float("nan")
 
 
 def fisher_z(rho: Float[np.ndarray, " n"], pairs: int) -> Float[np.ndarray, " n"]:
-    """Returns artanh of rank correlations, those of 1 and -1 moved inwards by half a step.
+    """Returns artanh of rank correlations, finite because 1 and -1 move inwards by half a step.
 
-    A step is what exchanging two neighbours takes off a perfect rank correlation of so many pairs,
-    12 / (pairs^3 - pairs); z is then finite.
+    Exchanging two neighbours lowers a perfect rank correlation by one step, 12 / (pairs^3 - pairs).
+
+    Args:
+      rho: rank correlations.
+      pairs: number of pairs that each is computed from.
     """
     most = 1 - 6 / max(pairs**3 - pairs, 12)
     return np.arctanh(np.clip(rho, -most, most))

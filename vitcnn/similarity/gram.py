@@ -1,14 +1,16 @@
 """Gram matrices of a layer, exact in float32 for features of any offset and scale.
 
 Centring removes any shift of the features, K -> K + a 1' + 1 a', so the features may be shifted
-freely before the product. They are shifted by those of one image, which lies near the mean
-compared with the offset of the features; float32 then loses nothing to a large mean, at the price
-of one pass over the activation. Where that image is an outlier, or the scale leaves float32, the
-Gram matrix itself shows it, and the product is made once more with a typical image and a scale of
-its own. Distances of images, and with them the RBF kernel, are read off the same matrix.
+freely before the product. The shift is the features of one image, which lies near the mean compared
+with the offset of the features; float32 then loses nothing to a large mean, at the price of one
+pass over the activation. If that image is an outlier, or the scale leaves float32, the Gram matrix
+itself shows it, and the product is computed once more with a typical image and a scale of its own.
+Distances of images, and with them the RBF kernel, are read off the same matrix.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -71,8 +73,8 @@ def linear(x: Float[Array, "n ..."]) -> Gram:
         trace = jnp.trace(k)
         good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * (trace - jnp.sum(k) / n))
         # The medoid: its mean square distance from the others is at most twice that of the mean,
-        # and unlike the mean it is not dragged along by an outlier. It takes a Gram matrix within
-        # float32 to find it, so the second turn only brings the scale there.
+        # and unlike the mean it is not dragged along by an outlier. Finding it takes a Gram matrix
+        # within float32: if the first is not, the second turn only corrects the scale.
         medoid = jnp.argmin(n * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1)).astype(jnp.int32)
         image = jnp.where(tries == 0, 0, medoid)
         return tries + 1, image, good & (tries == 0), k, 2 * exponent, _energy(shift, n)
@@ -94,27 +96,27 @@ def rbf(gram: Gram, bandwidth: float = 1.0) -> Gram:
     """Returns the Gram matrix of the Gaussian kernel, less the constant 1.
 
     K_ij = exp(-d_ij^2 / (2 sigma^2)) with sigma = bandwidth times the median distance d_ij of two
-    different images of the group (Kornblith et al. 2019, section 4). What it returns is K - 1,
-    which centring cannot tell from K and which keeps its digits where the bandwidth is large.
+    different images of the group (Kornblith et al. 2019, section 4). The function returns K - 1,
+    which has the same centred matrix as K and keeps its digits where the bandwidth is large.
 
-    Where the features do not vary beyond rounding noise, or half of the pairs of images are alike,
-    so that the median is zero, there is no kernel: matrix and energy are 0.
+    If the features do not vary beyond rounding noise, or half of the pairs of images are alike and
+    the median is zero, there is no kernel: matrix and energy are 0.
 
     Args:
       gram: from `linear`, not centred.
       bandwidth: sigma as a fraction of the median distance.
 
     Returns:
-      Gram whose energy is that of the kernel's own features, sum of |phi - mean phi|^2, and whose
-      shift energy is in the same proportion to it as that of the features was to theirs.
+      Gram whose energy is the energy of the kernel's own features, sum of |phi - mean phi|^2. Its
+      shift energy has the same ratio to this energy as in `gram`.
     """
     n = gram.matrix.shape[0]
     square = squared_distances(gram.matrix)
     median = jnp.median(jnp.sqrt(square[np.triu_indices(n, 1)]))
     near = jnp.square(median) <= 8 * EPS * jnp.median(jnp.diagonal(gram.matrix))
-    unknown = near | ~varies(gram) & jnp.isfinite(gram.energy)
-    sigma = bandwidth * jnp.where(unknown, 1, median)
-    k = jnp.where(unknown, 0, jnp.expm1(-square / (2 * jnp.square(sigma))))
+    undefined = near | ~varies(gram) & jnp.isfinite(gram.energy)
+    sigma = bandwidth * jnp.where(undefined, 1, median)
+    k = jnp.where(undefined, 0, jnp.expm1(-square / (2 * jnp.square(sigma))))
     energy = -jnp.sum(k) / n
     shift = gram.shift_energy
     share = energy / jnp.where(gram.energy == 0, 1, gram.energy)
@@ -129,10 +131,21 @@ def squared_distances(k: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
     return jnp.where(jnp.eye(k.shape[-1], dtype=bool), 0, jnp.maximum(square, 0))
 
 
+def distances(grams: Float[Array, "layers n n"]) -> Float[Array, "layers pairs"]:
+    """Returns the Euclidean distances of all pairs of images, the upper triangle row by row.
+
+    Args:
+      grams: linear Gram matrices, centred or not.
+    """
+    first, second = np.triu_indices(grams.shape[-1], 1)
+    return jax.lax.map(lambda k: jnp.sqrt(squared_distances(k)[first, second]), grams)
+
+
 def varies(gram: Gram) -> Bool[Array, ""]:
     """Returns whether features vary over the images of one group by more than rounding noise.
 
-    That is |x - mean|^2 > (8 eps)^2 |x|^2, both summed over the images; False if not finite.
+    The criterion is |x - mean|^2 > (8 eps)^2 |x|^2, both summed over the images; False if they are
+    not finite.
 
     Args:
       gram: from `linear`.
@@ -142,7 +155,7 @@ def varies(gram: Gram) -> Bool[Array, ""]:
 
 
 def rescaled(gram: Gram, shift_energy: Scaled, exponent: Int[Array, ""]) -> Gram:
-    """Returns the Gram of features from which a shift and a power of two were taken off before.
+    """Returns the Gram of features as they were before a shift and a scale were taken off.
 
     Args:
       gram: of the features as they are now.
@@ -160,9 +173,9 @@ class Spectra:
     """Eigenvalues and eigenvectors of centred Gram matrices, the greatest first.
 
     Attributes:
-      values: squared singular values of the centred features. What is not above the rounding of the
-        greatest, 8 eps of it, reads 0: a direction in which the features do not vary would count by
-        the root of its rounding error.
+      values: squared singular values of the centred features. Values not above 8 eps of the
+        greatest read 0: a direction in which the features do not vary would otherwise count by the
+        root of its rounding error.
       vectors: [layer, :, i] is the i-th principal component of the images, of unit length.
     """
 
@@ -176,24 +189,24 @@ class Spectra:
 
 
 def spectra(grams: Float[Array, "layers n n"]) -> Spectra:
-    """Returns the spectra of linear Gram matrices, which are centred here, layer after layer."""
+    """Returns the spectra of linear Gram matrices, which this function centres first."""
 
-    def one(k):
+    def of_layer(k):
         values, vectors = jnp.linalg.eigh(centre(k))
         values, vectors = values[::-1], vectors[:, ::-1]
         return jnp.where(values > 8 * EPS * values[0], values, 0), vectors
 
-    return Spectra(*jax.lax.map(one, grams))
+    return Spectra(*jax.lax.map(of_layer, grams))
 
 
-def stacked(grams: list[Gram]) -> tuple[Float[Array, "layers n n"], Bool[Array, " layers"]]:
+def stacked(grams: Sequence[Gram]) -> tuple[Float[Array, "layers n n"], Bool[Array, " layers"]]:
     """Returns the Gram matrices of all layers, not centred, and which of the layers vary.
 
-    Those that do not (see `varies`) are replaced by that of equidistant images, so that every
-    measure is finite; what comes of them has to be left out.
+    The Gram matrix of a layer that does not vary (see `varies`) is replaced by the Gram matrix of
+    equidistant images, so that every measure is finite; the caller leaves its values out.
 
     Args:
-      grams: from `linear`; their own powers of two stay off, so that equal distances stay equal.
+      grams: from `linear`. Their powers of two are not applied, so that equal distances stay equal.
     """
     live = jnp.stack([varies(g) for g in grams])
     k = jnp.stack([g.matrix for g in grams])
@@ -270,7 +283,10 @@ def _exponent(x: Float[Array, ""]) -> Int[Array, ""]:
 
 
 def _ldexp(x, exponent):
-    """Returns x * 2**exponent exactly; in two steps, as 2**exponent alone may leave float32."""
+    """Returns x * 2**exponent exactly; in two steps, as 2**exponent alone may leave float32.
+
+    Unlike `jnp.ldexp` it computes with normal numbers only, whatever the device does to subnormals.
+    """
     half = exponent // 2
     return x * _power(half) * _power(exponent - half)
 

@@ -1,24 +1,34 @@
-"""Unbiased HSIC of many layers at once, exact in float32 for features of any offset and scale.
+"""HSIC and CKA of many layers at once, exact in float32 for features of any offset and scale.
 
 HSIC compares two Gram matrices of the same n images. U-centring a Gram matrix (zero diagonal,
 then rows and columns made to sum to zero) turns the unbiased estimator of Song et al. 2012 into a
-plain inner product, so one matrix product of the flattened, U-centred Grams gives HSIC of every
+plain inner product. One matrix product of the flattened, U-centred Grams thus gives HSIC of every
 pair of layers:
 
     HSIC(K, L) = <U(K), U(L)> / (n (n - 3))
 
 The biased estimator is the same product of H K H and H L H, divided by (n - 1)^2.
+
+CKA is the cosine of the centred Grams, HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), with HSIC summed
+over groups of images before the ratio is taken (Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327,
+eq. 2 and 3). It is 1 for representations that are rotations and scalings of each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from vitcnn.numerics.exact import Scaled
-from vitcnn.similarity.gram import Gram, add_scaled, centre, linear, u_centre
+from vitcnn.similarity.gram import EPS, Gram, add_scaled, centre, linear, u_centre
+from vitcnn.similarity.maps import warn_undefined
+
+MIN_GROUP = 4  # images: the unbiased estimator divides by n - 3
 
 
 def gram(x: Float[Array, "n ..."]) -> Gram:
@@ -58,7 +68,7 @@ class HsicSums:
     images: Float[Array, ""]
 
 
-def hsic_sums(grams: list[Gram]) -> HsicSums:
+def hsic_sums(grams: Sequence[Gram]) -> HsicSums:
     """Returns the sums of one group of images: every pair of layers by one matrix product."""
     n = grams[0].matrix.shape[0]
     stacked = jnp.stack([g.matrix.reshape(-1) for g in grams])
@@ -78,3 +88,38 @@ def hsic_sums(grams: list[Gram]) -> HsicSums:
         pairs=jnp.float32(n * (n - 3)),
         images=jnp.float32(n),
     )
+
+
+def alive(total: HsicSums) -> Bool[np.ndarray, " layers"]:
+    """Returns for every layer whether its variation over images is more than rounding noise.
+
+    A layer is dead when E|x - mean|^2 <= (8 eps)^2 E|x|^2 (the features hardly move), or when
+    sqrt(HSIC(K, K)) <= 8 eps E|x - mean|^2 (nothing is left once the Gram matrix is centred), with
+    eps of float32. Layers that are not finite are not alive either. With an RBF kernel the energies
+    are of the kernel's features, in the proportions of the energies of the activations, and biased
+    HSIC meets the second criterion whenever it meets the first.
+
+    Args:
+      total: sums over all groups, on the host in float64.
+    """
+    energy, square = total.energy / total.images, total.square / total.images
+    with np.errstate(invalid="ignore"):
+        spread = np.sqrt(np.diagonal(total.hsic) / total.pairs)
+        return (energy > (8 * EPS) ** 2 * square) & (spread > 8 * EPS * energy)
+
+
+def cka(total: HsicSums, names: Sequence[str] | None = None) -> Float[np.ndarray, "layers layers"]:
+    """Returns the CKA matrix of summed HSIC, NaN in the rows and columns of dead layers.
+
+    Args:
+      total: sums over all groups, on the host in float64.
+      names: names of the layers, for a warning that lists the dead ones; None gives no warning.
+    """
+    live = alive(total)
+    if names is not None:
+        finite = np.isfinite(total.energy)
+        why = "do not vary over the images beyond rounding noise"
+        warn_undefined(why, names, ~live & finite, ["CKA"])
+        warn_undefined("have NaN or infinite activations", names, ~finite, ["CKA"])
+    norm = np.sqrt(np.where(live, np.diagonal(total.hsic), np.nan))
+    return total.hsic / norm[:, None] / norm[None, :]

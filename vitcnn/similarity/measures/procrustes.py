@@ -1,10 +1,11 @@
 """Orthogonal Procrustes similarity: how well one representation rotates onto another.
 
 For centred features of unit Frobenius norm the Procrustes distance is d^2 = min |X - Y R|^2 =
-2 - 2 |X'Y|_*, the minimum taken over rotations R and |.|_* the nuclear norm (sum of the singular
-values). The similarity is |X'Y|_* = 1 - d^2 / 2, in [0, 1]: 1 for rotations, shifts and scalings
-of each other. Independent representations read well above 0 where they have many directions for
-the number of images. Source: Schoenemann 1966; Ding, Denain and Steinhardt 2021.
+2 - 2 |X'Y|_*, where the minimum is over rotations R and |.|_* is the nuclear norm (the sum of the
+singular values). The similarity is |X'Y|_* = 1 - d^2 / 2, in [0, 1]: it is 1 for representations
+that are rotations, shifts and scalings of each other. Independent representations read well above 0
+where they have many directions for the number of images. Source: Schoenemann 1966; Ding, Denain and
+Steinhardt 2021.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vitcnn.similarity.gram import Spectra
+from vitcnn.similarity.measure import GroupMean
 
 
 def procrustes(spectra: Spectra) -> Float[Array, "layers layers"]:
     """Returns the Procrustes similarity of every pair of layers.
 
-    |X'Y|_* is that of F'G, where F F' and G G' are the Gram matrices: the eigenvectors of a Gram
-    matrix times the roots of its eigenvalues, made once a layer. The singular values of one n x n
-    matrix for each pair cannot be avoided: for L layers that is O(L^2 n^3), which rules the cost
-    above some hundred images a group.
+    |X'Y|_* equals |F'G|_*, where F F' and G G' are the Gram matrices. F is the eigenvectors of a
+    Gram matrix times the roots of its eigenvalues, computed once a layer. The singular values of
+    one n x n matrix for each pair cannot be avoided: for L layers they take O(L^2 n^3), which
+    dominates the cost above some hundred images a group.
 
     Args:
       spectra: of the linear Gram matrices, see `gram.spectra`.
@@ -41,3 +43,13 @@ def procrustes(spectra: Spectra) -> Float[Array, "layers layers"]:
     values = jax.lax.map(nuclear_norm, (jnp.asarray(first), jnp.asarray(second)))
     matrix = jnp.zeros((layers, layers), values.dtype).at[first, second].set(values)
     return matrix.at[second, first].set(values)
+
+
+MEASURES = (
+    GroupMean(
+        name="procrustes",
+        title="Procrustes",
+        long_name="Procrustes similarity",
+        matrix=lambda layers, options: procrustes(layers.spectra),
+    ),
+)
