@@ -71,7 +71,7 @@ def plan_jobs(
       ValueError: unknown analysis, model, field or tap pattern (with the nearest names), a group
         smaller than an analysis needs or larger than the data, or more images than there are.
     """
-    check_group(group, len(source), "the data")
+    check_group(group, len(source), "the analyses")
     for name in [*models, *configs]:
         check_file_name(name)
     if not configs:
