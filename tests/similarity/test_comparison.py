@@ -106,9 +106,9 @@ def test_the_size_of_a_group_is_checked_in_words_that_fit():
     with pytest.raises(ValueError, match=r"^cka needs groups of at least 4 .* there are 3 images"):
         check_group(8, 3, "cka", 4)
     with pytest.raises(
-        ValueError, match=r"group = 8, but the data has only 7 images; set group <= 7"
+        ValueError, match=r"^group = 8, but there are only 7 images for cka; set group <= 7$"
     ):
-        check_group(8, 7, "the data", 4)
+        check_group(8, 7, "cka", 4)
 
 
 def test_measures_that_share_an_option_share_its_default():

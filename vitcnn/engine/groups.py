@@ -20,5 +20,5 @@ def check_group(group: int, images: int, what: str, least: int = 1) -> None:
         )
     if images < group:
         raise ValueError(
-            f"group = {group}, but {what} has only {images} images; set group <= {images}"
+            f"group = {group}, but there are only {images} images for {what}; set group <= {images}"
         )

@@ -15,6 +15,7 @@ from typing import Any
 from vitcnn import analyses
 from vitcnn.config import check_file_name
 from vitcnn.data import sources
+from vitcnn.engine.groups import check_group
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
 from vitcnn.taps import TapInfo
@@ -103,13 +104,9 @@ def plan_jobs(
       ValueError: unknown model or tap pattern (with the nearest names), a group smaller than an
         analysis needs or larger than the data, or more images than there are.
     """
+    check_group(group, len(source), "the analyses")
     for name in models:
         check_file_name(name)
-    if not 1 <= group <= len(source):
-        raise ValueError(
-            f"config.group = {group}, but the data have {len(source)} images; set it to 1 to "
-            f"{len(source)}"
-        )
     if not configs:
         raise ValueError(f"{where}analyses is empty: name at least one, such as cka")
     jobs = []
