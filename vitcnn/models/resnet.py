@@ -20,6 +20,8 @@ from vitcnn.layers.common import Images, map_tap
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
+KIND = "cnn"
+
 
 class _Conv(nn.Module):
     """Convolution; with weight standardisation each filter has mean 0 and deviation 1 first."""
