@@ -140,6 +140,31 @@ def test_resize_grows_with_the_network(tmp_path):
     assert wide.preprocess.size == (384, 384) and wide.preprocess.resize == round(256 * 384 / 224)
 
 
+@pytest.mark.parametrize(
+    ("family", "variant", "kind"),
+    [
+        ("vit", "mini/4", "vit"),
+        ("resnet", "mini", "cnn"),
+        ("vitcnn.models.resnet", "mini", "cnn"),
+    ],
+)
+def test_the_kind_of_a_model_comes_from_its_family(family, variant, kind):
+    model = vitcnn.load(family, variant, "random")
+    assert model.kind == model.provenance["kind"] == kind
+    assert model.provenance["family"] == family.rpartition(".")[2]
+    assert model.provenance["weights"] == {"format": "random", "seed": 0}
+
+
+def test_the_kind_of_a_users_model_is_theirs_to_say(model):
+    assert vitcnn.Model(model.module, model.variables).kind == ""
+    assert vitcnn.Model(model.module, model.variables, kind="vit").kind == "vit"
+
+
+def test_empty_weights_are_refused():
+    with pytest.raises(ValueError, match=r'weights is the empty string; give .* or "random"'):
+        vitcnn.load("vit", "mini/4", "")
+
+
 def test_digest_follows_every_value(model):
     before = model.digest()
     changed = jax.tree.map(np.array, model.variables)

@@ -12,11 +12,12 @@ import vitcnn
 
 # A change here is a change that users notice: say so in CHANGELOG.md.
 SIGNATURES = {
-    "Model": "(module, variables, preprocess=..., provenance=..., call=...)",
+    "Comparison": "(measure='cka', **options)",
+    "Model": "(module, variables, preprocess=..., provenance=..., call=..., kind='')",
     "Preprocess": "(size=None, resize=None, interpolation='bilinear', mean=(0.5, 0.5, 0.5), "
     "std=(0.5, 0.5, 0.5))",
     "TapInfo": "(name, role='', shape=(), grid=None, prefix_tokens=0, heads=None, skip=None, "
-    "alias=None, class_token=False)",
+    "alias=None, class_token=False, window=None, layout='')",
     "TapTable": "(infos)",
     "alias": "(name, target)",
     "analyze": "(config, workdir, *, models=None, source=None, progress=True)",
@@ -25,7 +26,8 @@ SIGNATURES = {
     "load": "(family, variant, weights=None, *, preprocess=None, seed=0, new_head=False, "
     "position_resize='bicubic', position_grid=None, **overrides)",
     "tap": "(module, name, value, *, role='', grid=None, prefix_tokens=0, heads=None, skip=None, "
-    "class_token=False)",
+    "class_token=False, window=None, layout='')",
+    "train": "(config, workdir, *, progress=True)",
 }
 
 

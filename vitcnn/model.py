@@ -24,19 +24,20 @@ from vitcnn.lookup import check_name
 
 @dataclasses.dataclass(eq=False)
 class Model:
-    """A network that can be looked into: a Flax linen module bound to all that goes with it.
+    """A network to look into: a Flax linen module with its variables and preprocessing.
 
-    A user's own network is analysed by making one of these; nothing has to be registered. Its
-    intermediates are those it exposes with `vitcnn.tap`, else those it sows, else the output of
-    every submodule.
+    To analyse your own network, make a Model of it; nothing has to be registered. Its taps are
+    the intermediates that it exposes with `vitcnn.tap`; without any, the values that it sows;
+    without any, the output of every submodule.
 
     Attributes:
       module: a linen module, called as `module.apply(variables, images, **call)`; it returns
         logits.
       variables: its variables.
-      preprocess: how image files become its input; also says the size of the input.
+      preprocess: how image files become its input; its `size` is the size of the input.
       provenance: JSON-able origin of the weights, written into every result.
       call: further keyword arguments of the module's call, such as {"train": False}.
+      kind: "vit", "cnn", "mixer" or another word; claims and figures ask for it. "" if unknown.
     """
 
     module: nn.Module
@@ -44,18 +45,19 @@ class Model:
     preprocess: Preprocess = dataclasses.field(default_factory=Preprocess)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = ""
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the input in pixels.
 
         Raises:
-          ValueError: neither the module nor the preprocessing says it.
+          ValueError: neither the module nor the preprocessing has a size.
         """
         size = getattr(self.module, "image_size", None) or self.preprocess.size
         if size is None:
             raise ValueError(
-                f"the input size of {type(self.module).__name__} is not known: give the Model "
+                f"the input size of {type(self.module).__name__} is unknown: make the Model with "
                 "preprocess=Preprocess(size=(height, width))"
             )
         return (size, size) if isinstance(size, int) else tuple(size)
@@ -69,7 +71,7 @@ class Model:
     def run(
         self, images: Float[Array, "batch height width 3"], patterns: str | Sequence[str] = ()
     ) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
-        """Runs the network on preprocessed images and returns its logits and the asked taps.
+        """Runs the network on preprocessed images and returns its logits and the selected taps.
 
         Args:
           images: preprocessed images, as `model.preprocess` returns them.
@@ -79,7 +81,7 @@ class Model:
           (logits, ordered dict from tap name to array, images along the first axis).
 
         Raises:
-          ValueError: images of another shape or not floating, or a pattern that matches nothing.
+          ValueError: images have another shape or are not floats, or a pattern matches nothing.
         """
         names = self.taps.select(patterns) if patterns else ()
         images = jnp.asarray(images)
@@ -153,118 +155,162 @@ def load(
     position_grid: tuple[int, int] | None = None,
     **overrides: Any,
 ) -> Model:
-    """Makes a model: a network by its usual name, with trained weights or random ones.
+    """Makes a model: a network by its usual name, with trained or random weights.
 
     Args:
-      family: a file of `vitcnn/models`, such as "vit" or "resnet".
-      variant: a usual name, such as "B/16", "R50x1" or "20"; an unknown one lists what there is.
-      weights: path of a checkpoint in any known format, or of a folder that training wrote
-        (its subfolder "checkpoints" for the weights of a run that goes on);
+      family: a file of `vitcnn/models`, such as "vit" or "resnet"; or the dotted name of a module
+        outside of this package, such as "my_package.my_family".
+      variant: a usual name, such as "B/16", "R50x1" or "20"; an unknown name lists what there is.
+      weights: the path of a checkpoint in any known format; the folder of a training run, or
+        "checkpoints" in it for the weights of a run that has not finished;
         "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face; "https://...#sha256=<hex>"; None
-        for random weights.
-      preprocess: replaces the preprocessing that the weights bring, whole or (a mapping) in part.
-      seed: of the random weights, and of a new head.
-      new_head: whether to leave the head of the weights out, and start a new one of num_classes (0
-        for none).
-      position_resize: how position embeddings of another grid are resized: "bicubic" as in timm, or
+        or "random" for random weights.
+      preprocess: replaces the preprocessing of the weights, either whole or (a mapping) in part.
+      seed: of random weights, and of a new head.
+      new_head: whether to drop the head of the weights and start a new one with num_classes outputs
+        (0 for no head).
+      position_resize: how position embeddings are resized to another grid: "bicubic" as in timm, or
         "linear" as in Google's vision_transformer.
-      position_grid: (rows, columns) of the grid that the weights are of, where it is no square.
-      **overrides: fields of the module that differ, such as num_classes=10 or image_size=384.
+      position_grid: (rows, columns) of the patches that the weights were trained on, if they are
+        not a square.
+      **overrides: fields of the network that differ, such as num_classes=10 or image_size=384.
 
     Returns:
-      The model, its preprocessing that of the weights, with their SHA-256 in its provenance. Unless
-      given, num_classes is that of the weights, and so are fields that the library of their format
-      sets and that change no array, such as the kind of GELU.
+      The model. Its provenance has the SHA-256 of the weights. Unless `overrides` sets them,
+      num_classes comes from the weights, and so do fields that change no array, such as the kind of
+      GELU.
 
     Raises:
-      ValueError: unknown family, variant or field (with the nearest names), or weights that do not
-        fit (both sides listed), or that do not say how images are normalised.
-      FileNotFoundError, ConnectionError: there are no such weights, or they cannot be downloaded.
+      ValueError: unknown family, variant or field (with the nearest names); or weights that do not
+        fit the network (both sides listed), or that do not say how images are normalised.
+      FileNotFoundError, ConnectionError: the weights do not exist or cannot be downloaded.
     """
-    known: dict[str, Any] = {}
-    source = None
-    weights = None if weights == "random" else weights
-    if weights is not None:
-        weights, source = checkpoints.locate(weights)
-    if weights is not None and weights.is_dir():
-        known = checkpoints.trained(weights, family, variant)
-        position_grid = position_grid or _grid(models.create(family, variant, **known["fields"]))
-        overrides, weights = {**known["fields"], **overrides}, known["path"]
-    module = models.create(family, variant, **overrides)
-    images = jax.ShapeDtypeStruct((1, *image_sizes.pair(module.image_size), 3), jnp.float32)
-    fields: dict[str, Any] = {"size": image_sizes.pair(module.image_size)}
-    origin: dict[str, Any] = {"family": family, "variant": variant, "fields": overrides}
-    if weights is None:
-        variables = jax.jit(module.init)(
-            jax.random.key(seed), jnp.zeros(images.shape, images.dtype)
-        )
-        origin["weights"] = {"format": "random", "seed": seed}
+    family = family.removeprefix(f"{models.__name__}.")  # "vitcnn.models.vit" is "vit"
+    source = checkpoints.locate(weights)
+    if source.network not in (None, (family, variant)):
+        trained = " ".join(source.network)
+        raise ValueError(f"{source.path.parent} holds {trained}, not {family} {variant}")
+    if source.path is None:
+        checkpoint = _random(models.create(family, variant, **overrides), seed)
     else:
-        shapes = jax.eval_shape(module.init, jax.random.key(0), images)
-        restored = checkpoints.restore(
-            weights,
-            family,
-            module,
-            shapes,
-            position_resize=position_resize,
-            position_grid=position_grid,
-            new_head=_head(module, shapes, seed) if new_head else None,
-            any_classes="num_classes" not in overrides,
-        )
-        # On the device once, not at every call.
-        variables = jax.tree.map(jnp.asarray, restored.variables)
-        origin["weights"] = restored.provenance
-        origin["weights"]["arrays"] = restored.report
-        if source is not None:
-            origin["weights"]["source"] = source
-        implied = {
-            name: value
-            for name, value in restored.fields.items()
-            if name not in overrides and getattr(module, name) != value
-        }
-        module = module.clone(**implied)
-        origin["fields"] = {**overrides, **implied}
-        fields |= known.get("preprocess") or restored.preprocess
-    if isinstance(preprocess, Preprocess):
-        fields = preprocess.to_dict()
-    else:
-        for name in preprocess or {}:
-            check_name(
-                "field of preprocess", name, [f.name for f in dataclasses.fields(Preprocess)]
-            )
-        fields |= dict(preprocess or {})
-        if weights is not None and not fields.keys() >= {"mean", "std"}:
-            raise ValueError(
-                f"{weights.name} does not say how images are normalised, and no config.json of "
-                "timm or preprocessor_config.json lies beside it; pass preprocess with mean and "
-                "std: 0.5 three times for models that Google trained, mean=(0.485, 0.456, 0.406) "
-                "and std=(0.229, 0.224, 0.225) for DeiT, DINO and most others"
-            )
-    made = Preprocess(**fields)
-    size = image_sizes.pair(module.image_size)
-    if made.size != size:
-        resize = made.resize  # the same share of the image is cut out at every size
-        if resize is not None and made.size is not None:
-            resize = round(resize * min(size) / min(made.size))
-        made = dataclasses.replace(made, size=size, resize=resize)
-    origin["preprocess"] = made.to_dict()
-    model = Model(module, variables, made, origin)
-    origin["parameters"] = model.parameter_count
+        head_seed = seed if new_head else None
+        grid = position_grid or _grid(source)
+        checkpoint = _restore(source, family, variant, overrides, head_seed, position_resize, grid)
+
+    # Later entries win; `create` puts the fields of the variant first.
+    fields = {**checkpoint.fields, **source.fields, **overrides}
+    preprocess = {**checkpoint.preprocess, **source.preprocess, **_preprocess_fields(preprocess)}
+
+    module = models.create(family, variant, **fields)
+    variables = jax.tree.map(jnp.asarray, checkpoint.variables)  # to the device once, for all calls
+    model = Model(module, variables, _preprocess(preprocess, module, source))
+    model.kind = models.traits(family).kind
+    model.provenance = {
+        "family": family,
+        "variant": variant,
+        "kind": model.kind,
+        "fields": fields,
+        "weights": checkpoint.provenance,
+        "preprocess": model.preprocess.to_dict(),
+        "parameters": model.parameter_count,
+    }
     return model
 
 
-def _grid(module: nn.Module) -> tuple[int, int] | None:
-    """Returns the grid of patches of a network that has patches."""
+def _random(module: nn.Module, seed: int) -> checkpoints.Checkpoint:
+    """Returns random weights; their preprocessing is the default one."""
+    variables = jax.jit(module.init)(jax.random.key(seed), jnp.zeros(_images(module).shape))
+    provenance = {"format": "random", "seed": seed}
+    normalisation = {"mean": Preprocess.mean, "std": Preprocess.std}
+    return checkpoints.Checkpoint(variables, {}, normalisation, provenance)
+
+
+def _restore(
+    source: checkpoints.Source,
+    family: str,
+    variant: str,
+    overrides: Mapping[str, Any],
+    head_seed: int | None,
+    position_resize: str,
+    position_grid: tuple[int, int] | None,
+) -> checkpoints.Checkpoint:
+    """Restores trained weights, with a new head of this seed unless it is None."""
+    expected = {**source.fields, **overrides}
+    module = models.create(family, variant, **expected)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), _images(module))
+    checkpoint = checkpoints.restore(
+        source.path,
+        family,
+        module,
+        shapes,
+        position_resize=position_resize,
+        position_grid=position_grid,
+        new_head=None if head_seed is None else _head(module, family, shapes, head_seed),
+        any_classes="num_classes" not in expected,
+        sha256=source.sha256,
+    )
+    if source.address is not None:
+        checkpoint.provenance["source"] = source.address
+    return checkpoint
+
+
+def _images(module: nn.Module) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *image_sizes.pair(module.image_size), 3), jnp.float32)
+
+
+def _head(
+    module: nn.Module, family: str, shapes: Mapping[str, Any], seed: int
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a new head by full name."""
+    names = [name for name in models.traits(family).heads if name in shapes["params"]]
+    images = jnp.zeros(_images(module).shape)
+    # Under jit, only the returned arrays are computed.
+    init = jax.jit(lambda key: {n: module.init(key, images)["params"][n] for n in names})
+    return checkpoints.flat(jax.tree.map(np.asarray, {"params": init(jax.random.key(seed))}))
+
+
+def _grid(source: checkpoints.Source) -> tuple[int, int] | None:
+    """Returns the grid of patches of the network that a training run trained, if it has patches."""
+    module = models.create(*source.network, **source.fields) if source.network else None
     if not hasattr(module, "patch"):
         return None
     return image_sizes.grid(module.image_size, module.patch)
 
 
-def _head(module: nn.Module, shapes: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of a new head by full name."""
-    names = [name for name in shapes["params"] if name in ("head", "head_dist")]
-    images = jnp.zeros((1, *image_sizes.pair(module.image_size), 3))
-    # Only what is returned is worked out.
-    init = jax.jit(lambda key: {n: module.init(key, images)["params"][n] for n in names})
-    heads = init(jax.random.key(seed))
-    return {f"params/{n}/{k}": np.asarray(v) for n in names for k, v in heads[n].items()}
+def _preprocess_fields(preprocess: Preprocess | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the fields of the preprocessing that the caller sets: all of a `Preprocess`.
+
+    Raises:
+      ValueError: `Preprocess` has no such field.
+    """
+    if isinstance(preprocess, Preprocess):
+        return preprocess.to_dict()
+    names = [field.name for field in dataclasses.fields(Preprocess)]
+    for name in preprocess or {}:
+        check_name("field of preprocess", name, names)
+    return dict(preprocess or {})
+
+
+def _preprocess(
+    fields: Mapping[str, Any], module: nn.Module, source: checkpoints.Source
+) -> Preprocess:
+    """Returns the preprocessing with these fields, at the size of the network.
+
+    Raises:
+      ValueError: the fields do not say how images are normalised.
+    """
+    if not fields.keys() >= {"mean", "std"}:
+        raise ValueError(
+            f"{source.path.name} does not say how images are normalised, and its folder has no "
+            "config.json of timm and no preprocessor_config.json; pass preprocess with mean and "
+            "std: 0.5 three times for models that Google trained, mean=(0.485, 0.456, 0.406) and "
+            "std=(0.229, 0.224, 0.225) for DeiT, DINO and most others"
+        )
+    size = image_sizes.pair(module.image_size)
+    preprocess = Preprocess(**{"size": size, **fields})
+    if preprocess.size == size:
+        return preprocess
+    resize = preprocess.resize  # scaled with the size, so that the crop keeps its share
+    if resize is not None and preprocess.size is not None:
+        resize = round(resize * min(size) / min(preprocess.size))
+    return dataclasses.replace(preprocess, size=size, resize=resize)

@@ -63,7 +63,7 @@ def test_positions_are_resized_to_the_grid_of_the_network(path, made, method):
 
 def test_a_grid_that_may_be_two_is_asked_for(path, made, tmp_path):
     with pytest.raises(
-        ValueError, match=r"64 positions may be of a grid of 8 x 8 or of 4 x 16; say"
+        ValueError, match=r"64 positions may be a grid of 8 x 8 or of 4 x 16; set position_grid"
     ):
         load(path, image_size=(16, 64))
     square = load(path, image_size=(16, 64), position_grid=(8, 8))
@@ -252,12 +252,12 @@ def test_pixels_are_those_of_transformers(tmp_path, kind, fields):
     module = importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}")
     processor = getattr(module, f"{names[kind]}ImageProcessorPil")(**fields)
     processor.save_pretrained(tmp_path)
-    found, _, origin = sidecar.beside(tmp_path / "model.safetensors")
-    assert origin == "preprocessor_config.json"
+    settings = sidecar.read_published(tmp_path / "model.safetensors")
+    assert settings.file == "preprocessor_config.json"
     for shape in ((80, 80, 3), (90, 60, 3), (60, 90, 3)):  # all that is cut off is even
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         theirs = processor(PIL.Image.fromarray(image), return_tensors="np")["pixel_values"]
-        ours = vitcnn.Preprocess(**found)([image])
+        ours = vitcnn.Preprocess(**settings.preprocess)([image])
         np.testing.assert_allclose(ours, theirs.transpose(0, 2, 3, 1), atol=1e-6)
 
 

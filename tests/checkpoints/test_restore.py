@@ -50,10 +50,12 @@ def test_exported_file_is_restored_bit_for_bit(tmp_path, family, variant, fields
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
     restored = checkpoints.restore(tmp_path / "a.npz", family, module, shapes_of(module)[0])
     assert_same(restored.variables, variables)
+    count = len(flat(variables))
     assert restored.provenance == {
         "path": "a.npz",
         "sha256": hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest(),
-        "format": {"vit": "google_vit_npz", "resnet": "vitcnn_resnet_npz"}[family],
+        "format": {"vit": "google_vit_npz", "resnet": "google_resnet_npz"}[family],
+        "arrays": {"in_file": count, "in_network": count, "renamed": 0},
     }
     json.dumps(restored.provenance)
 
@@ -79,7 +81,7 @@ def test_what_differs_behind_the_last_block_has_a_way_out(tmp_path):
             with pytest.raises(ValueError, match=r"(?s)does not fit.*" + ".*".join(hints)):
                 checkpoints.restore(path, "vit", *networks["plain"])
     checkpoints.export(path, random_like(networks["plain"][1]))
-    with pytest.raises(ValueError, match=r"(?s)pre_logits=0 is how.*new_head=True leaves"):
+    with pytest.raises(ValueError, match=r"(?s)pre_logits=0 is how.*new_head=True drops"):
         checkpoints.restore(path, "vit", *networks["bare"])
 
 

@@ -1,5 +1,6 @@
 """Features a group at a time against features in memory; adding a file adds a measure."""
 
+import dataclasses
 import sys
 import textwrap
 import warnings
@@ -8,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from ml_collections import ConfigDict
 
 import vitcnn
-from vitcnn.analyses import Group, View, similarity
+from vitcnn.analyses import Config, Group, View, similarity
 from vitcnn.engine.groups import check_group
 from vitcnn.engine.sums import Sums, estimate
 from vitcnn.numerics.exact import to_host
@@ -116,7 +116,7 @@ def test_measures_that_share_an_option_share_its_default():
     defaults = measuring.default_options(every)
     for measure in every:
         assert {option: defaults[option] for option in measure.options} == measure.options
-    assert defaults.items() <= similarity.FIELDS.items()
+    assert defaults.items() <= dataclasses.asdict(similarity.Settings()).items()
 
 
 TOY = '''
@@ -175,8 +175,8 @@ def test_adding_a_file_is_adding_a_measure(toy):
     info = {name: TapInfo(name, shape=(8,)) for name in "ab"}
     taps = {"a": jnp.asarray(xs["x"][:, 0]), "b": jnp.asarray(xs["y"][:, :8], jnp.float32)}
     group = Group(jnp.zeros(64), None, {"m": View(None, taps, None, info, None)})
-    config = ConfigDict({**similarity.FIELDS, "measures": ("toy", "cka")})
-    config.infos, config.layers = tuple(info.values()), (("m", "a"), ("m", "b"))
+    settings = similarity.Settings(measures=("toy", "cka"))
+    config = Config(settings, (("m", "a"), ("m", "b")), tuple(info.values()))
     sums = Sums()
     sums.add(to_host(similarity.measure(group, config, {})), 64, 0)
     result = estimate(sums, lambda total: similarity.finalize(total, config))

@@ -170,7 +170,7 @@ def test_batch_norm_statistics_are_trained(tmp_path):
     assert np.abs(mean - fresh.variables["batch_stats"]["bn_root"]["mean"]).max() > 1e-3
     assert np.isfinite(mean).all()
     last = vitcnn.load("resnet", "mini", tmp_path / "checkpoints")
-    assert last.provenance["weights"]["format"] == "vitcnn_resnet_npz"
+    assert last.provenance["weights"]["format"] == "vitcnn"
     assert last.digest() == model.digest() and last.preprocess == model.preprocess
     alone = vitcnn.load("resnet", "mini", tmp_path / "weights.npz", norm="batch", num_classes=8)
     assert alone.preprocess == model.preprocess

@@ -1,4 +1,4 @@
-"""Writes our variables in the names that other tools read."""
+"""Export: writes our variables under the names that other tools read."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from vitcnn.checkpoints.formats import google_bit_npz
 
 
 def export(
-    path: str | os.PathLike, variables: dict[str, Any], beside: Mapping[str, Any] | None = None
+    path: str | os.PathLike, variables: Mapping[str, Any], settings: Mapping[str, Any] | None = None
 ) -> None:
     """Writes variables as a NumPy archive under Google's names, such as "head/kernel".
 
-    Files of a plain ViT or of a BiT are read by timm (`load_pretrained`) and by big_vision, those
-    of a Mixer by big_vision alone. timm's ViT has no `pre_logits` and passes it over. Running
-    statistics, which only our ResNets have, are under "batch_stats/".
+    timm (`load_pretrained`) and big_vision read the files of a plain ViT or of a BiT; only
+    big_vision reads those of a Mixer. timm's ViT has no `pre_logits` and ignores it. Running
+    statistics are under "batch_stats/", and only our ResNets have any.
 
     Args:
-      path: the file to write, ending in .npz; an older one is replaced in one step.
-      variables: such as `module.init` returns; float32 in the file.
-      beside: what the arrays do not say, JSON-able: "preprocess", fields of
-        `vitcnn.data.preprocess.Preprocess`, and "fields", those of the network that change no
-        array. It is written to a file of the same name that ends in .vitcnn.json, which goes
-        before what is usual for the format when the weights are loaded; None for no such file.
+      path: the file to write, ending in .npz; an older file is replaced in one step.
+      variables: such as `module.init` returns; the file has float32.
+      settings: what the arrays do not say, JSON-able: "preprocess", fields of
+        `vitcnn.data.preprocess.Preprocess`, and "fields", fields of the network that change no
+        array. They go to a sidecar, a file of the same name that ends in .vitcnn.json, and override
+        the defaults of the format when the weights are loaded. None for no sidecar.
 
     Raises:
       ValueError: the path does not end in .npz.
@@ -46,7 +46,7 @@ def export(
         arrays = google_bit_npz.rename(arrays)
     with storage.atomic(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
-    if beside is None:
-        path.with_suffix(sidecar.BESIDE).unlink(missing_ok=True)  # of an older archive
+    if settings is None:
+        path.with_suffix(sidecar.OWN).unlink(missing_ok=True)  # an older archive's
     else:
-        storage.write_json(path.with_suffix(sidecar.BESIDE), beside)
+        storage.write_json(path.with_suffix(sidecar.OWN), settings)

@@ -1,7 +1,12 @@
-"""The preprocessing that lies beside published weights: timm's and Hugging Face's JSON files."""
+"""Sidecars: JSON files next to weights that say what the arrays do not.
+
+`read_own` reads the file that `export` writes. `read_published` reads the files of timm and of
+Hugging Face transformers. Each format declares which of the two it reads.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -9,21 +14,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-FILES = ("config.json", "preprocessor_config.json")
+OWN = ".vitcnn.json"  # replaces the suffix of the weights: a.npz has a.vitcnn.json
+PUBLISHED = ("config.json", "preprocessor_config.json")
 _GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh"}
-# Of Pillow, by number: what Hugging Face's `resample` is.
+# Hugging Face's `resample` is the number of a Pillow filter.
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-# Processors of transformers by the start of their names: whether a number as size is the short
-# side, rather than both; and, where the file does not say, whether the centre is cut out, and the
-# filter. The last is that of ViTs, and of any other.
-_PROCESSORS = {
-    "ConvNext": (True, False, 3),  # of ResNets too
-    "Bit": (True, True, 3),  # of DINOv2 too
-    "CLIP": (True, True, 3),
-    "DeiT": (False, True, 3),
-    "": (False, False, 2),
-}
-# What a BiT of transformers may have otherwise, and no key of its weights says.
+# Fields of a transformers BiT that our BiT has in one form only, and no key of the weights tells.
 _BIT = {
     "layer_type": "preactivation",
     "global_padding": None,
@@ -33,40 +29,107 @@ _BIT = {
     "output_stride": 32,
 }
 _CONVNEXT_WHOLE = 384  # pixels from which ConvNeXt's processor crops nothing
-# What crop_pct has to be, and what it is in timm and transformers where it is not there.
-_SHARE = (lambda v: _positive(v) and v <= 1, "a number above 0, at most 1", 0.875)
 
 
-def beside(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """Returns what the JSON files in the folder of a checkpoint say.
+@dataclasses.dataclass(frozen=True)
+class Sidecar:
+    """What the JSON next to weights says.
 
-    Args:
-      path: the checkpoint.
+    Attributes:
+      preprocess: fields of `vitcnn.data.preprocess.Preprocess`.
+      fields: fields of the network that change no array, such as epsilon and gelu.
+      file: name of the file that has the preprocessing; None if there is none.
+    """
 
-    Returns:
-      (fields of `vitcnn.data.preprocess.Preprocess`, fields of the network that change no array
-      (epsilon, gelu), name of the file that the preprocessing is from, None if there is none).
+    preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    file: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """What a field of a JSON file may be.
+
+    Attributes:
+      fits: whether a value is allowed.
+      expected: the allowed values in words, for the error.
+      default: the value of timm and transformers where the field is absent; None if it is required.
+    """
+
+    fits: Callable[[Any], bool]
+    expected: str
+    default: Any = None
+
+
+_SHARE = _Rule(lambda v: _positive(v) and v <= 1, "a number above 0, at most 1", 0.875)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Processor:
+    """How a family of transformers' image processors behaves where its file does not say.
+
+    Attributes:
+      short_side: whether `size`, if it is one number, is the short side rather than both sides.
+      crops: whether the centre is cut out.
+      resample: number of the filter.
+    """
+
+    short_side: bool
+    crops: bool
+    resample: int
+
+
+_PROCESSORS = {  # by the first letters of their names
+    "ConvNext": _Processor(True, False, 3),  # ResNets use it too
+    "Bit": _Processor(True, True, 3),  # DINOv2 uses it too
+    "CLIP": _Processor(True, True, 3),
+    "DeiT": _Processor(False, True, 3),
+    "": _Processor(False, False, 2),  # ViT's, and every other
+}
+
+
+def read_own(path: pathlib.Path) -> Sidecar:
+    """Returns what `export` wrote next to an archive.
 
     Raises:
-      ValueError: such a file is damaged, lacks a field or has a strange one, or asks for what
-        `Preprocess` has not; the message names the file and the field.
+      ValueError: the file is damaged.
     """
-    config, processor = (_json(path.parent / name) for name in FILES)
-    network, field = {}, functools.partial(_field, FILES[0])
+    path = path.with_suffix(OWN)
+    if not path.is_file():
+        return Sidecar()
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return Sidecar(
+            dict(content.get("preprocess", {})), dict(content.get("fields", {})), path.name
+        )
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path.name}, which says how the weights next to it are used, is damaged: {error}; "
+            "delete it and pass preprocess"
+        ) from error
+
+
+def read_published(path: pathlib.Path) -> Sidecar:
+    """Returns what the JSON files of timm or Hugging Face say, in the folder of a checkpoint.
+
+    Raises:
+      ValueError: such a file is damaged, lacks a field, has a strange value, or asks for something
+        that `Preprocess` does not support; the message names the file and the field.
+    """
+    config, processor = (_json(path.parent / name) for name in PUBLISHED)
+    network, field = {}, functools.partial(_field, PUBLISHED[0], config)
     if config.get("model_type") == "bit":
         for name, ours in _BIT.items():
-            field(config, name, lambda v, ours=ours: v == ours, f"{ours!r}, as in our BiT", ours)
+            field(name, _Rule(lambda v, ours=ours: v == ours, f"{ours!r}, as in our BiT", ours))
     if "layer_norm_eps" in config:
-        network["epsilon"] = float(field(config, "layer_norm_eps", _positive, "a number above 0"))
-        known = tuple(_GELU)
-        act = field(config, "hidden_act", lambda v: v in known, f"one of {known}", "gelu")
-        network["gelu"] = _GELU[act]
-    timm = field(config, "pretrained_cfg", lambda v: isinstance(v, Mapping), "an object", {})
+        network["epsilon"] = float(field("layer_norm_eps", _Rule(_positive, "a number above 0")))
+        network["gelu"] = _GELU[field("hidden_act", _one_of(tuple(_GELU), "gelu"))]
+    timm = field("pretrained_cfg", _Rule(lambda v: isinstance(v, Mapping), "an object", {}))
     if "mean" in timm:
-        return _timm(timm), network, FILES[0]
+        return Sidecar(_timm(timm), network, PUBLISHED[0])
     if "image_mean" in processor:
-        return _hugging_face(processor), network, FILES[1]
-    return {}, network, None
+        return Sidecar(_hugging_face(processor), network, PUBLISHED[1])
+    return Sidecar({}, network)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -82,61 +145,70 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 def _timm(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of `Preprocess` that a `pretrained_cfg` of timm asks for.
 
-    "squash" resizes both sides to size / crop_pct and cuts out the centre; `Preprocess` has that
-    for a crop_pct of 1 alone, where nothing is cut off.
+    "squash" resizes both sides to size / crop_pct and cuts out the centre. `Preprocess` supports
+    only a crop_pct of 1 there, where nothing is cut off.
     """
-    field = functools.partial(_field, FILES[0], fields)
-    shape = field("input_size", lambda v: _many(v, _whole), "[channels, height, width] in pixels")
+    field = functools.partial(_field, PUBLISHED[0], fields)
+    shape = field(
+        "input_size", _Rule(lambda v: _three(v, _whole), "[channels, height, width] in pixels")
+    )
     size = tuple(shape[1:])
     modes, filters = ("center", "squash", "border"), (*_RESAMPLE, "random")
-    mode = field("crop_mode", lambda v: v in modes, f"one of {modes}", "center")
-    share = field("crop_pct", *_SHARE)
-    chosen = field("interpolation", lambda v: v in filters, f"one of {filters}", "bicubic")
-    if mode == "border" or chosen == "random" or (mode == "squash" and share != 1):
-        raise _absent(
-            FILES[0], f"crop_mode {mode!r}, crop_pct {share} and interpolation {chosen!r}"
+    mode = field("crop_mode", _one_of(modes, "center"))
+    share = field("crop_pct", _SHARE)
+    interpolation = field("interpolation", _one_of(filters, "bicubic"))
+    if mode == "border" or interpolation == "random" or (mode == "squash" and share != 1):
+        raise _unsupported(
+            PUBLISHED[0],
+            f"crop_mode {mode!r}, crop_pct {share} and interpolation {interpolation!r}",
         )
     return {
         "size": size,
         "resize": math.floor(min(size) / share) if mode == "center" else None,
-        "interpolation": chosen,
-        **_normalisation(FILES[0], fields, "mean", "std"),
+        "interpolation": interpolation,
+        **_normalisation(PUBLISHED[0], fields, "mean", "std"),
     }
 
 
 def _hugging_face(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of `Preprocess` that a processor of transformers asks for.
 
-    Two things differ from transformers, because `Preprocess` has them in one way only. Where a
-    square size is followed by a smaller centre crop (DeiT's processor: 256 x 256, of which
-    224 x 224), transformers squashes the image into that square. Here the short side is resized and
-    the aspect ratio kept, as DeiT's authors and timm do with these weights; square images come out
-    the same. And where the number of pixels to cut off is odd, transformers always cuts off one
-    more at the end, and this as torchvision does.
+    Two things differ from transformers, because `Preprocess` supports one way of each. First, where
+    a smaller centre crop follows a square size (DeiT's processor: 224 x 224 out of 256 x 256),
+    transformers squashes the image into that square. Here the short side is resized and the aspect
+    ratio stays, as DeiT's authors and timm do with these weights; square images come out the same.
+    Second, where the number of pixels to cut off is odd, transformers always cuts off one more at
+    the end; here the crop is torchvision's.
     """
-    field = functools.partial(_field, FILES[1], fields)
+    field = functools.partial(_field, PUBLISHED[1], fields)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type")
     kind = str(kind or ("ConvNext" if fields.get("crop_pct") is not None else ""))
     kind = next(start for start in _PROCESSORS if kind.startswith(start))
-    _, crops, resample = _PROCESSORS[kind]
-    known = ", ".join(f"{number} ({name})" for number, name in enumerate(_RESAMPLE))
-    resample = field(
-        "resample", lambda v: type(v) is int and 0 <= v < len(_RESAMPLE), known, resample
-    )
-    usual = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": crops}
-    asked = {
-        name: field(name, lambda v: isinstance(v, bool), "true or false", value)
-        for name, value in usual.items()
+    processor = _PROCESSORS[kind]
+    filters = ", ".join(f"{number} ({name})" for number, name in enumerate(_RESAMPLE))
+    is_filter = lambda v: type(v) is int and 0 <= v < len(_RESAMPLE)  # noqa: E731
+    resample = field("resample", _Rule(is_filter, filters, processor.resample))
+    defaults = {
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_center_crop": processor.crops,
     }
-    asked["rescale_factor"] = field("rescale_factor", _positive, "a number above 0", 1 / 255)
-    off = abs(asked["rescale_factor"] * 255 - 1) > 1e-6
-    if off or not (asked["do_resize"] and asked["do_rescale"]):
-        raise _absent(FILES[1], ", ".join(f"{name} {value}" for name, value in asked.items()))
-    made = _normalisation(FILES[1], fields, "image_mean", "image_std")
-    if not asked["do_normalize"]:
-        made = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    size, resize = _geometry(fields, kind, asked["do_center_crop"])
-    return {**made, "size": size, "resize": resize, "interpolation": _RESAMPLE[resample]}
+    steps = {
+        name: field(name, _Rule(lambda v: isinstance(v, bool), "true or false", default))
+        for name, default in defaults.items()
+    }
+    factor = field("rescale_factor", _Rule(_positive, "a number above 0", 1 / 255))
+    if abs(factor * 255 - 1) > 1e-6 or not (steps["do_resize"] and steps["do_rescale"]):
+        shown = {**steps, "rescale_factor": factor}
+        raise _unsupported(
+            PUBLISHED[1], ", ".join(f"{name} {value}" for name, value in shown.items())
+        )
+    normalisation = _normalisation(PUBLISHED[1], fields, "image_mean", "image_std")
+    if not steps["do_normalize"]:
+        normalisation = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    size, resize = _geometry(fields, kind, steps["do_center_crop"])
+    return {**normalisation, "size": size, "resize": resize, "interpolation": _RESAMPLE[resample]}
 
 
 def _geometry(
@@ -144,11 +216,11 @@ def _geometry(
 ) -> tuple[tuple[int, int], int | None]:
     """Returns the size and resize of `Preprocess` for a processor of transformers."""
     size = _sides(fields, "size", short=True)
-    if isinstance(fields["size"], int) and not _PROCESSORS[kind][0]:
+    if isinstance(fields["size"], int) and not _PROCESSORS[kind].short_side:
         size = (size, size)
     cut = _sides(fields, "crop_size", short=False) if crops else None
     if kind == "ConvNext":
-        share = _field(FILES[1], fields, "crop_pct", *_SHARE)
+        share = _field(PUBLISHED[1], fields, "crop_pct", _SHARE)
         if isinstance(size, int) and cut in (None, (size, size)):
             return (size, size), int(size / share) if size < _CONVNEXT_WHOLE else None
     elif isinstance(size, tuple) and cut in (None, size):
@@ -158,7 +230,9 @@ def _geometry(
         if max(cut) <= short and size in (short, (short, short)):
             return cut, short
     crop = f"crop_size {fields['crop_size']}" if crops else "no centre crop"
-    raise _absent(FILES[1], f"{kind or 'a processor'} with size {fields['size']} and {crop}")
+    raise _unsupported(
+        PUBLISHED[1], f"{kind or 'a processor'} with size {fields['size']} and {crop}"
+    )
 
 
 def _sides(fields: Mapping[str, Any], name: str, short: bool) -> int | tuple[int, int]:
@@ -174,40 +248,38 @@ def _sides(fields: Mapping[str, Any], name: str, short: bool) -> int | tuple[int
         return value if short else (value, value)
     expected = 'pixels, a number or {"height": ..., "width": ...}'
     expected += ' or {"shortest_edge": ...}' if short else ""
-    return _field(FILES[1], fields, name, lambda v: False, expected)
+    return _field(PUBLISHED[1], fields, name, _Rule(lambda v: False, expected))  # always raises
 
 
 def _normalisation(file: str, fields: Mapping[str, Any], mean: str, std: str) -> dict[str, Any]:
-    means = _field(file, fields, mean, lambda v: _many(v, _finite), "three numbers")
-    stds = _field(file, fields, std, lambda v: _many(v, _positive), "three numbers above 0")
+    means = _field(file, fields, mean, _Rule(lambda v: _three(v, _finite), "three numbers"))
+    positive = _Rule(lambda v: _three(v, _positive), "three numbers above 0")
+    stds = _field(file, fields, std, positive)
     return {"mean": tuple(means), "std": tuple(stds)}
 
 
-def _field(
-    file: str,
-    fields: Mapping[str, Any],
-    name: str,
-    fits: Callable[[Any], bool],
-    expected: str,
-    usual: Any = None,
-) -> Any:
-    """Returns a field of a JSON file; what is usual if the field is missing or null.
+def _field(file: str, fields: Mapping[str, Any], name: str, rule: _Rule) -> Any:
+    """Returns a field of a JSON file, or its default if the field is missing or null.
 
     Raises:
       ValueError: the value does not fit.
     """
-    value = usual if fields.get(name) is None else fields[name]
-    if not fits(value):
-        found = "is missing" if value is None else f"is {value!r}"
-        raise ValueError(f"{file} beside the weights: {name} {found}; expected {expected}")
+    value = rule.default if fields.get(name) is None else fields[name]
+    if not rule.fits(value):
+        problem = "is missing" if value is None else f"is {value!r}"
+        raise ValueError(f"{file} beside the weights: {name} {problem}; expected {rule.expected}")
     return value
 
 
-def _absent(file: str, what: str) -> ValueError:
+def _unsupported(file: str, request: str) -> ValueError:
     return ValueError(
-        f"{file} beside the weights asks for {what}, which we have not; change the file, or move "
-        "it away and pass preprocess=Preprocess(...)"
+        f"{file} beside the weights asks for {request}, which vitcnn does not support; change the "
+        "file, or move it away and pass preprocess=Preprocess(...)"
     )
+
+
+def _one_of(values: tuple[str, ...], default: str) -> _Rule:
+    return _Rule(lambda v: v in values, f"one of {values}", default)
 
 
 def _finite(value: Any) -> bool:
@@ -223,31 +295,6 @@ def _whole(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def _many(value: Any, fits: Callable[[Any], bool]) -> bool:
-    """Whether it is a list of three that fit."""
+def _three(value: Any, fits: Callable[[Any], bool]) -> bool:
+    """Whether a value is a list of three items that fit."""
     return isinstance(value, list) and len(value) == 3 and all(map(fits, value))
-
-
-BESIDE = ".vitcnn.json"
-
-
-def said_beside(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """Returns what `export` wrote beside an archive.
-
-    Returns:
-      (fields of the preprocessing, fields of the network, name of the file; None if there is none).
-
-    Raises:
-      ValueError: the file is damaged.
-    """
-    path = path.with_suffix(BESIDE)
-    if not path.is_file():
-        return {}, {}, None
-    try:
-        said = json.loads(path.read_text("utf-8"))
-        return dict(said.get("preprocess", {})), dict(said.get("fields", {})), path.name
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path.name}, which says how the weights beside it are used, is damaged: {error}; "
-            "delete it and pass preprocess"
-        ) from error

@@ -1,15 +1,15 @@
-"""What the formats of PyTorch libraries have in common: names by rule, axes turned, heads split."""
+"""What all PyTorch formats share: rules for names, transposed axes, attention heads split."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import flax.linen as nn
 import numpy as np
 
-# Put before every key by the wrappers of training scripts.
+# Training scripts and their wrappers put these in front of every key.
 _WRAPPERS = ("module.", "teacher.", "backbone.", "model.")
 _NORM = re.compile(r"(LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm|bn(_root|_proj|\d))")
 WEIGHT = {
@@ -19,7 +19,6 @@ WEIGHT = {
     "running_var": "batch_stats/{}/var",
 }
 ATTENTION = "MultiHeadDotProductAttention_1"
-_MLP = re.compile(r"(params/Transformer/encoderblock_\d+/MlpBlock_3)/Dense_0/kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +26,12 @@ class Names:
     """How the keys of a format become our names.
 
     Attributes:
-      layer: from the name of a layer to ours, None if it is unknown.
-      arrays: ours by theirs, of arrays that belong to no layer ("cls_token": "cls").
-      dropped: patterns of arrays that nothing reads when a network is run.
-      refused: patterns of arrays whose networks this family is not, and what they are.
-      weight: ours by theirs, of a layer's arrays.
+      layer: maps the format's name of a layer to ours, or to None if the layer is unknown.
+      arrays: the format's key -> our full name, for arrays that belong to no layer
+        ("cls_token": "params/cls").
+      dropped: patterns of keys whose arrays are not used when a network runs.
+      refused: pattern of keys -> the kind of network that has them, and that we do not support.
+      weight: the format's name of an array in a layer -> our name, with {} for the layer.
     """
 
     layer: Callable[[str], str | None]
@@ -40,31 +40,31 @@ class Names:
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weight: Mapping[str, str] = dataclasses.field(default_factory=lambda: WEIGHT)
 
-    def of(self, key: str) -> str | None:
+    def translate(self, key: str) -> str | None:
         """Returns our name of an array, None if it is dropped, or the key itself if unknown.
 
         Raises:
-          ValueError: the array belongs to a network that this family is not.
+          ValueError: the array belongs to a network that we do not support.
         """
-        for pattern, what in self.refused.items():
+        for pattern, network in self.refused.items():
             if re.fullmatch(pattern, key):
-                raise ValueError(f"{key!r} is of {what}, which this family has not")
+                raise ValueError(f"{key!r} belongs to {network}, which vitcnn does not support")
         if any(re.fullmatch(pattern, key) for pattern in self.dropped):
             return None
         if key in self.arrays:
-            return f"params/{self.arrays[key]}"
+            return self.arrays[key]
         layer, _, weight = key.rpartition(".")
         ours = self.layer(layer)
         if ours is None or weight not in self.weight:
-            return key  # the merge will list it as unexpected
+            return key  # the merge reports it as unexpected
         name, last = self.weight[weight].format(ours), ours.rpartition("/")[2]
-        if last == "group_norm":  # of BiT, whose released files say gamma and beta
+        if last == "group_norm":  # the released files of BiT say gamma and beta
             return name.replace("/kernel", "/gamma").replace("/bias", "/beta")
         return name.replace("/kernel", "/scale") if _NORM.fullmatch(last) else name
 
 
 def stripped(keys: Iterable[str]) -> dict[str, str]:
-    """Returns the keys by their names without the prefixes that training scripts put before."""
+    """Maps keys without the prefixes of training scripts to the keys as they are."""
     names = {}
     for key in keys:
         name = key
@@ -81,30 +81,30 @@ def convert(
 
     Args:
       raw: the arrays by their keys.
-      names: of the format.
-      heads: attention heads, which get an axis of their own in projections; a layer whose name ends
-        in "/qkv" is split into query, key and value.
+      names: the rules of the format.
+      heads: number of attention heads, which get an axis of their own in projections. A layer whose
+        name ends in "/qkv" is split into query, key and value.
 
     Raises:
-      ValueError: an array belongs to a network that this family is not.
+      ValueError: an array belongs to a network that we do not support.
     """
     arrays = {}
     for key, original in stripped(raw).items():
-        name = names.of(key)
+        name = names.translate(key)
         if name is None:
             continue
         value = np.asarray(raw[original], np.float32)
-        if "/qkv/" in name and value.shape[0] % 3 == 0:  # one after the other along the outputs
+        if "/qkv/" in name and value.shape[0] % 3 == 0:  # stacked along the outputs
             for part, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
                 ours = name.replace("/qkv/", f"/{part}/")
-                arrays[ours] = _turned(ours, third, heads)
+                arrays[ours] = _transposed(ours, third, heads)
         else:
-            arrays[name] = _turned(name, value, heads)
+            arrays[name] = _transposed(name, value, heads)
     return arrays
 
 
-def _turned(name: str, value: np.ndarray, heads: int | None) -> np.ndarray:
-    """Returns an array of torch's axis order in ours, heads on an axis of their own."""
+def _transposed(name: str, value: np.ndarray, heads: int | None) -> np.ndarray:
+    """Returns an array in our axis order instead of torch's, heads on an axis of their own."""
     if value.ndim == 4 and name.endswith("/kernel"):  # [out, in, row, column]
         value = value.transpose(2, 3, 1, 0)
     elif value.ndim == 2 and name.endswith("/kernel"):  # [out, in]
@@ -118,27 +118,39 @@ def _turned(name: str, value: np.ndarray, heads: int | None) -> np.ndarray:
     return value
 
 
-def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
-    """Raises ValueError, saying what to set, if the MLPs of a ViT are gated here or there alone.
+def mlps(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int, bool]]:
+    """Yields (our name, hidden width, whether it is gated) of every MLP of two dense layers.
 
-    Args:
-      arrays: by our names. Where the first layer of an MLP is twice as wide as what the second
-        reads, it is gated.
-      module: the network.
+    Only its shapes tell that an MLP is gated: its first layer is twice as wide as the input of its
+    second layer.
     """
     for name, kernel in arrays.items():
-        if (part := _MLP.fullmatch(name)) is None:
+        if not name.endswith("/Dense_0/kernel"):
             continue
-        after = arrays.get(f"{part[1]}/Dense_1/kernel")
-        if after is None or kernel.ndim != 2 or after.ndim != 2:
-            continue  # the merge will say what is wrong
-        hidden, gated = after.shape[0], getattr(module, "gated", False)
-        if kernel.shape[1] == 2 * hidden and not gated:
+        mlp = name.removesuffix("/Dense_0/kernel")
+        second = arrays.get(f"{mlp}/Dense_1/kernel")
+        if second is None or kernel.ndim != 2 or second.ndim != 2:
+            continue  # the merge reports what is wrong
+        hidden = second.shape[0]
+        if kernel.shape[1] in (hidden, 2 * hidden):
+            yield mlp, hidden, kernel.shape[1] == 2 * hidden
+
+
+def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
+    """Raises ValueError, saying what to set, if only one of a file and a ViT has gated MLPs.
+
+    Args:
+      arrays: by our names.
+      module: the network.
+    """
+    expected = getattr(module, "gated", False)
+    for _, hidden, gated in mlps(arrays):
+        if gated and not expected:
             raise ValueError(
                 f"its MLPs are gated (SwiGLU): set gated=True and mlp_dim={hidden}, or take the "
                 "variant 'DINOv2-g/14' or 'DINOv2-g/14-registers' if it is one of DINOv2's giants"
             )
-        if kernel.shape[1] == hidden and gated:
+        if expected and not gated:
             raise ValueError(
                 "its MLPs are not gated, and the network's are (SwiGLU): set gated=False and "
                 f"mlp_dim={hidden}, or take another variant than DINOv2's giants"
@@ -151,13 +163,13 @@ def transformer(
     elsewhere: Mapping[str, str],
     ours: str = "Transformer/encoderblock_{}",
 ) -> Callable[[str], str | None]:
-    """Returns the rule for the layers of a ViT, or of another network of alike blocks.
+    """Returns the rule for the layers of a ViT, or of another network of identical blocks.
 
     Args:
       block: pattern of a layer in a block; its groups are the block's number and the layer's name.
-      in_block: ours by theirs, of layers in a block.
-      elsewhere: ours by theirs, of the other layers.
-      ours: what we call a block, with {} for its number.
+      in_block: the format's name -> our name, for the layers in a block.
+      elsewhere: the format's name -> our name, for all other layers.
+      ours: our name of a block, with {} for its number.
     """
 
     def layer(name: str) -> str | None:
@@ -173,8 +185,9 @@ def bit(unit: str, elsewhere: Mapping[str, str]) -> Callable[[str], str | None]:
     """Returns the rule for the layers of a BiT.
 
     Args:
-      unit: pattern of a unit; its groups are the numbers of its stage and of it, both from 0.
-      elsewhere: ours by theirs, of the layers in no unit.
+      unit: pattern of a unit; its groups are the number of its stage and its own number in that
+        stage, both from 0.
+      elsewhere: the format's name -> our name, for the layers outside of all units.
     """
     pattern = re.compile(rf"{unit}\.(?:(norm|conv)([123])|downsample\.conv)")
 

@@ -201,6 +201,7 @@ def _describe(model: Model) -> dict[str, Any]:
     """Returns the origin of a model and what tells it from any other, a user's own included."""
     return {
         **model.provenance,
+        "kind": model.kind,
         "preprocess": model.preprocess.to_dict(),
         "variables_sha256": model.digest(),
     }

@@ -25,6 +25,8 @@ from vitcnn.taps import alias, tap
 
 _GROUPS = 32  # of GroupNorm
 
+KIND = "cnn"
+
 
 class _Conv(nn.Module):
     """Convolution with weight standardisation: each filter has mean 0 and variance 1 first."""

@@ -29,6 +29,8 @@ from vitcnn.taps import alias, tap
 # Stable under a large mean: E[x^2] - E[x]^2 loses digits where the residual stream has an offset.
 _layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
 
+KIND = "mixer"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Config:

@@ -20,6 +20,8 @@ from vitcnn.layers.common import Images, NewImages, map_tap
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
+KIND = "cnn"
+
 _GROUPS = 32  # of GroupNorm
 
 

@@ -21,6 +21,11 @@ from vitcnn.layers import common, image_sizes, transformer
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
+KIND = "vit"
+HEADS = ("head", "head_dist")
+POSITIONS = "params/Transformer/posembed_input/pos_embedding"
+WIDTHS = {"pre_logits": "params/pre_logits/bias"}
+
 
 class _PositionEmbedding(nn.Module):
     """Adds a learned vector to each token."""

@@ -70,12 +70,14 @@ def files(tmp_path):
 
 def test_a_url_is_downloaded_once(server, tmp_path):
     url = f"{server}/folder/w%20a.npz?x=1#sha256={SHA.upper()}"
-    path, source = checkpoints.locate(url)
-    assert path.read_bytes() == CONTENT and path.name == "w a.npz" and source == url
-    assert checkpoints.locate(url) == (path, source)
+    source = checkpoints.locate(url)
+    path = source.path
+    assert path.read_bytes() == CONTENT and path.name == "w a.npz"
+    assert source == checkpoints.Source(path, url, SHA)
+    assert checkpoints.locate(url) == source
     assert Handler.seen == [("/folder/w%20a.npz?x=1", None)]
     path.write_bytes(b"damaged in the cache")
-    assert checkpoints.locate(url)[0].read_bytes() == CONTENT
+    assert checkpoints.locate(url).path.read_bytes() == CONTENT
     assert files(tmp_path) == ["w a.npz"]
 
 
@@ -84,7 +86,7 @@ def test_a_download_that_was_cut_off_goes_on(server, tmp_path, rest):
     with pytest.raises(ConnectionError, match=r"cut off after 100000 of .* from 100000 bytes"):
         checkpoints.locate(f"{server}/cut/a.npz#sha256={SHA}")
     assert files(tmp_path) == ["a.npz.partial"]
-    path, _ = checkpoints.locate(f"{server}/{rest}/a.npz#sha256={SHA}")
+    path = checkpoints.locate(f"{server}/{rest}/a.npz#sha256={SHA}").path
     assert path.read_bytes() == CONTENT and files(tmp_path) == ["a.npz"]
     assert Handler.seen[-1] == (f"/{rest}/a.npz", "bytes=100000-")
 
@@ -98,11 +100,13 @@ def test_another_hash_names_both(server, tmp_path):
     folder = tmp_path / "cache" / SHA[:16]
     folder.mkdir()
     (folder / "a.npz.partial").write_bytes(CONTENT)
-    assert checkpoints.locate(f"{server}/a.npz#sha256={SHA}")[0].read_bytes() == CONTENT
+    assert checkpoints.locate(f"{server}/a.npz#sha256={SHA}").path.read_bytes() == CONTENT
 
 
 def test_urls_that_cannot_be_read(server):
-    with pytest.raises(ConnectionError, match=r"404.*download it otherwise and give its path"):
+    with pytest.raises(
+        ConnectionError, match=r"404.*download the file another way and give its path"
+    ):
         checkpoints.locate(f"{server}/absent.npz#sha256={SHA}")
     for url in (f"{server}/a.npz", f"{server}/a.npz#sha256=12", f"{server}/a.npz#md5={SHA}"):
         with pytest.raises(ValueError, match=r"a URL ends in #sha256=<64 hexadecimal digits>"):
@@ -163,12 +167,13 @@ def test_a_repository_is_loaded_with_its_preprocessing_and_pinned(hub, tmp_path)
 @pytest.mark.oracle
 def test_a_named_file_and_revision(hub):
     hub.files["old/weights.npz"] = b"x"
-    path, source = checkpoints.locate("hf:google/vit@refs/pr/1:old/weights.npz")
-    assert path.read_bytes() == b"x" and source == f"hf:google/vit@{COMMIT}:old/weights.npz"
+    source = checkpoints.locate("hf:google/vit@refs/pr/1:old/weights.npz")
+    assert source.path.read_bytes() == b"x"
+    assert source.address == f"hf:google/vit@{COMMIT}:old/weights.npz"
     assert hub.asked[0] == ("google/vit", "old/weights.npz", "refs/pr/1")
     hub.files = {"pytorch_model.bin": b"y"}
-    path, source = checkpoints.locate("hf:google/vit")
-    assert path.read_bytes() == b"y" and source.endswith(":pytorch_model.bin")
+    source = checkpoints.locate("hf:google/vit")
+    assert source.path.read_bytes() == b"y" and source.address.endswith(":pytorch_model.bin")
 
 
 @pytest.mark.oracle
@@ -276,7 +281,7 @@ def test_offline_takes_what_is_in_the_cache(hub):
     hub.files["model.safetensors"] = hub.errors.LocalEntryNotFoundError("offline")
     hub.files["pytorch_model.bin"] = b"here"
     hub.files["config.json"] = hub.errors.LocalEntryNotFoundError("offline")
-    assert checkpoints.locate("hf:a/b")[0].read_bytes() == b"here"
+    assert checkpoints.locate("hf:a/b").path.read_bytes() == b"here"
 
 
 @pytest.mark.oracle
@@ -291,9 +296,9 @@ def test_the_real_library_offline(monkeypatch, tmp_path):
     (folder / "refs/main").write_text(COMMIT)
     (folder / "snapshots" / COMMIT).mkdir(parents=True)
     (folder / "snapshots" / COMMIT / "pytorch_model.bin").write_bytes(b"cached")
-    path, source = checkpoints.locate("hf:timm/here")
-    assert path.read_bytes() == b"cached"
-    assert source == f"hf:timm/here@{COMMIT}:pytorch_model.bin"
+    source = checkpoints.locate("hf:timm/here")
+    assert source.path.read_bytes() == b"cached"
+    assert source.address == f"hf:timm/here@{COMMIT}:pytorch_model.bin"
 
 
 def test_absent_library_names_the_extra(monkeypatch):

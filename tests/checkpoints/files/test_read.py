@@ -147,16 +147,22 @@ PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size"
         ({"std": [1, 1, 0]}, "std is .* expected three numbers above 0"),
         ({"crop_pct": "0.9"}, "crop_pct is '0.9'; expected a number above 0"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic'; expected one of"),
-        ({"interpolation": "random"}, "asks for .* interpolation 'random', which we have not"),
+        (
+            {"interpolation": "random"},
+            "asks for .* interpolation 'random', which vitcnn does not support",
+        ),
         ({"crop_mode": ["center"]}, "crop_mode is .'center'.; expected one of"),
-        ({"crop_mode": "squash", "crop_pct": 0.9}, "crop_mode 'squash', crop_pct 0.9 .* have not"),
-        ({"crop_mode": "squash"}, "crop_mode 'squash', crop_pct 0.875 .* have not"),
+        (
+            {"crop_mode": "squash", "crop_pct": 0.9},
+            "crop_mode 'squash', crop_pct 0.9 .* does not support",
+        ),
+        ({"crop_mode": "squash"}, "crop_mode 'squash', crop_pct 0.875 .* does not support"),
     ],
 )
 def test_strange_fields_of_timm_are_named(tmp_path, fields, message):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**TIMM, **fields}}))
     with pytest.raises(ValueError, match="config.json beside the weights.* " + message):
-        sidecar.beside(tmp_path / "model.safetensors")
+        sidecar.read_published(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ def test_strange_fields_of_timm_are_named(tmp_path, fields, message):
 def test_strange_fields_of_the_network_are_named(tmp_path, config, message):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="config.json beside the weights: " + message):
-        sidecar.beside(tmp_path / "model.safetensors")
+        sidecar.read_published(tmp_path / "model.safetensors")
 
 
 CROP = {"do_center_crop": True, "crop_size": 32}
@@ -189,14 +195,26 @@ CROP = {"do_center_crop": True, "crop_size": 32}
         ({"size": [40, 40]}, r"size is \[40, 40\]; expected pixels"),
         ({"do_center_crop": True}, "crop_size is missing; expected pixels"),
         ({"do_center_crop": 1}, "do_center_crop is 1; expected true or false"),
-        ({"size": 30, **CROP}, "asks for .* size 30 and crop_size 32, which we have not"),
-        ({"size": {"height": 40, "width": 48}, **CROP}, "asks for .* which we have not"),
-        ({"size": {"shortest_edge": 40}}, "size .* and no centre crop, which we have not"),
+        (
+            {"size": 30, **CROP},
+            "asks for .* size 30 and crop_size 32, which vitcnn does not support",
+        ),
+        (
+            {"size": {"height": 40, "width": 48}, **CROP},
+            "asks for .* which vitcnn does not support",
+        ),
+        (
+            {"size": {"shortest_edge": 40}},
+            "size .* and no centre crop, which vitcnn does not support",
+        ),
         ({"size": 36, "crop_pct": 0.9, **CROP}, "ConvNext with size 36 and crop_size 32, which"),
         ({"size": 36, "crop_pct": 0}, "crop_pct is 0; expected a number above 0"),
-        ({"do_resize": False}, "asks for do_resize False, .* which we have not"),
-        ({"do_rescale": False}, "asks for .*do_rescale False, .* which we have not"),
-        ({"rescale_factor": 1 / 127.5}, "asks for .*rescale_factor 0.0078.*, which we have not"),
+        ({"do_resize": False}, "asks for do_resize False, .* which vitcnn does not support"),
+        ({"do_rescale": False}, "asks for .*do_rescale False, .* which vitcnn does not support"),
+        (
+            {"rescale_factor": 1 / 127.5},
+            "asks for .*rescale_factor 0.0078.*, which vitcnn does not support",
+        ),
     ],
 )
 def test_strange_fields_of_transformers_are_named(tmp_path, fields, message):
@@ -205,4 +223,4 @@ def test_strange_fields_of_transformers_are_named(tmp_path, fields, message):
     with pytest.raises(
         ValueError, match="preprocessor_config.json beside the weights.* " + message
     ):
-        sidecar.beside(tmp_path / "model.safetensors")
+        sidecar.read_published(tmp_path / "model.safetensors")

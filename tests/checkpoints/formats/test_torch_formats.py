@@ -177,7 +177,7 @@ def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("norm_pre.weight", "'norm_pre.weight' is of a ViT with a norm before its blocks"),
+        ("norm_pre.weight", "'norm_pre.weight' belongs to a ViT with a norm before its blocks"),
         ("attn_pool.q.weight", "pools by attention"),
         ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
         ("blocks.0.mlp.fc1_g.weight", "a ViT whose gates are layers of their own"),

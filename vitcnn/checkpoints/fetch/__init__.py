@@ -1,34 +1,52 @@
-"""Where weights come from: a path, a repository of Hugging Face, a URL, a training run."""
+"""Where weights come from: a path, a Hugging Face repository, a URL, a training run."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 
-from vitcnn.checkpoints.fetch import hub, url
+from vitcnn.checkpoints.fetch import hub, url, workdir
+from vitcnn.checkpoints.fetch.source import Source
 
 
-def locate(weights: str | os.PathLike) -> tuple[pathlib.Path, str | None]:
-    """Returns the path of weights, downloaded first where they are not here.
+def locate(weights: str | os.PathLike | None) -> Source:
+    """Finds weights on this machine, and downloads them first if they are elsewhere.
 
     Args:
-      weights: a path; "hf:<owner>/<repo>[@<revision>][:<file>]", a repository of Hugging Face;
-        "https://...#sha256=<hex>"; or the folder of such a repository.
-
-    Returns:
-      (path, the source with all that pins it; None for a path).
+      weights: the path of a file; "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face;
+        "https://...#sha256=<hex>"; the folder of a training run, or "checkpoints" in it for the
+        weights so far; the folder of a downloaded Hugging Face repository; or None or
+        "random", which have no path.
 
     Raises:
-      ValueError, ConnectionError, ImportError: see `hub.fetch` and `url.fetch`.
+      ValueError: `weights` is empty or is an address of another kind; `hub.fetch`, `url.fetch` and
+        `workdir.read` list further reasons.
+      FileNotFoundError: the folder holds no weights.
+      ConnectionError: the weights cannot be downloaded.
+      ImportError: the weights are on Hugging Face and huggingface_hub is not installed.
     """
-    text = str(weights)
-    if text.startswith("hf:"):
-        return hub.fetch(text)
-    if text.startswith(("http://", "https://")):
-        return url.fetch(text)
-    if text.startswith("gs:"):
-        raise ValueError(f"weights {text!r}: download it first (gcloud storage cp), give its path")
-    path = pathlib.Path(weights)
-    if path.is_dir() and not (path / "run.json").exists():
-        path = next((path / name for name in hub.WEIGHTS if (path / name).exists()), path)
-    return path, None
+    if weights is None or weights == "random":
+        return Source()
+    address = os.fspath(weights)
+    if not address:
+        raise ValueError(
+            "weights is the empty string; give a path, hf:<owner>/<repo>, "
+            'https://...#sha256=<hex>, or "random" for random weights'
+        )
+    if address.startswith("hf:"):
+        return hub.fetch(address)
+    if address.startswith(("http://", "https://")):
+        return url.fetch(address)
+    if address.startswith("gs:"):
+        raise ValueError(
+            f"weights {address!r}: vitcnn does not read weights from Google Cloud Storage; "
+            "download it first (gcloud storage cp) and give its path"
+        )
+    path = pathlib.Path(address)
+    if not path.is_dir():
+        return Source(path)
+    if not (path / workdir.RUN).exists():
+        for name in hub.WEIGHTS:
+            if (path / name).exists():
+                return Source(path / name)
+    return workdir.read(path)

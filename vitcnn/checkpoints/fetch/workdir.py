@@ -1,56 +1,53 @@
-"""The folder of a training run, read as a checkpoint that knows its network."""
+"""The folder of a training run: weights that come with the fields of their network."""
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-from typing import Any
 
-WEIGHTS = "weights.npz"
-CHECKPOINTS = "checkpoints"  # folder of the state that a stopped run goes on from
+from vitcnn.checkpoints.fetch.source import Source
+
+RUN = "run.json"
+WEIGHTS = "weights.npz"  # what a finished run leaves
+CHECKPOINTS = "checkpoints"  # folder of the states from which a stopped run resumes
 
 
-def trained(workdir: str | os.PathLike, family: str, variant: str) -> dict[str, Any]:
-    """Returns what a folder that `vitcnn.training.train` wrote says of its network.
+def read(folder: pathlib.Path) -> Source:
+    """Returns the weights of a folder that `vitcnn.training.train` wrote.
 
     Args:
-      workdir: the folder; or "checkpoints" in it, for the weights as far as the run has come.
-      family, variant: the network that is asked for.
-
-    Returns:
-      {"path": its weights file, "fields": the fields of the module, "preprocess": its fields}.
+      folder: the working directory of the run; or "checkpoints" in it, for its latest weights even
+        if the run has not finished.
 
     Raises:
-      FileNotFoundError: the folder is no training run, or the run has not finished.
-      ValueError: it holds another network.
+      FileNotFoundError: the folder is no training run, or the run has not saved weights yet.
     """
-    workdir, weights = pathlib.Path(workdir), None
-    if workdir.name == CHECKPOINTS:
-        steps = [path for path in workdir.iterdir() if path.name.isdigit()]
-        workdir, weights = workdir.parent, max(steps, key=lambda path: int(path.name), default=None)
-        if weights is None:
-            raise FileNotFoundError(f"{workdir / CHECKPOINTS} holds no checkpoint yet")
-    run = workdir / "run.json"
+    latest = None
+    if folder.name == CHECKPOINTS:
+        steps = [path for path in folder.iterdir() if path.name.isdigit()]
+        latest = max(steps, key=lambda path: int(path.name), default=None)
+        if latest is None:
+            raise FileNotFoundError(f"{folder} holds no checkpoint yet")
+        folder = folder.parent
+    run = folder / RUN
     if not run.is_file():
         raise FileNotFoundError(
-            f"{workdir} is not a training run: it has no run.json; nor does it hold weights of a "
-            "usual name (model.safetensors, pytorch_model.bin): give the path of the file itself"
+            f"{folder} is not a training run, because it has no {RUN}; it also has no weights "
+            "under a usual name (model.safetensors, pytorch_model.bin). Give the path of the file "
+            "that holds the weights"
         )
     model = json.loads(run.read_text()).get("model")
     if model is None:
-        raise FileNotFoundError(f"{workdir} is not a training run: its run.json names no model")
-    if (model["family"], model["variant"]) != (family, variant):
-        raise ValueError(
-            f"{workdir} holds {model['family']} {model['variant']}, not {family} {variant}"
-        )
-    if weights is None and not (workdir / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} is not a training run: its {RUN} names no model")
+    final = folder / WEIGHTS
+    if latest is None and not final.is_file():
         raise FileNotFoundError(
-            f"{workdir / WEIGHTS} does not exist: the training run has not finished; run the same "
-            f"command again to go on, or give {workdir / CHECKPOINTS} for the weights so far"
+            f"{final} does not exist: the training run has not finished; run the same command "
+            f"again to resume it, or give {folder / CHECKPOINTS} for the weights so far"
         )
-    return {
-        "path": weights or workdir / WEIGHTS,
-        "fields": model["fields"],
-        "preprocess": model["preprocess"],
-    }
+    return Source(
+        latest or final,
+        network=(model["family"], model["variant"]),
+        fields=model["fields"],
+        preprocess=model["preprocess"],
+    )

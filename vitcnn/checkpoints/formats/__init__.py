@@ -1,10 +1,18 @@
 """Formats of weights: foreign names to ours, one format a file; adding a file is registering it.
 
-A format has `matches(keys)`, whether a checkpoint with these keys is of this format;
-`convert(raw, module)`, its arrays under our names ("params/..." and "batch_stats/..."); `FAMILY`,
-the file in `vitcnn.models` that they fit; and `PREPROCESS`, the preprocessing that the weights were
-trained with, as fields of `vitcnn.data.preprocess.Preprocess` (without mean and std where the keys
-do not tell). It may have `FIELDS`, fields of the network that the library of the format sets and
-that change no array, and `SIGNATURE`, keys that it always has, by which a file of no known format
-is likened to it.
+A format declares
+
+- `FAMILY`, the file of `vitcnn.models` whose networks it holds;
+- `matches(keys)`, whether a file with these keys has this format;
+- `convert(raw, module)`, its arrays under our names ("params/..." and "batch_stats/...");
+- `PREPROCESS`, the preprocessing that the weights were trained with, as fields of
+  `vitcnn.data.preprocess.Preprocess`; without mean and std if the keys do not determine them;
+
+and, if the defaults do not fit,
+
+- `FIELDS`, fields of the network that the library of the format sets and that change no array;
+- `SIDECAR`, which JSON next to the weights is read: `sidecar.read_published` for timm's and Hugging
+  Face's; the default is `sidecar.read_own`;
+- `SIGNATURE`, keys that every file of the format has. An error about an unknown file names the
+  formats with the most similar signatures.
 """

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 
 FAMILY = "resnet"
+SIDECAR = sidecar.read_published
 PREPROCESS = {
     "size": (32, 32),
     "resize": 32,
@@ -27,7 +28,7 @@ _ROOT = {"conv1": "conv_root", "bn1": "bn_root", "linear": "head"}
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a CIFAR ResNet: three stages, units of two convolutions."""
+    """Whether a file with these keys holds a CIFAR ResNet: three stages of two-layer units."""
     names = torch_names.stripped(keys).keys()
     deeper = {"layer4.0.conv1.weight", "layer1.0.conv3.weight"}
     return names >= SIGNATURE and not deeper & names

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 from vitcnn.checkpoints.torch_names import ATTENTION
+from vitcnn.models import vit
 
 FAMILY = "vit"
+SIDECAR = sidecar.read_published
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {
     "size": (32, 32),
@@ -51,8 +53,8 @@ _NAMES = torch_names.Names(
         },
     ),
     arrays={
-        "embedding.cls_token": "cls",
-        "embedding.pos_embeddings": "Transformer/posembed_input/pos_embedding",
+        "embedding.cls_token": "params/cls",
+        "embedding.pos_embeddings": vit.POSITIONS,
     },
     weight={
         "weight": "params/{}/kernel",
@@ -64,7 +66,7 @@ _NAMES = torch_names.Names(
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of this ViT."""
+    """Whether a file with these keys holds this ViT."""
     return torch_names.stripped(keys).keys() >= SIGNATURE
 
 

@@ -1,9 +1,9 @@
 """BiT checkpoints of Google's big_transfer and big_vision, and ours: NumPy archives.
 
-Our parameter names are those of big_transfer, "resnet/block1/unit01/a/group_norm/gamma", but for
-the head, which is a 1x1 convolution there. Some of its files number the convolutions,
-"standardized_conv2d_7". Those of big_vision's `bit_paper`, "block1/unit01/gn1/scale", are known
-too. `rename` is the way back, for export.
+Our parameter names are those of big_transfer, "resnet/block1/unit01/a/group_norm/gamma", except
+for the head, which is a 1x1 convolution there. Some files of big_transfer number the convolutions,
+"standardized_conv2d_7". The names of big_vision's `bit_paper`, "block1/unit01/gn1/scale", are read
+too. `rename` is the inverse, for export.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ELSEWHERE = {
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a BiT."""
+    """Whether a file with these keys holds one of Google's BiTs, or ours."""
     names = {_name(key) for key in google_names.bare(keys)}
     return {"resnet/root_block/standardized_conv2d/kernel", "resnet/group_norm/gamma"} <= names
 
@@ -51,7 +51,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
 
 
 def rename(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns arrays by our bare names as big_transfer has them: the head is a 1x1 convolution."""
+    """Returns our arrays under big_transfer's names, with the head as a 1x1 convolution."""
     return {
         _HEAD.get(key, key): value[None, None] if key == "head/kernel" else value
         for key, value in arrays.items()

@@ -17,7 +17,7 @@ PREPROCESS = google_names.PREPROCESS
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a Mixer."""
+    """Whether a file with these keys holds one of Google's Mixers, or ours."""
     return {"stem/kernel", "pre_head_layer_norm/scale"} <= set(google_names.bare(keys))
 
 

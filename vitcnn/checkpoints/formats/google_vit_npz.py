@@ -17,12 +17,13 @@ import numpy as np
 
 from vitcnn.checkpoints import google_names
 from vitcnn.layers import image_sizes
+from vitcnn.models import vit
 
 FAMILY = "vit"
 PREPROCESS = google_names.PREPROCESS
 
 _STACKED = "Transformer/encoderblock/"
-_POSITIONS = "Transformer/posembed_input/pos_embedding"
+_POSITIONS = vit.POSITIONS.removeprefix("params/")
 _OTHER_POSITIONS = ("pos_embedding", "Transformer/pos_embedding")
 _RENUMBERED = {
     "LayerNorm_1": "LayerNorm_2",
@@ -33,7 +34,7 @@ _BLOCK_PART = re.compile(r"(Transformer/encoderblock_\d+)/(\w+)/(.+)")
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a ViT of Google's."""
+    """Whether a file with these keys holds one of Google's ViTs, or ours."""
     names = google_names.bare(keys)
     return "embedding/kernel" in names and any(name.startswith("Transformer/") for name in names)
 
@@ -47,13 +48,13 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     arrays = google_names.arrays(raw)
     if stem := [key for key in arrays if key.startswith(("conv_root/", "block1/unit1/"))]:
         raise ValueError(
-            f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, and "
-            "ours reads pixels"
+            f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, "
+            "and the family 'vit' reads pixels"
         )
     if head := [key for key in arrays if key == "probe" or key.startswith("MAPHead_")]:
         raise ValueError(
-            f"the checkpoint has a MAP head (pooling by attention, {head[0]!r}), and our ViT pools "
-            f'by "token" or "gap" only'
+            f"the checkpoint has a MAP head (pooling by attention, {head[0]!r}), and the family "
+            f'\'vit\' pools by "token" or "gap" only'
         )
     arrays = _unstack(arrays)
     fixed = "Transformer/encoderblock_0/LayerNorm_1/scale" in arrays and "cls" not in arrays
@@ -67,38 +68,38 @@ def _name(key: str) -> str:
 
 
 def _unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays with the blocks apart that were stacked, as `scan` has them."""
-    apart = {}
+    """Returns the arrays with one entry per block where `scan` had stacked all blocks in one."""
+    separate = {}
     for key, value in arrays.items():
         if key.startswith(_STACKED):
             for i, block in enumerate(value):
-                apart[f"Transformer/encoderblock_{i}/{key.removeprefix(_STACKED)}"] = block
+                separate[f"Transformer/encoderblock_{i}/{key.removeprefix(_STACKED)}"] = block
         else:
-            apart[key] = value
-    return apart
+            separate[key] = value
+    return separate
 
 
 def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dict[str, np.ndarray]:
-    """Returns the arrays with the position embedding of all tokens where we have it.
+    """Returns the arrays with a position embedding for all tokens, under our name.
 
     Args:
       arrays: by vision_transformer's or big_vision's names.
-      module: the network; its grid says which tokens have a position.
+      module: the network; its grid tells which tokens have a position.
       fixed: whether a file without positions means big_vision's sines and cosines.
     """
     rows, columns = image_sizes.grid(module.image_size, module.patch)
     if _POSITIONS in arrays:
         return arrays
-    if given := [key for key in _OTHER_POSITIONS if key in arrays]:
-        positions = arrays.pop(given[0])
+    if names := [key for key in _OTHER_POSITIONS if key in arrays]:
+        positions = arrays.pop(names[0])
     elif fixed:
         positions = _sines(rows, columns, arrays["embedding/kernel"].shape[-1])
     else:
-        return arrays  # the merge will say what is missing
+        return arrays  # the merge reports what is missing
     count = positions.shape[1] if positions.ndim == 3 else 0
-    # Of patches alone: this grid, or a square of another resolution.
-    alone = count == rows * columns or math.isqrt(count) ** 2 == count != rows * columns + 1
-    if "cls" in arrays and count and alone:
+    # Only patches have positions: those of this grid, or a square of another resolution.
+    only_patches = count == rows * columns or math.isqrt(count) ** 2 == count != rows * columns + 1
+    if "cls" in arrays and count and only_patches:
         positions = np.pad(positions, ((0, 0), (1, 0), (0, 0)))
     return {**arrays, _POSITIONS: positions}
 
@@ -106,8 +107,9 @@ def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dic
 def _sines(rows: int, columns: int, width: int) -> np.ndarray:
     """Returns big_vision's fixed position embedding ("sincos2d"), [1, positions, width].
 
-    A quarter of the width each: sines, then cosines, of the column at wavelengths from 2 pi to
-    20,000 pi, and the same of the row (Chen et al. 2021, arXiv 2104.02057).
+    Each quarter of the width holds one of: sines of the column, cosines of the column, sines of the
+    row, cosines of the row, at wavelengths from 2 pi to 20,000 pi (Chen et al. 2021, arXiv
+    2104.02057).
     """
     frequency = 10_000.0 ** -np.linspace(0, 1, width // 4)
     down, right = np.divmod(np.arange(rows * columns), columns)

@@ -1,9 +1,9 @@
 """BiT of Hugging Face transformers: "bit.encoder.stages.0.layers.0.norm1.weight".
 
 Files of `BitForImageClassification`, `BitModel` (which has no "bit.") and `BitBackbone` (which has
-no head). Use them with the variant of their size, "R50x1" to "R152x4". The keys do not say how
-images were normalised: preprocessor_config.json beside the weights does. Nor do they say how the
-network pads: it has to be the default, `global_padding` None.
+no head). Use them with the variant of their size, "R50x1" to "R152x4". The keys say neither
+how images were normalised, which preprocessor_config.json beside the weights does, nor how the
+network pads, which has to be the default, `global_padding` None.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 
 FAMILY = "bit"
+SIDECAR = sidecar.read_published
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"embedder.convolution.weight", "encoder.stages.0.layers.0.norm1.weight"})
 
@@ -37,7 +38,7 @@ _NAMES = torch_names.Names(
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a BiT of transformers."""
+    """Whether a file with these keys holds a BiT of transformers."""
     return {name.removeprefix("bit.") for name in torch_names.stripped(keys)} >= SIGNATURE
 
 
@@ -45,7 +46,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names and axis orders.
 
     Raises:
-      ValueError: the file is of a network that is not a BiT.
+      ValueError: the network of the file is not a BiT.
     """
     bare = {name.removeprefix("bit."): raw[key] for name, key in torch_names.stripped(raw).items()}
     return torch_names.convert(bare, _NAMES)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 
 FAMILY = "resnet"
+SIDECAR = sidecar.read_published
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -35,7 +36,7 @@ _UNIT = re.compile(
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a ResNet of transformers."""
+    """Whether a file with these keys holds a ResNet of transformers."""
     return {name.removeprefix("resnet.") for name in torch_names.stripped(keys)} >= SIGNATURE
 
 

@@ -15,10 +15,12 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 from vitcnn.checkpoints.torch_names import ATTENTION
+from vitcnn.models import vit
 
 FAMILY = "vit"
+SIDECAR = sidecar.read_published
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {"interpolation": "bilinear"}
 SIGNATURE = frozenset(
@@ -69,10 +71,10 @@ _NAMES = torch_names.Names(
         },
     ),
     arrays={
-        "embeddings.cls_token": "cls",
-        "embeddings.distillation_token": "dist",
-        "embeddings.register_tokens": "registers",
-        "embeddings.position_embeddings": "Transformer/posembed_input/pos_embedding",
+        "embeddings.cls_token": "params/cls",
+        "embeddings.distillation_token": "params/dist",
+        "embeddings.register_tokens": "params/registers",
+        "embeddings.position_embeddings": vit.POSITIONS,
     },
     dropped=(r"embeddings\.mask_token",),
     refused={
@@ -83,7 +85,7 @@ _NAMES = torch_names.Names(
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of such a ViT."""
+    """Whether a file with these keys holds a ViT of transformers."""
     names = {_bare(name) for name in torch_names.stripped(keys)}
     return {"embeddings.cls_token", "embeddings.position_embeddings"} <= names and any(
         map(_QUERY.fullmatch, names)
@@ -94,8 +96,8 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names, heads on an axis of their own as `module` has them.
 
     Raises:
-      ValueError: the file is of a ViT that this family is not, or its MLPs are gated and those of
-        `module` are not, or the reverse.
+      ValueError: our ViT does not support the network of the file, or only one of the file and
+        `module` has gated MLPs.
     """
     bare = {_bare(name): raw[key] for name, key in torch_names.stripped(raw).items()}
     arrays = _joined(torch_names.convert(bare, _NAMES, getattr(module, "heads", None)))
@@ -104,11 +106,11 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
 
 
 def _joined(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays with each gate and its value in one layer, the gate first."""
+    """Returns the arrays with each gate and its value joined in one layer, the gate first."""
     joined = dict(arrays)
     for gate in arrays:
         value, both = (gate.replace("/gate/", f"/{part}/") for part in ("up", "Dense_0"))
-        # Else the merge will list them.
+        # The merge reports a gate or value without the other.
         if gate != value and value in arrays and arrays[gate].shape == arrays[value].shape:
             joined[both] = np.concatenate([joined.pop(gate), joined.pop(value)], axis=-1)
     return joined

@@ -1,12 +1,12 @@
 """ResNets of Keras (version 1): their HDF5 files, or a NumPy archive of the same weights.
 
-The layers have had two namings, "res2a_branch2a" and, since 2019, "conv2_block1_1_conv". A weight
-is "<layer>/<weight>" in an archive; in HDF5 "<layer>/<layer>/<weight>", with ":0" behind what
-TensorFlow wrote, or, from Keras 1, "<layer>/<layer>_<weight>_1:0", where W is the kernel and
-running_std the variance.
+Keras has named the layers in two ways, "res2a_branch2a" and, since 2019, "conv2_block1_1_conv". A
+weight is "<layer>/<weight>" in an archive. In HDF5 it is "<layer>/<layer>/<weight>", with ":0" at
+its end if TensorFlow wrote it; or, from Keras 1, "<layer>/<layer>_<weight>_1:0", where W is the
+kernel and running_std the variance.
 
-Keras feeds it BGR pixels of 0 to 255 less a mean. Here the order is folded into the first
-convolution, so the network takes RGB like every other. Use it with the variants "50-keras",
+Keras feeds the network BGR pixels from 0 to 255, minus a mean. Here the first convolution absorbs
+the order, so that the network takes RGB like every other. Use it with the variants "50-keras",
 "101-keras" and "152-keras".
 """
 
@@ -23,7 +23,7 @@ PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
     "interpolation": "bilinear",
-    # (x - mean) / std of images in [0, 1] is the pixel less the mean.
+    # (x - mean) / std of images in [0, 1] is the pixel minus the mean.
     "mean": (123.68 / 255, 116.779 / 255, 103.939 / 255),
     "std": (1 / 255, 1 / 255, 1 / 255),
 }
@@ -48,7 +48,7 @@ _WEIGHT = {
     "running_mean": "batch_stats/{}/mean",
     "running_std": "batch_stats/{}/var",
 }
-_ALWAYS = {
+_REQUIRED = {
     "params/conv_root/kernel",
     "batch_stats/bn_root/mean",
     "params/block1/unit1/conv1/kernel",
@@ -56,8 +56,8 @@ _ALWAYS = {
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a ResNet of Keras, version 1."""
-    return _ALWAYS.issubset(name for key in keys if (name := _name(key)) != key)
+    """Whether a file with these keys holds a ResNet of Keras, version 1."""
+    return _REQUIRED.issubset(name for key in keys if (name := _name(key)) != key)
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
@@ -68,7 +68,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
 
 
 def _name(key: str) -> str:
-    """Returns our name of a weight; the key itself, for the merge to list, if there is none."""
+    """Returns our name of a weight; if there is none, its key, which the merge then reports."""
     parts = _KEY.fullmatch(key)
     if parts is None or parts["weight"] not in _WEIGHT:
         return key

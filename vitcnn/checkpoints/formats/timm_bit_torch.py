@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 
 FAMILY = "bit"
+SIDECAR = sidecar.read_published
 PREPROCESS = {"interpolation": "bilinear"}
 SIGNATURE = frozenset(
     {"stem.conv.weight", "stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
@@ -32,7 +33,7 @@ _NAMES = torch_names.Names(
         },
     ),
     refused={
-        r"stem\.conv[123]\..+": "a ResNet-D or -T, whose stem is of three convolutions",
+        r"stem\.conv[123]\..+": "a ResNet-D or -T, whose stem has three convolutions",
         r".*\.running_(mean|var)": "a ResNet v2 with batch norms",
         r"(stem|.*\.downsample)\.norm\..+": "a ResNet with norms after its convolutions",
     },
@@ -40,16 +41,16 @@ _NAMES = torch_names.Names(
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of timm's BiT, or of one of the networks of its class."""
+    """Whether a file with these keys holds timm's BiT, or another network of its class."""
     names = torch_names.stripped(keys).keys()
     return names >= SIGNATURE or names >= SIGNATURE - {"stem.conv.weight"} | {_DEEP}
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
-    """Returns the arrays under our names and axis orders; the head is a 1x1 convolution there.
+    """Returns the arrays under our names and axis orders; timm's head is a 1x1 convolution.
 
     Raises:
-      ValueError: the file is of a network that is not a BiT.
+      ValueError: the network of the file is not a BiT.
     """
     arrays = torch_names.convert(raw, _NAMES)
     head = arrays.get(_HEAD)

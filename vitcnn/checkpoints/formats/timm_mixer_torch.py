@@ -1,8 +1,8 @@
 """MLP-Mixers of timm: "blocks.0.mlp_tokens.fc1.weight".
 
 The keys do not say how images were normalised (Google's models: mean and deviation 0.5; others not
-at all): timm's config.json beside the weights does. timm's gMixer, ResMLP and gMLP are of one class
-with its Mixer; their files are known by their keys and shapes, and refused.
+at all): timm's config.json beside the weights does. timm's gMixer, ResMLP and gMLP are networks
+of the same class; their keys and shapes tell them apart, and they are refused.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 
 FAMILY = "mixer"
+SIDECAR = sidecar.read_published
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"})
@@ -42,7 +43,7 @@ _NAMES = torch_names.Names(
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of timm's Mixer, or of one of the networks of its class."""
+    """Whether a file with these keys holds timm's Mixer, or another network of its class."""
     return torch_names.stripped(keys).keys() >= SIGNATURE
 
 
@@ -50,16 +51,13 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names and axis orders.
 
     Raises:
-      ValueError: the file is of a network that is not a Mixer.
+      ValueError: the network of the file is not a Mixer.
     """
     arrays = torch_names.convert(raw, _NAMES)
-    shapes = {name: np.shape(raw[key]) for name, key in torch_names.stripped(raw).items()}
-    for name, shape in shapes.items():
-        after = name.replace(".fc1.weight", ".fc2.weight")
-        # In a gated MLP one half of the hidden units multiplies the other, and no key says so.
-        if after != name and shape[:1] == tuple(2 * n for n in shapes.get(after, ())[1:]):
+    for name, _, gated in torch_names.mlps(arrays):
+        if gated:  # half of the hidden units multiply the other half, and no key says so
             raise ValueError(
-                f"{name!r} makes twice as many numbers as {after!r} reads: they are of a Mixer "
-                "with gated MLPs (gMixer), which this family has not"
+                f"the MLP {name!r} is gated (gMixer), and the family 'mixer' does not support "
+                "gated MLPs"
             )
     return arrays

@@ -1,8 +1,8 @@
 """ViTs of timm, DeiT, DINO and DINOv2: "blocks.0.attn.qkv.weight".
 
-The four share their names, but for the gated MLPs of DINOv2's giants: "mlp.fc1" and "mlp.fc2" in
-timm, "mlp.w12" and "mlp.w3" in the original. In both the first half of the first layer is the gate,
-as it is here. The keys do not say how images were normalised (timm's AugReg models:
+All four use the same names, except for the gated MLPs of DINOv2's giants: "mlp.fc1" and "mlp.fc2"
+in timm, "mlp.w12" and "mlp.w3" in the original. In both, the first half of the first layer is the
+gate, as in our ViT. The keys do not say how images were normalised (timm's AugReg models:
 mean and deviation 0.5; the others: ImageNet's): timm's config.json beside the weights does.
 """
 
@@ -14,16 +14,17 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 from vitcnn.checkpoints.torch_names import ATTENTION
 from vitcnn.layers import image_sizes
+from vitcnn.models import vit
 
 FAMILY = "vit"
+SIDECAR = sidecar.read_published
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"})
 
-_POSITION = "Transformer/posembed_input/pos_embedding"
 _NAMES = torch_names.Names(
     layer=torch_names.transformer(
         r"blocks\.(\d+)\.(.+)",
@@ -49,11 +50,11 @@ _NAMES = torch_names.Names(
         },
     ),
     arrays={
-        "cls_token": "cls",
-        "dist_token": "dist",
-        "reg_token": "registers",
-        "register_tokens": "registers",
-        "pos_embed": _POSITION,
+        "cls_token": "params/cls",
+        "dist_token": "params/dist",
+        "reg_token": "params/registers",
+        "register_tokens": "params/registers",
+        "pos_embed": vit.POSITIONS,
     },
     dropped=(
         "mask_token",  # of patches hidden in training
@@ -65,37 +66,37 @@ _NAMES = torch_names.Names(
         r"blocks\.\d+\.attn\.[qk]_norm\..+": "a ViT that normalises queries and keys",
         r"blocks\.\d+\.attn\.norm\..+": "a ViT with a norm inside its attention",
         r"blocks\.\d+\.mlp\.fc1_[gx]\..+": "a ViT whose gates are layers of their own (AIMv2's)",
-        r"blocks\.\d+\.\d+\..+": "blocks in chunks; save the model without FSDP",
-        r"patch_embed\.(backbone|norm)\..+": "a hybrid, or of a ViT that normalises its patches",
+        r"blocks\.\d+\.\d+\..+": "a model in chunks, as FSDP saves it (save it without FSDP)",
+        r"patch_embed\.(backbone|norm)\..+": "a hybrid, or to a ViT that normalises its patches",
     },
     weight={**torch_names.WEIGHT, "gamma": "params/{}/gamma"},
 )
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of such a ViT."""
+    """Whether a file with these keys holds a ViT of timm, DeiT, DINO or DINOv2."""
     return torch_names.stripped(keys).keys() >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, heads on an axis of their own as `module` has them.
 
-    Where only patches have positions (timm's `no_embed_class`), the class and distillation token
-    get one of zeros, which is the same.
+    Where only patches have positions (timm's `no_embed_class`), the class and distillation tokens
+    get positions of zeros, which change nothing.
 
     Raises:
-      ValueError: the file is of a ViT that this family is not, or its MLPs are gated and those of
-        `module` are not, or the reverse.
+      ValueError: our ViT does not support the network of the file, or only one of the file and
+        `module` has gated MLPs.
     """
     arrays = torch_names.convert(raw, _NAMES, getattr(module, "heads", None))
     torch_names.check_gates(arrays, module)
-    table = arrays[f"params/{_POSITION}"]
+    table = arrays[vit.POSITIONS]
     tokens = ("params/cls" in arrays) + ("params/dist" in arrays)
     count = table.shape[1] if table.ndim == 3 else 0
     # One or two more than a square is never a square.
     if tokens and count != _positions(module) and math.isqrt(count) ** 2 == count:
         table = np.concatenate([np.zeros((1, tokens, table.shape[2]), np.float32), table], axis=1)
-    return {**arrays, f"params/{_POSITION}": table}
+    return {**arrays, vit.POSITIONS: table}
 
 
 def _positions(module: nn.Module) -> int:

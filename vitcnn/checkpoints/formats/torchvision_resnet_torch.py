@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 
 FAMILY = "resnet"
+SIDECAR = sidecar.read_published
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -29,7 +30,7 @@ _SHORTCUT = {"0": "conv_proj", "1": "bn_proj"}
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of such a ResNet: four stages, batch norms."""
+    """Whether a file with these keys holds such a ResNet: four stages, batch norms."""
     return torch_names.stripped(keys).keys() >= SIGNATURE
 
 
@@ -37,7 +38,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names and axis orders.
 
     Raises:
-      ValueError: the units have more than convolutions and norms.
+      ValueError: the units have layers other than convolutions and norms.
     """
     names = torch_names.Names(
         _layer,

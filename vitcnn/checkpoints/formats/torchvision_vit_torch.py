@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import torch_names
+from vitcnn.checkpoints import sidecar, torch_names
 from vitcnn.checkpoints.torch_names import ATTENTION
+from vitcnn.models import vit
 
 FAMILY = "vit"
+SIDECAR = sidecar.read_published
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {
     "size": (224, 224),
@@ -51,19 +53,19 @@ _NAMES = torch_names.Names(
         },
     ),
     arrays={
-        "class_token": "cls",
-        "encoder.pos_embedding": "Transformer/posembed_input/pos_embedding",
+        "class_token": "params/cls",
+        "encoder.pos_embedding": vit.POSITIONS,
     },
 )
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of a ViT of torchvision."""
+    """Whether a file with these keys holds a ViT of torchvision."""
     return torch_names.stripped(keys).keys() >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, heads on an axis of their own as `module` has them."""
-    # "in_proj_weight" is the weight of a layer that torch does not call one.
+    # torch has no layer "in_proj", only its arrays.
     raw = {key.replace("in_proj_", "in_proj."): value for key, value in raw.items()}
     return torch_names.convert(raw, _NAMES, getattr(module, "heads", None))

@@ -1,7 +1,7 @@
-"""ResNets in our own names, which are those of Google's: NumPy archives.
+"""ResNets of Google's vision_transformer (`models_resnet`), and ours: NumPy archives.
 
-`vitcnn.checkpoints.export` writes them. In Google's own files parameters may have a prefix, and a
-scale or bias of GroupNorm the shape (1, 1, 1, C).
+Our parameter names are Google's, so `vitcnn.checkpoints.export` writes this format too. In Google's
+files parameters may have a prefix, and a scale or bias of GroupNorm the shape (1, 1, 1, C).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from vitcnn.checkpoints import google_names
 
 FAMILY = "resnet"
-PREPROCESS = {"interpolation": "bilinear"}  # they are of anyone: what lies beside says the rest
+PREPROCESS = {"interpolation": "bilinear"}  # anyone may have trained them: the sidecar has the rest
 
 _STATISTICS = "batch_stats/"
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether these are the names of one of our ResNets."""
+    """Whether a file with these keys holds a ResNet in these names."""
     return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(google_names.bare(keys))
 
 
