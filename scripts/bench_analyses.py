@@ -11,6 +11,7 @@ over its kinds of the median time times the number of such groups. Loading image
 separate passes would do that once each. Ratios are of medians, with their range over the rounds.
 """
 
+import collections
 import time
 
 import numpy as np
@@ -43,7 +44,7 @@ def main(_):
     side = models["vit"].image_size[0]
     source = scenes.load(size=IMAGES.value, image_size=side, classes=10)
     jobs = every_job(models, source)
-    constants = {"variables": {n: m.variables for n, m in models.items()}, "given": {}}
+    constants = {"variables": {n: m.variables for n, m in models.items()}, "earlier": {}}
     constants = parallel.on_devices(constants)
     image = np.random.default_rng(0).integers(0, 256, (GROUP.value, side, side, 3), np.uint8)
     label = np.arange(GROUP.value, dtype=np.int32) % 10
@@ -57,12 +58,11 @@ def main(_):
         return [m.forward(constants["variables"][n], views[n], ())[0] for n, m in models.items()]
 
     passes = {"joint": jobs, **{job.name: [job] for job in jobs}}
-    programs, kinds = {}, {}
+    programs, counts = {}, {}
     for name, members in tqdm.tqdm(passes.items(), "compiling", unit="pass"):
-        kinds[name] = {}
-        for span in schedule.plan_spans(members, GROUP.value):
-            kinds[name][span.shape] = kinds[name].get(span.shape, 0) + 1
-        for shape in kinds[name]:
+        slices = schedule.plan_schedule(members, GROUP.value)
+        counts[name] = collections.Counter(slice_.shape for slice_ in slices)
+        for shape in counts[name]:
             function = group_program(models, members, dict(shape[1]))
             programs[name, shape] = compiled(function, constants, batch(shape[0]))
     programs["forward", None] = compiled(forward, constants, batch(GROUP.value))
@@ -71,7 +71,7 @@ def main(_):
         rounds.append({key: timed(program) for key, program in programs.items()})
 
     def seconds(name, times):
-        return sum(n * times[name, shape] for shape, n in kinds[name].items())
+        return sum(n * times[name, shape] for shape, n in counts[name].items())
 
     groups = -(-IMAGES.value // GROUP.value)
     totals = [{name: seconds(name, times) for name in passes} for times in rounds]

@@ -292,7 +292,8 @@ class Setting:
 
         source, jobs = Pool(self.pool, groups * GROUP.value), self.jobs(groups)
         with mock.patch.object(parallel, "GroupProgram", Clocked):
-            stream.measure(self.models, source, jobs, group=GROUP.value, progress=False)
+            settings = stream.RunSettings(group=GROUP.value)
+            stream.measure(self.models, source, jobs, settings, show_progress=False)
         return Clocked.xla
 
     def peer(self):

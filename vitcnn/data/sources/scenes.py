@@ -178,7 +178,7 @@ class Scenes:
         if not 0 <= i < self.size:
             raise IndexError(f"scene {i}: there are scenes 0 to {self.size - 1}")
         key = (SPLITS[self.split], i)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=key)))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
         return rng.random(20).tolist(), rng
 
     def _classes(self, draws: list[float]) -> tuple[int, int, int]:
