@@ -197,7 +197,7 @@ BAD = {
     "no data": ({"data": {}}, "config.data.source is not set"),
     "no family": ({"model": {"variant": "B/16"}}, "config.model.family is not set"),
     "no steps": ({"steps": 0}, "must be at least 1"),
-    "long warm-up": ({"warmup": 6}, "warmup = 6 must be from 0 to below config.steps = 6"),
+    "long warm-up": ({"warmup": 6}, "warmup = 6 must be at least 0 and below config.steps = 6"),
 }
 
 
