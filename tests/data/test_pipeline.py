@@ -222,7 +222,7 @@ def test_pad_crop_shifts_by_up_to_four():
     counts = np.unique(shifts, axis=0, return_counts=True)[1]
     assert len(counts) == 81  # every shift happens, none much more often than another
     assert np.abs(counts - 2000 / 81).max() < 5 * np.sqrt(2000 / 81)
-    with pytest.raises(ValueError, match="above 4 pixels, not 4 x 9"):
+    with pytest.raises(ValueError, match="larger than 4 pixels, not 4 x 9"):
         AUGMENTATIONS["pad_crop"](np.zeros((4, 9, 3), np.uint8), rng)
 
 
