@@ -1,9 +1,9 @@
-"""Measures models by a config, in one pass over the images, and saves one <analysis>.nc each.
+"""Measures the models of a config in one pass over the images, and saves <analysis>.nc files.
 
     python scripts/analyze.py --config=configs/analyze/cifar10_pair.py --workdir=runs/cifar10_pair
 
-Any field of the config can be set after it, --config.group=256; --help after --config=... lists
-them. The same command again resumes a run that was stopped. On several hosts add
+A flag after --config can set any field of the config: --config.group=256. --help after --config=...
+lists the fields. The same command again resumes a run that was stopped. On several hosts, add
 --coordinator=auto (Cloud TPU), or --coordinator=HOST:PORT --processes=N --process=I.
 """
 

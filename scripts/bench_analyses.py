@@ -1,16 +1,18 @@
-"""Times one pass that makes every measurement against one pass for each, and the bare forwards.
+"""Times one joint pass of all analyses against one pass for each, and against forward passes alone.
 
     python scripts/bench_analyses.py                # a CIFAR ViT and ResNet-20, 32 px
     python scripts/bench_analyses.py --pair=large   # ViT-B/32 and ResNet-50, 224 px
 
-Networks have random weights; each analysis takes its own number of images, up to --images. A pass
-has several kinds of groups, since an analysis that has enough images leaves the program: receptive
-fields take 32, CKA 10,240. The programs of every kind are compiled, then run in turns on one group
-that is in memory, so that what else the machine does slows all alike. The time of a pass is the sum
-over its kinds of the median time times the number of such groups. Loading images is not in it;
-separate passes would do that once each. Ratios are of medians, with their range over the rounds.
+The networks have random weights. Each analysis takes its own number of images, up to --images. A
+pass has groups of several shapes, because an analysis that has enough images leaves the program:
+receptive fields take 32 images, CKA takes 10,240. The program of every shape is compiled first. The
+programs then run in turns on one group in memory, so that other load on the machine slows all of
+them alike. The time of a pass is the sum, over its shapes, of the time of one group multiplied by
+the number of such groups. It does not contain loading images, which separate passes would do once
+each. The table shows medians over the rounds, and the range of the ratio of joint to separate.
 """
 
+import collections
 import time
 
 import numpy as np
@@ -24,16 +26,18 @@ from vitcnn.engine import jobs, schedule
 from vitcnn.engine.program import group_program
 
 PAIR = flags.DEFINE_enum("pair", "small", ["small", "large"], "Which networks.")
-GROUP = flags.DEFINE_integer("group", 128, "Images of a group.", lower_bound=4)
-IMAGES = flags.DEFINE_integer("images", 10_240, "Most images of an analysis.", lower_bound=4)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed groups of every kind.", lower_bound=1)
+GROUP = flags.DEFINE_integer("group", 128, "Number of images in a group.", lower_bound=4)
+IMAGES = flags.DEFINE_integer(
+    "images", 10_240, "Largest number of images of an analysis.", lower_bound=4
+)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed groups of every shape.", lower_bound=1)
 WITHOUT = flags.DEFINE_multi_string("without", [], "Analyses to leave out.")
 
 PAIRS = {
     "small": {"vit": ("vit", "cifar/4", {}), "resnet": ("resnet", "20", {})},
     "large": {"vit": ("vit", "B/32", {}), "resnet": ("resnet", "50", {})},
 }
-# Goes on from another pass over training images, so it is not part of one over these.
+# Probes continue from an earlier pass over training images, so they cannot join this pass.
 APART = ("probe",)
 
 
@@ -43,7 +47,7 @@ def main(_):
     side = models["vit"].image_size[0]
     source = scenes.load(size=IMAGES.value, image_size=side, classes=10)
     jobs = every_job(models, source)
-    constants = {"variables": {n: m.variables for n, m in models.items()}, "given": {}}
+    constants = {"variables": {n: m.variables for n, m in models.items()}, "earlier": {}}
     constants = parallel.on_devices(constants)
     image = np.random.default_rng(0).integers(0, 256, (GROUP.value, side, side, 3), np.uint8)
     label = np.arange(GROUP.value, dtype=np.int32) % 10
@@ -57,12 +61,11 @@ def main(_):
         return [m.forward(constants["variables"][n], views[n], ())[0] for n, m in models.items()]
 
     passes = {"joint": jobs, **{job.name: [job] for job in jobs}}
-    programs, kinds = {}, {}
+    programs, counts = {}, {}
     for name, members in tqdm.tqdm(passes.items(), "compiling", unit="pass"):
-        kinds[name] = {}
-        for span in schedule.plan_spans(members, GROUP.value):
-            kinds[name][span.shape] = kinds[name].get(span.shape, 0) + 1
-        for shape in kinds[name]:
+        slices = schedule.plan_schedule(members, GROUP.value)
+        counts[name] = collections.Counter(slice_.shape for slice_ in slices)
+        for shape in counts[name]:
             function = group_program(models, members, dict(shape[1]))
             programs[name, shape] = compiled(function, constants, batch(shape[0]))
     programs["forward", None] = compiled(forward, constants, batch(GROUP.value))
@@ -71,7 +74,7 @@ def main(_):
         rounds.append({key: timed(program) for key, program in programs.items()})
 
     def seconds(name, times):
-        return sum(n * times[name, shape] for shape, n in kinds[name].items())
+        return sum(n * times[name, shape] for shape, n in counts[name].items())
 
     groups = -(-IMAGES.value // GROUP.value)
     totals = [{name: seconds(name, times) for name in passes} for times in rounds]
@@ -93,13 +96,13 @@ def main(_):
 
 
 def every_job(models, source):
-    """Plans every analysis that there is, of the models that it can be made of."""
+    """Plans every analysis, each for the models that it can measure."""
     planned = []
     for name in analyses.names():
         if name.startswith(APART) or name in WITHOUT.value:
             continue
-        its_images = analyses.traits(analyses.find(name)).images
-        images = min(its_images or IMAGES.value, IMAGES.value)
+        default = analyses.traits(analyses.find(name)).images
+        images = IMAGES.value if default == analyses.ALL else min(default, IMAGES.value)
         chosen = ("vit",) if name == "attention_distance" else tuple(models)
         config = {name: {"images": images, "models": chosen}}
         planned += jobs.plan_jobs(models, source, config, GROUP.value)

@@ -1,22 +1,23 @@
-"""Times CKA of a ViT with a ResNet, and measures its memory, against the least that it takes.
+"""Times CKA of a ViT with a ResNet, and measures its memory, against the least that CKA needs.
 
     python scripts/bench_cka.py                      # ViT-B/32 + ResNet-50 at 224 px, then small
     python scripts/bench_cka.py --pair=small --rounds=9
 
-One table for each pair of networks, with random weights. Its parts are
+The script prints one table for each pair of networks, which have random weights. Its parts are
 
-- forward: the bare forward passes of both, one program that returns their logits;
-- grams: the bare Gram products x x' of every tap (the default taps of CKA), inputs in memory;
-- whole: `stream.measure`, the real engine, on groups of images that its loader brings;
-- peer: pytorch-cka on the same architectures in torch with as many taps, where it is installed. It
-  compares the layers of one network with those of the other; the engine, all layers with all.
+- forward: the forward passes of both networks alone, one program that returns their logits;
+- grams: the Gram products x x' of every tap alone (the default taps of CKA), inputs in memory;
+- whole: `stream.measure`, the real engine, which loads its groups of images as usual;
+- peer: pytorch-cka on the same architectures in torch with as many taps, if it is installed. It
+  compares the layers of one network with the layers of the other; the engine compares all layers
+  with all layers.
 
-The parts run in turns in one process, so that what else the machine does slows all alike: the
-engine stops between its groups while the others run. Ratios are taken within a round; medians are
-printed. Processor seconds (of all threads) vary less than time does on a busy machine. Memory is
-that of a process of its own for each part, beyond the weights and one group of images: the peak
-while running, everything compiled, and the peak with compilation; "XLA" is what the compiler says
-of its temporary buffers.
+The parts run in turns in one process, so that other load on the machine slows all of them alike:
+the engine stops between its groups while the other parts run. Ratios are taken within a round, and
+their medians are printed. On a busy machine, processor seconds (of all threads) vary less than wall
+time. Memory is measured in a separate process for each part, beyond the weights and one group of
+images: the peak while the compiled program runs, and the peak including compilation. "XLA" is the
+size of the temporary buffers that the compiler reports.
 """
 
 import collections
@@ -40,11 +41,15 @@ from vitcnn import parallel
 from vitcnn.engine import jobs, stream
 
 PAIR = flags.DEFINE_enum("pair", "all", ["all", "large", "small"], "Which networks.")
-GROUP = flags.DEFINE_integer("group", 128, "Images of a group.", lower_bound=4)
-GROUPS = flags.DEFINE_integer("groups", 2, "Groups of the memory run; another has twice as many.")
+GROUP = flags.DEFINE_integer("group", 128, "Number of images in a group.", lower_bound=4)
+GROUPS = flags.DEFINE_integer(
+    "groups", 2, "Groups of the memory run; a second run has twice as many."
+)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed groups of every part.", lower_bound=1)
 PEER = flags.DEFINE_bool("peer", True, "Whether to run pytorch-cka, where it is installed.")
-PEER_GROUP = flags.DEFINE_integer("peer_group", 0, "Its images a group; 0: what memory holds.")
+PEER_GROUP = flags.DEFINE_integer(
+    "peer_group", 0, "Images in its groups; 0: as many as fit in memory."
+)
 PART = flags.DEFINE_string("part", "", "Set by this script for the processes that it starts.")
 
 _SMALL_VIT = {"image_size": 64, "num_classes": 10, "depth": 6}
@@ -68,14 +73,14 @@ def main(_):
 
 
 def report(pair):
-    """Runs every part of a pair in processes of their own and prints the table."""
+    """Runs every part of a pair in a process of its own and prints the table."""
     missing = [name for name in ("torch", "cka") if importlib.util.find_spec(name) is None]
     compared = PEER.value and not missing
-    found = {}
+    outcomes = {}
     for part in [*(["peer"] if compared else []), "time", "forward", "grams", "whole", "double"]:
         say(f"{pair}: {part}")
-        found[part] = child(pair, part, found.get("peer", {}).get("images", 0))
-    times = found["time"]
+        outcomes[part] = child(pair, part, outcomes.get("peer", {}).get("images", 0))
+    times = outcomes["time"]
     print(
         f"\n{pair}: {' + '.join(f'{m} {v}' for m, (_, v, _) in PAIRS[pair].items())}, "
         f"{times['image_size']} px, {times['taps']} taps, groups of {GROUP.value}, "
@@ -86,7 +91,7 @@ def report(pair):
     )
     for part, rounds in times["rounds"].items():
         wall, cpu = (float(np.median([r[key] for r in rounds])) for key in ("wall", "cpu"))
-        memory = found[part]
+        memory = outcomes[part]
         print(
             f"{part:8} {wall:9.3f} {cpu:9.3f} {times['images'][part] / wall:9.1f}"
             f"{number(memory['running']):>19}{number(memory['all']):>9}{number(memory['xla']):>6}"
@@ -101,10 +106,10 @@ def report(pair):
             print(f"peer / whole per image, {name}: {spread(ratio)}")
     grams = times["gram_mb"]
     for key, name in (("running", "running"), ("all", "in all")):
-        if found["whole"][key] is None:
+        if outcomes["whole"][key] is None:
             continue
-        extra = found["whole"][key] - found["forward"][key] - grams
-        double = found["double"][key] - found["whole"][key]
+        extra = outcomes["whole"][key] - outcomes["forward"][key] - grams
+        double = outcomes["double"][key] - outcomes["whole"][key]
         print(
             f"memory {name}: whole beyond forward and its Gram matrices ({grams:.0f} MB) "
             f"{extra:+.0f} MB (goal 100); with twice the images {double:+.0f} MB"
@@ -121,24 +126,26 @@ def report(pair):
 
 
 def child(pair, part, peer_group):
-    """Runs this script for one part and returns what it found."""
+    """Runs this script for one part and returns what `run_part` measured."""
     environment = {
         **os.environ,
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # torch needs some of a GPU, too
-        "MALLOC_TRIM_THRESHOLD_": "65536",  # freed memory goes back at once, and is not counted
+        "MALLOC_TRIM_THRESHOLD_": "65536",  # freed memory is returned at once, so it is not counted
     }
     command = [sys.executable, __file__, f"--pair={pair}", f"--part={part}"]
     command += [f"--peer_group={peer_group}"]
     command += [f"--{f.name}={f.value}" for f in (GROUP, GROUPS, ROUNDS)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 # A child: one part.
 
 
 def run_part(pair, part):
-    """Measures the memory of one part, or the times of all in turns; returns JSON."""
+    """Measures the memory of one part, or the times of all parts in turns; returns plain JSON."""
     setting = Setting(pair)
     if part == "time":
         return times_in_turns(setting)
@@ -160,7 +167,7 @@ def run_part(pair, part):
 
 
 def times_in_turns(setting):
-    """Times the bare parts between the groups of one run of the real engine."""
+    """Times the other parts between the groups of one run of the real engine."""
     parts = {"forward": setting.forward()[0], "grams": setting.grams()[0]}
     images = {"forward": GROUP.value, "grams": GROUP.value}
     images["whole"] = GROUP.value * len(jax.local_devices())
@@ -184,7 +191,9 @@ def times_in_turns(setting):
     groups = (ROUNDS.value + 1) * len(jax.local_devices())
     setting.measure(groups, time_others, lambda: note("whole", clock))
     return {
-        "rounds": {part: taken[1:] for part, taken in rounds.items() if taken},  # the first warms
+        "rounds": {
+            part: times[1:] for part, times in rounds.items() if times
+        },  # the first warms up
         "images": images,
         "image_size": setting.image_size,
         "taps": sum(setting.shapes.values()),
@@ -217,7 +226,7 @@ class Setting:
         )
 
     def forward(self):
-        """Returns the bare forward passes and the size of XLA's temporary buffers, MB."""
+        """Returns a run of the forward passes alone, and the MB of XLA's temporary buffers."""
 
         def run(variables, images):
             normalised = {m: self.models[m].preprocess.normalise(images) for m in self.models}
@@ -231,9 +240,9 @@ class Setting:
         return lambda: jax.block_until_ready(program(self.variables, self.pool)), xla
 
     def grams(self):
-        """Returns the bare Gram products of every tap.
+        """Returns a run of the Gram products alone, and the MB of XLA's temporary buffers.
 
-        Taps of one shape share one input, as those of a large pair would fill 17 GB together.
+        Taps of one shape share one input, because all taps of a large pair would fill 17 GB.
         """
 
         def run(x):
@@ -261,8 +270,9 @@ class Setting:
         """Runs the real engine; returns the MB of XLA's temporary buffers.
 
         Args:
-          groups: how many.
-          before: called ahead of every round of groups (one a device), the round before finished.
+          groups: number of groups.
+          before: called before every round of groups (one for each device), after the previous
+            round has finished.
           after: called when a round has finished.
         """
 
@@ -272,9 +282,8 @@ class Setting:
             def __call__(self, constants, batches):
                 if Clocked.finish:
                     Clocked.finish()
-                elif (
-                    len(jax.local_devices()) == 1
-                ):  # compiled ahead, so that its memory is known apart
+                elif len(jax.local_devices()) == 1:
+                    # Compiled ahead of time, so that the memory of compilation is known separately.
                     self._run = self._run.lower(constants, batches[0]).compile()
                     Clocked.xla = temporary(self._run)
                 before()
@@ -292,11 +301,12 @@ class Setting:
 
         source, jobs = Pool(self.pool, groups * GROUP.value), self.jobs(groups)
         with mock.patch.object(parallel, "GroupProgram", Clocked):
-            stream.measure(self.models, source, jobs, group=GROUP.value, progress=False)
+            settings = stream.RunSettings(group=GROUP.value)
+            stream.measure(self.models, source, jobs, settings, show_progress=False)
         return Clocked.xla
 
     def peer(self):
-        """Returns a run of pytorch-cka on one group of images, and how many images that has."""
+        """Returns a run of pytorch-cka on one group of images, and the number of images in it."""
         import cka
         import torch
 
@@ -312,7 +322,7 @@ class Setting:
         batch = torch.from_numpy(self.pool[:images]).permute(0, 3, 1, 2).float() / 127.5 - 1
 
         def run():
-            found = cka.compute_cka(
+            matrices = cka.compute_cka(
                 vit,
                 resnet,
                 [[batch]],
@@ -321,13 +331,13 @@ class Setting:
                 device=device,
                 progress=False,
             )
-            found[0].cpu()
+            matrices[0].cpu()
 
         return run, images
 
 
 class Pool:
-    """A source of any length over a few images in memory, so that loading costs next to nothing."""
+    """A source of any length over a few images in memory, so that loading costs almost nothing."""
 
     labelled, classes, provenance = False, None, {}
 

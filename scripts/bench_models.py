@@ -1,18 +1,18 @@
-"""Times the forward passes of networks beside transformers' or timm's, and measures their memory.
+"""Times forward passes against those of transformers or timm, and measures their memory.
 
     python scripts/bench_models.py                                  # one or two of every family
-    python scripts/bench_models.py --network=vit:B/16 --batch=32    # some
-    python scripts/bench_models.py --load=L/16                      # what loading a ViT takes
+    python scripts/bench_models.py --network=vit:B/16 --batch=32    # one network
+    python scripts/bench_models.py --load=L/16                      # time and memory of loading
 
 Both libraries run the same architecture at its native size, in float32, with random weights and one
-batch that is in memory; each has a process of its own, and they run in turns, so that what else the
-machine does slows both alike. Ratios are taken within a round; medians are printed. Memory is the
-peak of a process while it runs, everything compiled, beyond weights and images. A library that is
+batch in memory. Each has a process of its own. The two run in turns, so that other load on the
+machine slows both alike. Ratios are taken within a round, and their medians are printed. Memory is
+the peak of a process while the compiled program runs, beyond weights and images. A library that is
 not installed is left out.
 
-With --load, a ViT with random weights is written in every format that can hold it, and read by
-`vitcnn.load` in a process of its own: its time, and the peak memory beyond the weights themselves
-as a multiple of the size of the file.
+With --load, a ViT with random weights is written in every format that can hold it, and each file
+is read by `vitcnn.load` in a process of its own. The table has the time, and the peak memory beyond
+the weights themselves, also as a multiple of the size of the file.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ from bench_tools import Peak, number, randomised, say, spread
 import vitcnn
 
 NETWORKS = {
-    # Ours -> the library and name of its twin: a configuration of transformers, a model of timm.
+    # Our network -> (library, name, fields) of its twin: a transformers config or a timm model.
     "vit:B/32": ("transformers", "ViT", {"patch_size": 32}),
     "vit:B/16": ("transformers", "ViT", {}),
     "vit:DINOv2-S/14": (
@@ -49,14 +49,14 @@ NETWORKS = {
 }
 NETWORK = flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Which networks.")
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-BATCH = flags.DEFINE_integer("batch", 8, "Images of a batch.", lower_bound=1)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed batches of each.", lower_bound=1)
-LOAD = flags.DEFINE_string("load", "", "Variant of the ViT to load instead, such as L/16.")
+BATCH = flags.DEFINE_integer("batch", 8, "Number of images in a batch.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed batches of each library.", lower_bound=1)
+LOAD = flags.DEFINE_string("load", "", "Variant of a ViT: time loading it, such as L/16.")
 
 
 def main(_):
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # torch needs some of a GPU, too
-    os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"  # freed memory goes back, and is not counted
+    os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"  # freed memory is returned, so it is not counted
     if LOAD.value:
         report_loading(LOAD.value)
     else:
@@ -64,7 +64,7 @@ def main(_):
 
 
 def report_forward():
-    """Prints images a second and memory of each network and of its twin."""
+    """Prints images per second and memory of each network and its twin."""
     print(f"batches of {BATCH.value}, {ROUNDS.value} rounds, {os.cpu_count()} processors")
     print(f"{'network':16} {'images/s':>9} {'peak MB':>8}   twin: images/s  peak MB   ours / twin")
     for network in dict.fromkeys(NETWORK.value):
@@ -75,11 +75,11 @@ def report_forward():
         say(f"{network}: {' and '.join(names)}")
         workers = [Worker(serve_forward, name, network, BATCH.value) for name in names]
         seconds = np.array([[worker.ask() for worker in workers] for _ in range(ROUNDS.value)])
-        found = [worker.stop() for worker in workers]
+        peaks = [worker.stop() for worker in workers]
         rates = BATCH.value / np.median(seconds, 0)
-        line = f"{network:16} {rates[0]:9.2f} {number(found[0]['running']):>8}"
+        line = f"{network:16} {rates[0]:9.2f} {number(peaks[0]['running']):>8}"
         if len(names) == 2:
-            line += f"   {library:12} {rates[1]:8.2f} {number(found[1]['running']):>8}   "
+            line += f"   {library:12} {rates[1]:8.2f} {number(peaks[1]['running']):>8}   "
             line += spread(seconds[:, 1] / seconds[:, 0])
         else:
             line += f"   {library} is not installed"
@@ -87,15 +87,15 @@ def report_forward():
 
 
 class Worker:
-    """A process that answers: each question of the parent starts one round of its work."""
+    """A process that does one round of its work each time that the parent asks."""
 
     def __init__(self, serve, *arguments):
-        spawn = multiprocessing.get_context("spawn")  # a fork has the parent's threads in disorder
-        self.pipe, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=serve, args=(theirs, *arguments), daemon=True)
+        spawn = multiprocessing.get_context("spawn")  # a fork would inherit broken threads
+        self.pipe, child_pipe = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(child_pipe, *arguments), daemon=True)
         self.process.start()
-        theirs.close()
-        self.pipe.recv()  # it is ready
+        child_pipe.close()
+        self.pipe.recv()  # the child is ready
 
     def ask(self):
         self.pipe.send("go")
@@ -109,7 +109,7 @@ class Worker:
 
 
 def serve_forward(pipe, library, network, batch):
-    """Times one forward pass a question, then tells the peak of memory."""
+    """Sends the seconds of one forward pass for each request, then the peak memory."""
     run = (ours if library == "vitcnn" else twin)(network, batch)
     run()  # compiles
     peak = Peak() if library == "vitcnn" or jax.default_backend() == "cpu" else CudaPeak()
@@ -125,7 +125,7 @@ def serve_forward(pipe, library, network, batch):
 
 
 class CudaPeak:
-    """Peak memory of torch on a GPU since `restart`, MB beyond what was there."""
+    """Peak memory of torch on a GPU since `restart`, MB beyond what was in use."""
 
     def restart(self):
         import torch
@@ -161,12 +161,12 @@ def twin(network, batch):
     else:
         import transformers
 
-        made = getattr(transformers, f"{name}Config")(**fields)
+        config = getattr(transformers, f"{name}Config")(**fields)
         kind = "Model" if name == "Dinov2" else "ForImageClassification"
         if kind != "Model":
-            made.num_labels = 1000
-        net = getattr(transformers, name + kind)(made)
-        side = getattr(made, "image_size", 224)
+            config.num_labels = 1000
+        net = getattr(transformers, name + kind)(config)
+        side = getattr(config, "image_size", 224)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -197,13 +197,13 @@ def report_loading(variant):
             size = path.stat().st_size / 1e6
             worker = Worker(serve_loading, variant, path)
             seconds = worker.ask()
-            peak = worker.stop()["running"]  # None where the system does not say
+            peak = worker.stop()["running"]  # None where the system does not report it
             beyond = float("nan") if peak is None else peak - parameters
             print(f"{path.name:26} {size:6.0f} {seconds:8.2f} {beyond:21.0f} {beyond / size:7.2f}")
 
 
 def write_torch(module, folder):
-    """Writes networks of the same shape with random weights, as the libraries that there are do."""
+    """Writes networks of the same shape and random weights, with each installed library."""
     if not all(map(importlib.util.find_spec, ("torch", "safetensors"))):
         say("torch and safetensors are not installed: only the NumPy archive is read")
         return
@@ -215,7 +215,7 @@ def write_torch(module, folder):
     if importlib.util.find_spec("transformers"):
         import transformers
 
-        made = transformers.ViTConfig(
+        config = transformers.ViTConfig(
             hidden_size=module.width,
             num_hidden_layers=module.depth,
             num_attention_heads=module.heads,
@@ -224,7 +224,7 @@ def write_torch(module, folder):
             patch_size=patch,
             num_labels=module.num_classes,
         )
-        states["transformers"] = transformers.ViTForImageClassification(made).state_dict()
+        states["transformers"] = transformers.ViTForImageClassification(config).state_dict()
     if importlib.util.find_spec("timm"):
         import timm
 
@@ -243,7 +243,7 @@ def write_torch(module, folder):
 
 
 def serve_loading(pipe, variant, path):
-    """Loads the weights at a question, then tells the peak of memory."""
+    """Sends the seconds of loading the weights for each request, then the peak memory."""
     jax.block_until_ready(jax.numpy.ones(1))
     peak = Peak(host=True)
     peak.restart()

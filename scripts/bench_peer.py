@@ -1,8 +1,8 @@
-"""The networks of bench_cka.py in torch, for its peer; a module that is compared has `tap`."""
+"""The networks of bench_cka.py in torch, for its peer; the modules to compare have `tap`."""
 
 
 def torch_net(torch, fields):
-    """Returns the torch network of a linen one: the same layers and taps, its own weights."""
+    """Returns the torch twin of a linen network: the same layers and taps, other random weights."""
     nn, relu = torch.nn, torch.nn.functional.relu
 
     def tap(module):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: networks that are alive, peak memory, and how numbers are printed."""
+"""Tools of the benchmarks: networks without dead layers, peak memory, printed numbers."""
 
 import contextlib
 import ctypes
@@ -14,22 +14,22 @@ import vitcnn
 
 
 def randomised(family, variant, fields):
-    """Returns a model whose parameters that start at zero do not, so that every layer is alive."""
+    """Returns a model with random values where parameters start at zero, so no layer is dead."""
     model = vitcnn.load(family, variant, **fields)
     rng = np.random.default_rng(1)
 
-    def alive(x):
+    def filled(x):
         return x if np.any(x) else jnp.asarray(rng.normal(0, 0.1, x.shape), x.dtype)
 
-    model.variables = jax.tree.map(alive, model.variables)
+    model.variables = jax.tree.map(filled, model.variables)
     return model
 
 
 class Peak:
-    """Peak memory since it was made, and since `restart`, MB beyond what was there at that time.
+    """Peak memory since construction and since `restart`, MB beyond what was in use at that time.
 
-    On the processor it is resident memory, on other devices what the device says; their peak cannot
-    be forgotten, so it is that of the whole process, compilation included.
+    On the CPU this is resident memory; on other devices it is what the device reports. A device
+    cannot reset its peak, so there the peak covers the whole process, compilation included.
 
     Args:
       host: whether to count resident memory on any device.
@@ -40,18 +40,19 @@ class Peak:
         self.base, self.before, self.running = self._start(), 0, None
 
     def restart(self):
-        """Starts to count "running"; does nothing when called again."""
+        """Starts to measure "running"; only the first call counts."""
         if self.running is None:
             self.before = highest()
             self.running = self._start()
 
     def stop(self):
+        """Returns MB: {"running": since `restart` (None if unknown), "all": since construction}."""
         if self.stats:
             now = jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 1e6
             return {"running": now - self.running, "all": now - self.base}
-        high = highest()
-        running = high - self.running if self.resets else None
-        return {"running": running, "all": max(high, self.before) - self.base}
+        peak = highest()
+        running = peak - self.running if self.resets else None
+        return {"running": running, "all": max(peak, self.before) - self.base}
 
     def _start(self):
         gc.collect()
@@ -60,7 +61,7 @@ class Peak:
             return jax.local_devices()[0].memory_stats()["bytes_in_use"] / 1e6
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
-        try:  # Linux forgets the peak when it is told so
+        try:  # on Linux, writing 5 resets the peak
             with open("/proc/self/clear_refs", "w") as file:
                 file.write("5")
             self.resets = True
@@ -70,7 +71,7 @@ class Peak:
 
 
 def highest():
-    """Returns the peak resident memory of this process, MB."""
+    """Returns the peak resident memory of this process since its last reset, MB."""
     with contextlib.suppress(OSError), open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1e3 * 1.024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -85,12 +86,15 @@ def available():
 
 
 def number(x):
+    """Returns a number without decimals, "-" for None."""
     return "-" if x is None else f"{x:.0f}"
 
 
 def spread(ratios):
+    """Returns the median and the range of ratios, as text."""
     return f"{np.median(ratios):.3f} (rounds: {min(ratios):.3f} to {max(ratios):.3f})"
 
 
 def say(text):
+    """Prints to stderr, so that stdout holds nothing but results."""
     print(text, file=sys.stderr, flush=True)

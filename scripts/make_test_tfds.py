@@ -3,10 +3,10 @@
     pip install "vitcnn[tfds]"
     python scripts/make_test_tfds.py --archive=tests/data/sources/tiny_ramps.zip
 
-Writing a TFDS set needs TensorFlow; reading it, as the tests do, does not. The set is committed, so
-this has to be run again only to change it; as a zip file (5 kB), because array_record pads each of
-its files to 128 kB. Every image is a plain function of its index, `pixels` below, and the test has
-the same function to know what it should read.
+Writing a TFDS set needs TensorFlow; reading one, as the tests do, does not. The set is committed,
+so this script has to run again only to change it. It is committed as a zip file (5 kB), because
+array_record pads each of its files to 128 kB. Every image is a simple function of its index,
+`pixels` below. The test computes the same function to know what it should read.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ CLASSES = ("ridge", "slope", "valley")
 
 
 def pixels(split: str, i: int) -> np.ndarray:
-    """Returns image i of a split, uint8 [6 + i % 2, 7, 3]: the sizes differ, as photographs' do."""
+    """Returns image i of a split, uint8 [6 + i % 2, 7, 3]: sizes differ as in photographs."""
     y, x, channel = np.mgrid[0 : 6 + i % 2, 0:7, 0:3]
     return ((30 * y + 7 * x + 60 * channel + 11 * i + 100 * (split == "test")) % 256).astype(
         "uint8"

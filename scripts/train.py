@@ -1,10 +1,10 @@
-"""Trains one network by a config.
+"""Trains the network of a config.
 
     python scripts/train.py --config=configs/train/scenes.py:vit --workdir=runs/scenes_vit
 
-Any field of the config can be set after it, --config.steps=500; --help after --config=... lists
-them. The same command again resumes a run that was stopped. On several hosts add --coordinator,
-see scripts/analyze.py.
+A flag after --config can set any field of the config: --config.steps=500. --help after --config=...
+lists the fields. The same command again resumes a run that was stopped. On several hosts, add
+--coordinator as scripts/analyze.py describes.
 """
 
 from vitcnn import command_line, training

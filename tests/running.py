@@ -1,4 +1,4 @@
-"""Scripts and configs, for the tests: loaded by path, and run in processes of their own."""
+"""Loads scripts and configs by path, and runs scripts in processes of their own, for the tests."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def load(path):
-    """Returns the module of a Python file that lies in no package."""
+    """Imports a Python file that is in no package, such as a config file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -20,7 +20,7 @@ def load(path):
 
 
 def analyze(config, workdir, *flags, devices=1, check=True):
-    """Runs scripts/analyze.py on a config of configs/analyze, with so many CPU devices."""
+    """Runs scripts/analyze.py on a config of configs/analyze, on `devices` CPU devices."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         [*command(config, workdir), *flags],
@@ -39,10 +39,10 @@ def command(config, workdir):
     return [sys.executable, "scripts/analyze.py", config, f"--workdir={workdir}"]
 
 
-def groups_saved(state):
-    """Returns how many groups are in the state that a stopped run left, 0 if there is none."""
+def groups_saved(progress_file):
+    """Returns how many groups are in the file that a stopped run left, 0 if there is no file."""
     try:
-        with np.load(state) as arrays:
-            return int(arrays["next"])
+        with np.load(progress_file) as arrays:
+            return int(arrays["groups_done"])
     except FileNotFoundError:
         return 0

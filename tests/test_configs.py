@@ -150,7 +150,7 @@ def test_unset_fields_reach_nothing(file, argument):
 
 
 MISSPELT = {
-    "--config.data.stp=3": "--config.data.stp is no field of the config: did you mean "
+    "--config.data.stp=3": "--config.data.stp is not a field of the config: did you mean "
     "'config.data.stop'",
     "--config.models.vit.widht=3": "'config.models.vit.width'",
     "--config.analyses.cka.token=class": "'config.analyses.cka.tokens'",

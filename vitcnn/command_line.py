@@ -1,9 +1,10 @@
-"""The command line that the scripts share: a config, a workdir, hosts, and --help with all fields.
+"""Command line: the flags that the scripts share, and --help with all fields of the config.
 
     python scripts/analyze.py --config=configs/analyze/scenes.py --config.group=50 --workdir=runs/a
 
-`run` also turns two things that config flags do badly into sentences: a flag for a field that the
-config does not have, and --help, which lists the fields of the config with their meanings.
+`run` also does two things that the flags of ml_collections do badly. A flag for a field that the
+config does not have is a message with the nearest field. --help lists the fields of the config with
+their meanings.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
     """Runs the main function of a script on its config and workdir.
 
     Args:
-      main: takes the config and the workdir; the docstring of its module is the help of the script.
+      main: called with the config and the workdir; the docstring of its module is the help text.
     """
     config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
     workdir = flags.DEFINE_string("workdir", None, "Folder for results and for resuming.")
@@ -53,17 +54,17 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
 
 
 def is_first_host() -> bool:
-    """Whether this process is the one that prints."""
+    """Returns whether this process is the one that prints."""
     return parallel.host()[0] == 0
 
 
 def unknown_flags(argv: Sequence[str]) -> str:
-    """Returns a message that names the flags for fields that the config lacks, "" if there is none.
+    """Returns a message that names every flag for a field that the config lacks, "" without any.
 
     Args:
       argv: the arguments of the process.
     """
-    config = _config(argv)
+    config = _unchanged_config(argv)
     if config is None:
         return ""
     lines = []
@@ -71,7 +72,7 @@ def unknown_flags(argv: Sequence[str]) -> str:
         name = argument.lstrip("-").partition("=")[0]
         if name.startswith("config.") and not _has(config, name.split(".")[1:]):
             paths = [path for path, _, _ in configs.walk(config)]
-            lines.append(f"--{name} is no field of the config: {nearest(name, paths)}")
+            lines.append(f"--{name} is not a field of the config: {nearest(name, paths)}")
     return "\n".join(lines)
 
 
@@ -83,26 +84,26 @@ def _has(config: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def _config(argv: Sequence[str]) -> ConfigDict | None:
-    """Returns the config that --config names, as it is before any flag sets a field."""
+def _unchanged_config(argv: Sequence[str]) -> ConfigDict | None:
+    """Returns the config that --config names, before any flag sets a field; None without one."""
     paths = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
-    after = [b for a, b in itertools.pairwise(argv) if a == "--config"]
-    for path in [*paths, *after]:
-        values, alone = flags.FlagValues(), ["", f"--config={path}"]
-        holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=alone)
-        values(alone)
-        return holder.value
-    return None
+    paths += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
+    if not paths:
+        return None
+    values, only_config = flags.FlagValues(), ["", f"--config={paths[0]}"]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=only_config)
+    values(only_config)
+    return holder.value
 
 
 def help_text(docstring: str, argv: Sequence[str]) -> str:
     """Returns the help of a script, with the fields of the config if --config names one.
 
     Args:
-      docstring: of the script.
+      docstring: docstring of the script.
       argv: the arguments of the process.
     """
-    config = _config(argv)
+    config = _unchanged_config(argv)
     if config is None:
         ending = "Add --config=... to list its fields with their meanings."
         return f"{docstring.strip()}\n\n{ending}"

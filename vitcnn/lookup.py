@@ -1,4 +1,4 @@
-"""Finding things by name: plugins by file name, the fields of a thing, the nearest right choice."""
+"""Lookup: finds plugins by file name, lists the fields of a thing, names the nearest choice."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-REQUIRED = dataclasses.MISSING  # default of a field that has to be given
+REQUIRED = dataclasses.MISSING  # the default of a field without a default
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
-    """Returns the end of an error message: the choices most like `name`, or all of them if few."""
+    """Returns the end of an error message: the choices most like `name`, else up to 20 choices."""
     choices = list(choices)
     close = difflib.get_close_matches(str(name), choices, n=count, cutoff=0.5)
     if close:
@@ -27,18 +27,18 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     if not choices:
         return "there is none"
     shown = ", ".join(repr(c) for c in choices[:20])
-    return f"there is {shown}" + (" ..." if len(choices) > 20 else "")
+    return f"the choices are {shown}" + (" ..." if len(choices) > 20 else "")
 
 
 def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
-    """Raises ValueError, naming the nearest choices, if `name` is not one of `choices`."""
+    """Raises a ValueError with the nearest choices if `name` is not one of `choices`."""
     choices = list(choices)
     if name not in choices:
         raise ValueError(f"unknown {kind} {name!r}: {nearest(name, choices)}")
 
 
 def names_in(package: ModuleType) -> list[str]:
-    """Returns the names of the plugins of a registry folder: its files."""
+    """Returns the names of the plugins of a registry folder, which are its file names."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
@@ -48,8 +48,8 @@ def find(kind: str, package: ModuleType, name: str) -> ModuleType:
     Args:
       kind: what the plugin is, for the error message.
       package: the registry folder.
-      name: a file of the folder; or, for a plugin outside of this package, a module with its
-        dotted path, such as "my_package.my_family".
+      name: a file of the folder; for a plugin outside this package, the dotted name of its module,
+        such as "my_package.my_family".
 
     Raises:
       ValueError: there is no such file or module; the message lists the nearest names.
@@ -76,8 +76,8 @@ class Field:
       name: its name.
       type: int, float, bool, str, tuple or dict; object where several types are allowed.
       default: its default, `REQUIRED` if there is none.
-      meaning: what the docstring says of it.
-      item: type of the items of a tuple.
+      meaning: its description in the docstring.
+      item: type of the items, if the field is a tuple; else object.
     """
 
     name: str
@@ -93,17 +93,17 @@ def fields_of(thing: Any, leave_out: Collection[str] = ()) -> dict[str, Field]:
     Args:
       thing: a dataclass (a network, the settings of an analysis) or a function, whose fields are
         its parameters. Meanings are read from the section Attributes or Args of its docstring.
-      leave_out: names that are no fields.
+      leave_out: names to leave out.
     """
     meanings = _meanings(thing.__doc__ or "")
     if dataclasses.is_dataclass(thing):
-        found = {
+        declared = {
             f.name: (f.type, f.default_factory() if _has_factory(f) else f.default)
             for f in dataclasses.fields(thing)
             if f.init
         }
     else:
-        found = {
+        declared = {
             p.name: (p.annotation, REQUIRED if p.default is p.empty else p.default)
             for p in inspect.signature(thing).parameters.values()
             if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
@@ -111,7 +111,7 @@ def fields_of(thing: Any, leave_out: Collection[str] = ()) -> dict[str, Field]:
     scope = vars(sys.modules[thing.__module__])
     return {
         name: Field(name, *_types(annotation, default, scope, meanings.get(name, "")))
-        for name, (annotation, default) in found.items()
+        for name, (annotation, default) in declared.items()
         if name not in leave_out
     }
 
@@ -121,36 +121,37 @@ def _has_factory(field: dataclasses.Field) -> bool:
 
 
 def _types(annotation: Any, default: Any, scope: Mapping[str, Any], meaning: str):
-    """Returns the type, default, meaning and type of items of a `Field`."""
+    """Returns (type, default, meaning, type of the items), the arguments of a `Field`."""
     try:
         annotation = eval(annotation, dict(scope)) if isinstance(annotation, str) else annotation
-    except Exception:  # a name that only a type checker knows
+    except Exception:  # the annotation names something that only a type checker imports
         annotation = Any
     options = [annotation]
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         options = [a for a in typing.get_args(annotation) if a is not types.NoneType]
-    plain = {typing.get_origin(option) or option for option in options}
-    if any("PathLike" in str(option) for option in plain):
-        plain = {str}
-    if len(plain) > 1 and not plain & {tuple, list, str, dict}:  # numbers, arrays among them
-        plain = {type(default) if isinstance(default, bool | int | float) else float}
-    one = plain.pop() if len(plain) == 1 else object
-    if one not in (int, float, bool, str, tuple, dict) and isinstance(one, type):
-        one = dict if issubclass(one, Mapping) else tuple if _is_sequence(one) else object
-    if one is object or not isinstance(one, type):
-        known = type(default) if len(options) == 1 else object
-        one = known if known in (int, float, bool, str, tuple) else object
+    classes = {typing.get_origin(option) or option for option in options}
+    if any("PathLike" in str(option) for option in classes):
+        classes = {str}
+    if len(classes) > 1 and not classes & {tuple, list, str, dict}:  # numbers, perhaps as arrays
+        classes = {type(default) if isinstance(default, bool | int | float) else float}
+    field_type = classes.pop() if len(classes) == 1 else object
+    if field_type not in (int, float, bool, str, tuple, dict) and isinstance(field_type, type):
+        is_mapping = issubclass(field_type, Mapping)
+        field_type = dict if is_mapping else tuple if _is_sequence(field_type) else object
+    if field_type is object or not isinstance(field_type, type):
+        default_type = type(default) if len(options) == 1 else object
+        field_type = default_type if default_type in (int, float, bool, str, tuple) else object
     items = [a for a in typing.get_args(options[0]) if a is not Ellipsis]
-    item = items[0] if one is tuple and items and isinstance(items[0], type) else object
-    return one, default, meaning, item
+    item = items[0] if field_type is tuple and items and isinstance(items[0], type) else object
+    return field_type, default, meaning, item
 
 
-def _is_sequence(kind: type) -> bool:
-    return issubclass(kind, Collection) and not issubclass(kind, str | bytes | Mapping)
+def _is_sequence(cls: type) -> bool:
+    return issubclass(cls, Collection) and not issubclass(cls, str | bytes | Mapping)
 
 
 def _meanings(docstring: str) -> dict[str, str]:
-    """Returns name -> meaning from the section Attributes or Args of a Google docstring."""
+    """Returns name -> meaning, from the section Attributes or Args of a Google docstring."""
     section = re.search(
         r"^( *)(?:Attributes|Args):\n(.*?)(?=\n\1\S|\Z)", inspect.cleandoc(docstring), re.M | re.S
     )

@@ -7,17 +7,22 @@ python scripts/analyze.py --config=configs/analyze/everything.py --workdir=runs/
     --config.models.vit.weights=DIR/weights/vit_cifar10_d128_l4.pth \
     --config.models.resnet20.weights=DIR/weights/resnet20-12fca82f.th
 
-A CIFAR-10 ViT and a CIFAR-10 ResNet-20: the README has the numbers to expect. The three stages fit
-linear probes, on 10 images of each class (5 draws) and on 45,000, and choose their penalties on the
-other 5,000; cifar10.npz holds those 50,000 as image_train and label_train. Reading .pth files needs
-the extra torch. It takes about 14 minutes on 2 CPU cores.
+Time: about 14 minutes on 2 CPU cores. Expected: the numbers in the README, for a CIFAR-10 ViT and a
+CIFAR-10 ResNet-20. Two stages fit linear probes: `fit` on 10 images of each class (5 draws),
+`fit_all` on 45,000 images. The stage `held_out` chooses their penalties on the other 5,000 images.
+cifar10.npz holds those 50,000 images as image_train and label_train. Reading .pth files needs the
+extra torch: pip install -e ".[torch]".
 
-    --config=configs/analyze/everything.py:resnet50 \
-        --config.data.path=DIR/imagenet_samples \
-        --config.models.resnet50.weights=DIR/weights/resnet50_imagenet_keras_f16.npz
+The argument "resnet50" measures everything that a single CNN allows, except probes, on an ImageNet
+ResNet-50, in about 13 minutes on 2 CPU cores:
 
-measures what a single CNN allows, probes apart, on an ImageNet ResNet-50 (about 13 minutes);
-and the argument "smallest" takes random weights and a few scenes, to see that all is well.
+python scripts/analyze.py --config=configs/analyze/everything.py:resnet50 \
+    --workdir=runs/everything_resnet50 --config.data.path=DIR/imagenet_samples \
+    --config.models.resnet50.weights=DIR/weights/resnet50_imagenet_keras_f16.npz
+
+--help after --config=... lists all fields. The argument "smallest", as in
+--config=configs/analyze/everything.py:smallest, takes random weights and a few scenes instead, to
+check that everything runs.
 """
 
 from ml_collections import ConfigDict
@@ -54,7 +59,8 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     config.analyses.similarity = analysis(
         "similarity", taps=OUTPUTS, images=few, measures=MEASURES, **both
     )
-    # Canonical correlations need 20 images a component: of what is averaged over positions.
+    # Canonical correlations need 20 images for each component, so features are averaged over
+    # positions and have few components.
     config.analyses.similarity_pooled = analysis(
         "similarity",
         taps=OUTPUTS,
@@ -75,7 +81,8 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     config.analyses.skip_ratio = analysis("skip_ratio", **both)
     config.analyses.localization = analysis("localization", max_positions=64, **both)
     config.analyses.decoding = analysis("decoding", **both)
-    # Probes on few and on all images: one job name in each of their three legs.
+    # Probes on few and on all images. A probe has the same job name in its three passes: the stage
+    # that fits it, the stage that chooses its penalty, and the main analyses.
     if smallest:
         fit, all_images = {"size": 200, "shots": 5, "draws": 2}, {"size": 60}
         held_out = {"size": 100, "start": 60}
@@ -92,13 +99,13 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     }
     for name, (fit_stage, features) in probes.items():
         config.stages[fit_stage].analyses[name] = analysis("probe_fit", features=features, **both)
-        for leg in (config.stages.held_out, config):
-            leg.analyses[name] = analysis("probe", fit=fit_stage, **both)
+        for scored in (config.stages.held_out, config):
+            scored.analyses[name] = analysis("probe", fit=fit_stage, **both)
     return config
 
 
 def _images(smallest: bool, **fields) -> ConfigDict:
-    """Returns scenes, or CIFAR-10's training images."""
+    """Returns the source of scenes, or of CIFAR-10's training images."""
     if smallest:
         return source("scenes", classes=4, **fields)
     return source("npz", path="", image="image_train", label="label_train", **fields)
@@ -111,7 +118,7 @@ def _resnet50(config: ConfigDict) -> ConfigDict:
     config.analyses.accuracy = analysis("accuracy")
     config.analyses.cka = analysis("cka")
     config.analyses.similarity = analysis("similarity", taps=CNN, measures=MEASURES)
-    # The layers of the paper's Fig. 6; 64 channels take eight times as long, for less noise.
+    # The layers of the paper's Fig. 6. 64 channels take eight times as long and are less noisy.
     units = ("stage1/unit03", "stage2/unit04", "stage3/unit05", "stage4/unit03")
     taps = ("stem/conv", *(f"{unit}/out" for unit in units))
     config.analyses.receptive_field = analysis("receptive_field", taps=taps, channels=8)

@@ -2,9 +2,12 @@
 
 python scripts/analyze.py --config=configs/analyze/scenes.py --workdir=runs/scenes/pair
 
-It takes the networks of configs/train/scenes.py from runs/scenes. Expected: 92% of the images right
-for both, claims 1 to 3 hold; under a minute on 2 CPU cores. The argument "smallest" takes
-random weights and few images instead, to see that all is well: --config=.../scenes.py:smallest
+Time: under a minute on 2 CPU cores. Expected: 92% of the images right for both networks; claims 1
+to 3 hold. The weights are those that configs/train/scenes.py leaves in runs/scenes.
+
+--help after --config=... lists all fields. The argument "smallest", as in
+--config=configs/analyze/scenes.py:smallest, takes random weights and few images instead, to check
+that everything runs.
 """
 
 from ml_collections import ConfigDict

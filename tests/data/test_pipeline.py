@@ -55,14 +55,14 @@ def test_order_is_a_permutation_by_seed_and_repeat():
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_groups_in_order(threads):
     source = Numbers(40)
-    spans = [np.array([3, 1, 2]), np.array([39]), np.array([5, 5]), np.arange(20)]
-    seen = list(data.groups(source, {"m": Preprocess()}, spans, threads=threads))
+    indices = [np.array([3, 1, 2]), np.array([39]), np.array([5, 5]), np.arange(20)]
+    seen = list(data.groups(source, {"m": Preprocess()}, indices, threads=threads))
     assert len(seen) == 4
-    for span, group in zip(spans, seen, strict=True):
-        np.testing.assert_array_equal(group["index"], span)
-        np.testing.assert_array_equal(group["label"], span % 10)
-        np.testing.assert_array_equal(group["images"]["m"][:, 0, 0, 0], span)
-        assert group["index"].dtype == np.int64 and group["label"].dtype == np.int32
+    for index, group in zip(indices, seen, strict=True):
+        np.testing.assert_array_equal(group["index"], index)
+        np.testing.assert_array_equal(group["label"], index % 10)
+        np.testing.assert_array_equal(group["images"]["m"][:, 0, 0, 0], index)
+        assert group["index"].dtype == np.int32 and group["label"].dtype == np.int32
         assert group["images"]["m"].dtype == np.uint8
 
 
@@ -87,8 +87,8 @@ def test_equal_geometries_share_the_array():
 
 def test_groups_are_loaded_ahead_but_not_all():
     source = Numbers(100)
-    spans = np.arange(100).reshape(50, 2)
-    stream = data.groups(source, {"m": Preprocess()}, list(spans), threads=2, prefetch=3)
+    indices = np.arange(100).reshape(50, 2)
+    stream = data.groups(source, {"m": Preprocess()}, list(indices), threads=2, prefetch=3)
     next(stream)
     assert len(source.reads) <= 2 * 6
     stream.close()
@@ -120,9 +120,9 @@ def test_images_that_differ_in_size():
 
 def test_wrong_spans_and_no_models():
     source = Numbers(10)
-    with pytest.raises(ValueError, match=r"span 1 asks for images 9 to 10.*images 0 to 9"):
+    with pytest.raises(ValueError, match=r"group 1 asks for images 9 to 10.*images 0 to 9"):
         data.groups(source, {"m": Preprocess()}, [np.arange(3), np.array([9, 10])])
-    with pytest.raises(ValueError, match="span 0 has shape"):
+    with pytest.raises(ValueError, match="group 0 has indices of shape"):
         data.groups(source, {"m": Preprocess()}, [np.array([], int)])
     with pytest.raises(ValueError, match="no model"):
         data.groups(source, {}, [np.arange(3)])
@@ -144,7 +144,7 @@ def test_batches_see_every_image_once_an_epoch():
     for b in seen:
         np.testing.assert_array_equal(b["images"][:, 0, 0, 0], b["index"])
         np.testing.assert_array_equal(b["label"], b["index"] % 10)
-        assert b["index"].dtype == np.int64 and b["label"].dtype == np.int32
+        assert b["index"].dtype == np.int32 and b["label"].dtype == np.int32
 
 
 def assert_same(one, other):
@@ -222,7 +222,7 @@ def test_pad_crop_shifts_by_up_to_four():
     counts = np.unique(shifts, axis=0, return_counts=True)[1]
     assert len(counts) == 81  # every shift happens, none much more often than another
     assert np.abs(counts - 2000 / 81).max() < 5 * np.sqrt(2000 / 81)
-    with pytest.raises(ValueError, match="above 4 pixels, not 4 x 9"):
+    with pytest.raises(ValueError, match="larger than 4 pixels, not 4 x 9"):
         AUGMENTATIONS["pad_crop"](np.zeros((4, 9, 3), np.uint8), rng)
 
 

@@ -174,7 +174,7 @@ def test_to_dict_round_trip_through_json():
         (dict(size=(5,)), "expected .height, width."),
         (dict(size=(2.5, 3)), "expected .height, width."),
         (dict(resize=-1), "resize is -1: expected the short side"),
-        (dict(resize=100, size=128), "does not fit .* set resize to 128 or more"),
+        (dict(resize=100, size=128), "does not fit .* set preprocess.resize to at least 128"),
         (dict(std=(1, 0, 1)), "above 0"),
         (dict(mean=(0.5,)), "three finite numbers"),
         (dict(mean=0.5), "mean is 0.5: expected three finite numbers"),

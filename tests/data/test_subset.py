@@ -1,4 +1,4 @@
-"""Parts of a source: ranges and few-shot draws, against what they say of themselves."""
+"""Parts of a source: ranges and few-shot draws, against what their provenance says."""
 
 import collections
 
@@ -27,7 +27,7 @@ class Labels:
         return self.labels[i]
 
 
-def test_a_span_has_those_images():
+def test_a_subrange_has_those_images():
     source = data.load("scenes", size=20, start=5, stop=9)
     whole = data.load("scenes", size=20)
     assert len(source) == 4 and source.classes == whole.classes
@@ -39,7 +39,7 @@ def test_a_span_has_those_images():
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 21), (7, 7), (-1, 5), (20, None)])
-def test_a_span_outside_the_source_is_an_error(start, stop):
+def test_a_subrange_outside_the_source_is_an_error(start, stop):
     with pytest.raises(ValueError, match=r"start < stop <= 20"):
         data.load("scenes", size=20, start=start, stop=stop)
 
@@ -63,7 +63,7 @@ def test_few_shot_takes_as_many_of_each_class_by_seed_without_reading_images():
     assert set(fewer._indices) < draws[0]  # 2 shots are among the 4 of the same draw
 
 
-def test_few_shot_of_a_span_stays_in_it():
+def test_few_shot_of_a_subrange_stays_in_it():
     part = data.load("scenes", size=400, classes=4, start=100, shots=3, draws=2)
     assert len(part) == 24
     assert part.provenance["part"] == {

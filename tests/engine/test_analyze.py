@@ -369,8 +369,8 @@ def test_workdir_that_cannot_be_written(tmp_path):
         vitcnn.analyze(tiny_config(), blocked / "work", progress=False)
 
 
-def test_disk_full_while_saving_leaves_the_previous_state(tmp_path, monkeypatch):
-    path = tmp_path / "state.npz"
+def test_disk_full_while_saving_leaves_the_previous_file(tmp_path, monkeypatch):
+    path = tmp_path / "sums.npz"
     with storage.atomic(path) as partial:
         partial.write_bytes(b"before")
 
@@ -380,11 +380,11 @@ def test_disk_full_while_saving_leaves_the_previous_state(tmp_path, monkeypatch)
 
     monkeypatch.setattr(progress.np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        progress.State({"cka": 64}, path).save()
+        progress.Progress({"cka": 64}, path).save()
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
-def test_state_of_another_number_of_hosts_is_refused(tmp_path):
+def test_sums_of_another_number_of_hosts_is_refused(tmp_path):
     (tmp_path / "sums.0of3.npz").write_bytes(b"")
     with pytest.raises(ValueError, match="another number of hosts"):
         vitcnn.analyze(tiny_config(), tmp_path, progress=False)

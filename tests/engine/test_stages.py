@@ -47,11 +47,11 @@ def config(**changes):
 def test_each_stage_is_a_run_of_its_own_that_is_not_repeated(models, tmp_path, monkeypatch):
     seen = []
 
-    def stopped(models, source, jobs, **fields):
+    def stopped(models, source, *args, **options):
         seen.append(len(source))
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return measure(models, source, jobs, **fields)
+        return measure(models, source, *args, **options)
 
     measure = analyze.measure
     monkeypatch.setattr(analyze, "measure", stopped)

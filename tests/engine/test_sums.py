@@ -82,8 +82,7 @@ def test_no_standard_error_from_one_block():
 
 def test_saved_sums_are_the_same_bits():
     sums = filled(np.random.default_rng(4).normal(size=(70, 3)))
-    again = Sums()
-    again.load(sums.state(), {"sum": 0, "n": 0})
+    again = Sums.from_arrays(sums.to_arrays(), {"sum": 0, "n": 0})
     assert again.images == sums.images
     for slot, tree in sums.trees.items():
         assert all(again.trees[slot][key].tobytes() == tree[key].tobytes() for key in tree)

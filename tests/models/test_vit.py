@@ -352,7 +352,7 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
     [
         ({"image_size": (12, 21)}, "image_size 12 x 21 is not a multiple of the patch, 4 x 5"),
         ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
-        ({"pool": "mean"}, "unknown pool of vit 'mean': there is 'token', 'gap'"),
+        ({"pool": "mean"}, "unknown pool of vit 'mean': the choices are 'token', 'gap'"),
         ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
         (
             {"distilled": True, "pool": "gap"},

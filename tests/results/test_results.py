@@ -92,7 +92,7 @@ def test_nearest_names():
     with pytest.raises(ValueError, match="unknown colour 'gren': did you mean 'green'"):
         lookup.check_name("colour", "gren", ["red", "green", "blue"])
     assert lookup.nearest("x", []) == "there is none"
-    assert lookup.nearest("zzz", ["a", "b"]) == "there is 'a', 'b'"
+    assert lookup.nearest("zzz", ["a", "b"]) == "the choices are 'a', 'b'"
 
 
 def test_one_host_meets_itself():

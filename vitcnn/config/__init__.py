@@ -1,19 +1,23 @@
-"""Configs: the one room for what config files call, shared by measurement and training.
+"""Configs: the functions that config files call, shared by measurement and training.
 
-A config file makes a `ml_collections.ConfigDict` of these:
+A config file builds a `ml_collections.ConfigDict` from these functions:
 
     config = measurement()
     config.models.vit = model("vit", "B/16", weights="")
     config.data = source("npz", path="")
     config.analyses.cka = analysis("cka", images=1000)
 
-Each of them holds every field of the thing that it names, so that a flag can set it:
-`--config.models.vit.image_size=384`. A field that nobody sets is an unset placeholder, which means
-the default of whatever owns it (for a network first the weights' own value, then the variant's) and
-never reaches it. None is no value. An empty string stands for what the user has to give.
+Each function returns every field of the thing that it names, so a flag can set any of them:
+`--config.models.vit.image_size=384`. A field that nobody sets is an unset placeholder. It is left
+out before the thing is made, so the thing's own default holds; for a network that is first the
+value stored with the weights, then the variant's. None is not a value. An empty string marks a
+field that the user has to give.
 
-`check_measurement` and `check_training` return a config without its unset fields, and raise a
+`check_measurement` and `check_training` return a config without its unset fields. They raise a
 ValueError that names whatever is wrong, before any work starts.
+
+Read the files in this order: `schema` (the fields), `build` (what config files call), `check`,
+`walk` (all fields, for --help).
 """
 
 from vitcnn.config.build import analysis, measurement, model, network, source, stage, training

@@ -1,4 +1,4 @@
-"""What config files call: every field of a thing, unset but for those that are given."""
+"""Build: the functions that config files call. Each returns every field, most of them unset."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from vitcnn.lookup import Field, check_name, fields_of
 
 def measurement() -> ConfigDict:
     """Returns the config of a measurement for a config file to fill in; see `Measurement`."""
-    return _filled(fields_of(Measurement), {})
+    return _with_defaults(fields_of(Measurement), {})
 
 
 def training(optimizer: str = "adamw", **fields: Any) -> ConfigDict:
     """Returns the config of a training run for a config file to fill in; see `Training`.
 
     Args:
-      optimizer: a function of optax.
-      **fields: its arguments beside the learning rate that are not the default.
+      optimizer: name of a function of optax.
+      **fields: arguments of the optimizer that differ from its defaults; the learning rate is a
+        field of the config itself.
     """
-    config = _filled(fields_of(Training), {"optimizer": optimizer})
-    config.optimizer_fields = _unset(optimizer_fields(optimizer), fields, f"optimizer {optimizer}")
+    config = _with_defaults(fields_of(Training), {"optimizer": optimizer})
+    owner = f"optimizer {optimizer}"
+    config.optimizer_fields = _with_placeholders(optimizer_fields(optimizer), fields, owner)
     return config
 
 
@@ -42,14 +44,18 @@ def model(family: str, variant: str, **fields: Any) -> ConfigDict:
 
     Args:
       family, variant: see `vitcnn.load`.
-      **fields: arguments of `vitcnn.load` and fields of the network that are not the default;
-        `weights=""` has the user give them.
+      **fields: arguments of `vitcnn.load` and fields of the network that differ from their
+        defaults; `weights=""` requires the user to give the weights.
     """
     return _named({"family": family, "variant": variant}, model_fields(family), fields)
 
 
 def network(family: str, variant: str, **fields: Any) -> ConfigDict:
-    """Returns the config of a network to train: a `model` without weights and seed of its own."""
+    """Returns the config of a network to train: a `model` without the fields weights and seed.
+
+    Args:
+      family, variant, **fields: as for `model`.
+    """
     return _named({"family": family, "variant": variant}, network_fields(family), fields)
 
 
@@ -58,7 +64,8 @@ def source(name: str, /, **fields: Any) -> ConfigDict:
 
     Args:
       name: name of the source.
-      **fields: its fields that are not the default; `path=""` has the user give it.
+      **fields: fields that differ from their defaults; `path=""` requires the user to give the
+        path.
     """
     return _named({"source": name}, sources.fields(name), fields)
 
@@ -68,36 +75,43 @@ def analysis(name: str, **fields: Any) -> ConfigDict:
 
     Args:
       name: name of the analysis.
-      **fields: its settings that are not the default.
+      **fields: settings that differ from their defaults.
     """
     return _named({"analysis": name}, analyses.fields(name), fields)
 
 
 def stage(**fields: Any) -> ConfigDict:
-    """Returns the config of a stage: `data` (that of the config if left out) and `analyses`."""
+    """Returns the config of a stage.
+
+    Args:
+      **fields: `data`, a `source(...)` (left out, the stage takes the data of the config), and
+        `analyses`, name -> `analysis(...)`.
+    """
     for field in fields:
         check_name("field of a stage", field, STAGE)
     return ConfigDict({**{name: ConfigDict() for name in STAGE}, **fields})
 
 
 def _named(
-    head: Mapping[str, str], fields: Mapping[str, Any], values: Mapping[str, Any]
+    identity: Mapping[str, str], fields: Mapping[str, Any], values: Mapping[str, Any]
 ) -> ConfigDict:
-    """Returns the config of a named thing: what names it, and all its fields."""
-    config = _unset(fields, values, " ".join(head.values()))
-    config.update(head)
+    """Returns the config of a plugin: the fields that identify it, and all its own fields."""
+    config = _with_placeholders(fields, values, " ".join(identity.values()))
+    config.update(identity)
     return config
 
 
-def _unset(fields: Mapping[str, Any], values: Mapping[str, Any], what: str) -> ConfigDict:
-    """Returns a placeholder for every field, with the values that are given in them."""
+def _with_placeholders(
+    fields: Mapping[str, Any], values: Mapping[str, Any], owner: str
+) -> ConfigDict:
+    """Returns every field: its value if there is one, else an unset placeholder of its type."""
     for name in values:
-        check_name(f"field of {what}:", name, fields)
+        check_name(f"field of {owner}:", name, fields)
     config = ConfigDict()
     for name, field in fields.items():
         value = values.get(name)
         if isinstance(field, Mapping):
-            config[name] = _unset(field, value or {}, f"{what}.{name}")
+            config[name] = _with_placeholders(field, value or {}, f"{owner}.{name}")
         elif field.type is dict:
             config[name] = ConfigDict(value or {})
         else:
@@ -105,8 +119,8 @@ def _unset(fields: Mapping[str, Any], values: Mapping[str, Any], what: str) -> C
     return config
 
 
-def _filled(fields: Mapping[str, Field], values: Mapping[str, Any]) -> ConfigDict:
-    """Returns every field with its value, else its default."""
+def _with_defaults(fields: Mapping[str, Field], values: Mapping[str, Any]) -> ConfigDict:
+    """Returns every field: its value if there is one, else its default."""
     config = ConfigDict()
     for name, field in fields.items():
         value = values.get(name, field.default)

@@ -1,4 +1,4 @@
-"""Checks of a config before any long work: names, types, and what has to be given."""
+"""Check: names, types and required fields of a config, before any long work starts."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from vitcnn.lookup import REQUIRED, Field, check_name, fields_of
 
 
 def check_measurement(config: Mapping[str, Any], images: Any = None) -> ConfigDict:
-    """Returns a measurement with defaults for what it leaves out and without its unset fields.
+    """Returns a checked measurement: defaults filled in, unset fields removed.
 
     Args:
       config: fields of `Measurement`, from `measurement()` or any mapping with some of them.
-      images: a ready source, if `config.data` is not to be used.
+      images: a source in memory that replaces `config.data`; None uses `config.data`.
 
     Raises:
-      ValueError: an unknown or ill-typed field, with the nearest right one, or a missing one.
+      ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
-    full = _checked(config, Measurement)
+    full = _check_schema(config, Measurement)
     check_name("precision", full["precision"], PRECISIONS)
     if images is None:
         full["data"] = _check_source(full["data"], "config.data")
@@ -53,15 +53,15 @@ def check_measurement(config: Mapping[str, Any], images: Any = None) -> ConfigDi
 
 
 def check_training(config: Mapping[str, Any]) -> ConfigDict:
-    """Returns a training config with defaults for what it leaves out and without its unset fields.
+    """Returns a checked training config: defaults filled in, unset fields removed.
 
     Args:
       config: fields of `Training`, from `training()` or any mapping with some of them.
 
     Raises:
-      ValueError: an unknown or ill-typed field, with the nearest right one, or a missing one.
+      ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
-    full = _checked(config, Training)
+    full = _check_schema(config, Training)
     check_name("precision", full["precision"], PRECISIONS)
     full["model"] = _check_model(full["model"], "config.model", network_fields)
     full["data"] = _check_source(full["data"], "config.data")
@@ -76,67 +76,72 @@ def check_training(config: Mapping[str, Any]) -> ConfigDict:
         )
     if not 0 <= full["warmup"] < full["steps"]:
         raise ValueError(
-            f"config.warmup = {full['warmup']} must be from 0 to below config.steps = "
+            f"config.warmup = {full['warmup']} must be at least 0 and below config.steps = "
             f"{full['steps']}"
         )
     return ConfigDict(full)
 
 
 def check_file_name(name: str) -> None:
-    """Raises ValueError unless the name of a model, an analysis or a stage can name a file."""
-    if not re.fullmatch(r"[\w.+-]+", name):  # it becomes part of file names
+    """Raises ValueError unless a model, an analysis or a stage may have this name.
+
+    The names become parts of file names.
+    """
+    if not re.fullmatch(r"[\w.+-]+", name):
         raise ValueError(
-            f"{name!r} cannot name a model, an analysis or a stage: use letters, digits, _.+-"
+            f"{name!r} cannot name a model, an analysis or a stage: use only letters, digits and "
+            "the characters _ . + -"
         )
 
 
-def _checked(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
-    known = fields_of(schema)
-    config = _set(config)
-    for field in config:
-        check_name("field of the config", field, known)
-    values = {name: _typed(value, known[name], f"config.{name}") for name, value in config.items()}
-    return {**{name: field.default for name, field in known.items()}, **values}
+def _check_schema(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """Returns the top level of a config, with defaults and converted values."""
+    fields = fields_of(schema)
+    values = {name: field.default for name, field in fields.items()}
+    for name, value in _without_unset(config).items():
+        check_name("field of the config", name, fields)
+        values[name] = _converted(value, fields[name], f"config.{name}")
+    return values
 
 
 def _check_model(fields: Mapping[str, Any], where: str, fields_of_family: Any) -> dict[str, Any]:
-    for needed in ("family", "variant"):
-        if not fields.get(needed):
-            raise ValueError(f"{where}.{needed} is not set")
+    for required in ("family", "variant"):
+        if not fields.get(required):
+            raise ValueError(f"{where}.{required} is not set")
     if fields.get("weights") == "":
         raise ValueError(f'{where}.weights is empty; give a path, or "random" for random weights')
     models.variant(fields["family"], fields["variant"])
-    head = {name: fields[name] for name in ("family", "variant")}
-    rest = {name: value for name, value in fields.items() if name not in head}
-    return {**head, **_check_fields(rest, fields_of_family(head["family"]), where)}
+    identity = {name: fields[name] for name in ("family", "variant")}
+    rest = {name: value for name, value in fields.items() if name not in identity}
+    return {**identity, **_check_fields(rest, fields_of_family(identity["family"]), where)}
 
 
 def _check_source(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not fields.get("source"):
         raise ValueError(f"{where}.source is not set: name one of {sources.names()}")
-    known = sources.fields(fields["source"])
+    source_fields = sources.fields(fields["source"])
     rest = {name: value for name, value in fields.items() if name != "source"}
-    needed = [name for name, field in known.items() if field.default is REQUIRED]
-    for name in needed:
-        if rest.get(name) in (None, ""):
+    for name, field in source_fields.items():
+        if field.default is REQUIRED and rest.get(name) in (None, ""):
             raise ValueError(f"{where}.{name} is not set; give it with --{where}.{name}=...")
-    return {"source": fields["source"], **_check_fields(rest, known, where)}
+    return {"source": fields["source"], **_check_fields(rest, source_fields, where)}
 
 
 def _check_analyses(configs: Mapping[str, Any], where: str) -> dict[str, Any]:
     checked = {}
     for name, fields in configs.items():
         check_file_name(name)
-        kind = fields.get("analysis") or name
+        analysis = fields.get("analysis") or name
         rest = {k: v for k, v in fields.items() if k != "analysis"}
-        rest = _check_fields(rest, analyses.fields(kind), f"{where}.{name}")
-        checked[name] = {"analysis": kind, **rest}
+        rest = _check_fields(rest, analyses.fields(analysis), f"{where}.{name}")
+        checked[name] = {"analysis": analysis, **rest}
     return checked
 
 
 def _check_fields(
     values: Mapping[str, Any], fields: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
+    """Returns values converted to the types of their fields; a field may be a mapping of fields."""
     checked = {}
     for name, value in values.items():
         check_name(f"field of {where}", name, fields)
@@ -147,41 +152,49 @@ def _check_fields(
             if inner := _check_fields(value, field, f"{where}.{name}"):
                 checked[name] = inner
         else:
-            checked[name] = _typed(value, field, f"{where}.{name}")
+            checked[name] = _converted(value, field, f"{where}.{name}")
     return checked
 
 
-def _set(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config as plain dictionaries without its unset fields."""
+def _without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as plain dictionaries, without its unset fields."""
     plain = {}
     for name, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
-            plain[name] = _set(value)
+            plain[name] = _without_unset(value)
         elif value is not None:
             plain[name] = value
     return plain
 
 
-def _typed(value: Any, field: Field, where: str) -> Any:
-    """Returns a value in the type of its field; a ValueError says what was expected."""
-    kind = field.type
-    if kind is tuple:
-        if isinstance(value, str):  # one name, or several as a flag has them
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if not isinstance(value, list | tuple):
-            value = (value,)
-        if field.item is str:  # "a,b" is two names also where a flag made one of it
-            value = [part.strip() for item in value for part in str(item).split(",")]
-        return tuple(value)
+def _converted(value: Any, field: Field, where: str) -> Any:
+    """Returns a value as the type of its field; a ValueError says what was expected."""
+    if field.type is tuple:
+        return _converted_tuple(value, field)
     if isinstance(value, list):  # a network has to be hashable
         return tuple(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and number:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if field.type is float and is_number:
         return float(value)
-    fits = {int: number and value == int(value) if number else False, bool: value in (True, False)}
-    if not fits.get(kind, kind in (object, dict) or isinstance(value, kind)):
-        raise ValueError(f"{where} = {value!r}: expected {_TYPES[kind]}")
-    return int(value) if kind is int else bool(value) if kind is bool else value
+    if field.type is int:
+        fits = is_number and value == int(value)
+    elif field.type is bool:
+        fits = value in (True, False)
+    else:
+        fits = field.type in (object, dict) or isinstance(value, field.type)
+    if not fits:
+        raise ValueError(f"{where} = {value!r}: expected {_TYPES[field.type]}")
+    return field.type(value) if field.type in (int, bool) else value
+
+
+def _converted_tuple(value: Any, field: Field) -> tuple:
+    if isinstance(value, str):  # a flag gives several names as "a,b"
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        value = (value,)
+    if field.item is str:  # a flag may also have wrapped "a,b" as one item, ("a,b",)
+        value = [part.strip() for item in value for part in str(item).split(",")]
+    return tuple(value)
 
 
 _TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -1,4 +1,4 @@
-"""The fields of configs: which there are, of which type, and what they mean."""
+"""Schema: the fields of configs, with their types, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from vitcnn.data.preprocess import Preprocess
 from vitcnn.lookup import Field, check_name, fields_of
 from vitcnn.model import load
 
-# Types of arrays belong to a run, not to a config.
+# Not fields of a config: types of arrays belong to a run, the others are set by the training loop.
 NO_FIELDS = ("dtype", "mu_dtype", "accumulator_dtype", "mask", "learning_rate", "schedule")
-
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")  # JAX's names
 
-
 STAGE = {
-    "data": "`source(...)`; that of the config if it is left out.",
+    "data": "`source(...)`; left out, the stage takes the data of the config.",
     "analyses": "name -> `analysis(...)`.",
 }
 
@@ -35,15 +33,16 @@ class Measurement:
       models: name -> `model(...)`.
       data: `source(...)`.
       analyses: name -> `analysis(...)`.
-      stages: name -> `stage(...)`: measurements of the same models on other images that come first,
+      stages: name -> `stage(...)`: measurements of the same models on other images. They run first,
         in the order of their names. Analyses of the same name in later stages, and in the config
-        itself, go on from their Results: a probe from its fit.
-      group: images of an HSIC estimate, and of a step of the device.
-      seed: draws the images.
-      precision: of every matrix product: default, high, highest, bfloat16, tensorfloat32 or
-        float32.
-      max_sums_gb: refuse to start if the sums of all analyses need more memory of the host.
-      save_every_s: seconds between saves of what a stopped run resumes from.
+        itself, continue from their Results, as a probe continues from its fit.
+      group: number of images in an HSIC estimate, and in one call of the device program.
+      seed: seed of the random order of the images.
+      precision: precision of every matrix product: default, high, highest, bfloat16, tensorfloat32
+        or float32.
+      max_sums_gb: memory of the host, in GB, that the sums of all analyses may need at most; above
+        it the run refuses to start.
+      save_every_s: seconds between saves of the sums from which a stopped run resumes.
     """
 
     models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -61,26 +60,26 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What scripts/train.py does: one network, trained.
+    """What scripts/train.py does: it trains one network.
 
     Attributes:
       model: `network(...)`.
       data: `source(...)` of the training images.
-      eval_data: `source(...)` for the final accuracy; leave it out for none.
+      eval_data: `source(...)` of the images for the final accuracy; left out, there is none.
       augment: names out of `vitcnn.data.augment.AUGMENTATIONS`, in the order of their use.
-      init_from: weights that training starts from; "" for random weights.
-      batch: images of a step, over all devices of all hosts.
+      init_from: weights from which training starts; "" for random weights.
+      batch: number of images in a step, over all devices of all hosts.
       steps: number of steps.
-      optimizer: a function of optax.
-      optimizer_fields: its arguments beside the learning rate.
-      learning_rate: peak, reached after `warmup`; from there a cosine to zero.
-      warmup: steps.
-      clip: global norm that the gradient is clipped to; 0 for no clipping.
+      optimizer: name of a function of optax.
+      optimizer_fields: arguments of the optimizer, apart from the learning rate.
+      learning_rate: peak of the learning rate, which follows a cosine to zero after `warmup`.
+      warmup: number of steps in which the learning rate rises linearly from zero to its peak.
+      clip: global norm to which the gradient is clipped; 0 for no clipping.
       label_smoothing: share of the target that is spread over all classes.
-      precision: of matrix products; "default" is the fast one of the hardware.
-      seed: of the weights, the order and the augmentation of the images.
-      log_every: steps between lines of train.jsonl.
-      checkpoint_every: steps between checkpoints to resume from.
+      precision: precision of matrix products; "default" is the fastest of the hardware.
+      seed: seed of the weights, and of the order and the augmentation of the images.
+      log_every: number of steps between lines of train.jsonl.
+      checkpoint_every: number of steps between checkpoints, from which a stopped run resumes.
     """
 
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -105,26 +104,27 @@ class Training:
 
 
 def model_fields(family: str) -> dict[str, Any]:
-    """Returns the fields of a model of a family: of `vitcnn.load`, its network and Preprocess."""
-    known = fields_of(load, ("family", "variant", "overrides"))
-    return {**known, **_network_fields(family), "preprocess": fields_of(Preprocess)}
+    """Returns the fields of a model: those of `vitcnn.load`, its network and its `Preprocess`."""
+    load_fields = fields_of(load, ("family", "variant", "overrides"))
+    module_fields = fields_of(models.network(family), ("parent", "name", *NO_FIELDS))
+    return {**load_fields, **module_fields, "preprocess": fields_of(Preprocess)}
 
 
 def network_fields(family: str) -> dict[str, Any]:
-    """Returns the fields of a network of a family that is to be trained."""
+    """Returns the fields of a network to train: those of a model, without weights and seed."""
     return {k: v for k, v in model_fields(family).items() if k not in ("weights", "seed")}
 
 
-def _network_fields(family: str) -> dict[str, Field]:
-    return fields_of(models.network(family), ("parent", "name", *NO_FIELDS))
-
-
 def optimizer_fields(name: str) -> dict[str, Field]:
-    """Returns the fields of an optimizer of optax; a ValueError lists the nearest ones."""
-    known = [
-        name
-        for name, function in inspect.getmembers(optax, inspect.isfunction)
+    """Returns the fields of an optimizer of optax.
+
+    Raises:
+      ValueError: optax has no optimizer of this name; the message gives the nearest names.
+    """
+    optimizers = [
+        function_name
+        for function_name, function in inspect.getmembers(optax, inspect.isfunction)
         if "learning_rate" in inspect.signature(function).parameters
     ]
-    check_name("optimizer of optax", name, known)
+    check_name("optimizer of optax", name, optimizers)
     return fields_of(getattr(optax, name), NO_FIELDS)

@@ -1,4 +1,4 @@
-"""A walk through all fields of a config, for --help and for tests."""
+"""Walk: all fields of a config, for --help and for tests."""
 
 from __future__ import annotations
 
@@ -19,62 +19,61 @@ from vitcnn.lookup import REQUIRED, Field, fields_of
 
 
 def walk(config: Mapping[str, Any], where: str = "config") -> Iterator[tuple[str, Any, Field]]:
-    """Yields (path, value, field) of every field of a config that a flag can set.
+    """Yields (path, value, field) for every field of a config that a flag can set.
 
     Args:
       config: from `measurement()` or `training()`.
-      where: what the paths begin with.
+      where: the beginning of every path.
     """
     schema = fields_of(Training if "steps" in config else Measurement)
     for name, field in schema.items():
         path, value = f"{where}.{name}", config[name]
         if name in ("models", "analyses"):
-            for key, inner in value.items():
-                yield from _walk_thing(inner, f"{path}.{key}")
+            for key, plugin in value.items():
+                yield from _walk_plugin(plugin, f"{path}.{key}")
         elif name == "stages":
-            for key, inner in value.items():
-                yield from _walk_thing(inner.data, f"{path}.{key}.data")
-                for job, fields in inner.analyses.items():
-                    yield from _walk_thing(fields, f"{path}.{key}.analyses.{job}")
+            for key, stage in value.items():
+                yield from _walk_plugin(stage.data, f"{path}.{key}.data")
+                for job, analysis in stage.analyses.items():
+                    yield from _walk_plugin(analysis, f"{path}.{key}.analyses.{job}")
         elif name in ("data", "eval_data", "model"):
-            yield from _walk_thing(value, path, network_fields if name == "model" else model_fields)
+            of_family = network_fields if name == "model" else model_fields
+            yield from _walk_plugin(value, path, of_family)
         elif name == "optimizer_fields":
             yield from _walk_fields(value, optimizer_fields(config["optimizer"]), path)
         else:
             yield path, value, field
 
 
-def _walk_thing(thing: Mapping[str, Any], where: str, of_family: Any = model_fields):
-    if not thing:
+def _walk_plugin(plugin: Mapping[str, Any], where: str, of_family: Any = model_fields):
+    """Yields the fields that identify a model, a source or an analysis, then its own fields."""
+    if not plugin:
         return
-    if "family" in thing:
-        heads, fields = _MODEL_HEADS, of_family(thing["family"])
-        variant = models.variant(thing["family"], thing["variant"])
+    if "family" in plugin:
+        identity, fields = _MODEL_IDENTITY, of_family(plugin["family"])
+        variant = models.variant(plugin["family"], plugin["variant"])
         fields = {
             name: dataclasses.replace(field, default=variant[name]) if name in variant else field
             for name, field in fields.items()
         }
-    elif "source" in thing:
-        heads, fields = _SOURCE_HEADS, sources.fields(thing["source"])
+    elif "source" in plugin:
+        identity, fields = _SOURCE_IDENTITY, sources.fields(plugin["source"])
     else:
-        heads, fields = _ANALYSIS_HEADS, analyses.fields(thing["analysis"])
-    for name, meaning in heads.items():
-        yield f"{where}.{name}", thing[name], Field(name, str, REQUIRED, meaning)
-    yield from _walk_fields(thing, fields, where)
+        identity, fields = _ANALYSIS_IDENTITY, analyses.fields(plugin["analysis"])
+    for name, meaning in identity.items():
+        yield f"{where}.{name}", plugin[name], Field(name, str, REQUIRED, meaning)
+    yield from _walk_fields(plugin, fields, where)
 
 
-_MODEL_HEADS = {
-    "family": "a file of vitcnn/models; another one has other fields: change it in the config",
+_MODEL_IDENTITY = {
+    "family": "a file of vitcnn/models; families differ in their fields: change it in the config",
     "variant": "usual name of the network, such as B/16 or R50x1",
 }
-
-
-_SOURCE_HEADS = {
-    "source": "a file of vitcnn/data/sources; another one has other fields: change it in the config"
+_SOURCE_IDENTITY = {
+    "source": "a file of vitcnn/data/sources; sources differ in their fields: change it in the "
+    "config"
 }
-
-
-_ANALYSIS_HEADS = {"analysis": "a file of vitcnn/analyses; it has the fields below"}
+_ANALYSIS_IDENTITY = {"analysis": "a file of vitcnn/analyses; the fields below are its own"}
 
 
 def _walk_fields(values: Mapping[str, Any], fields: Mapping[str, Any], where: str):

@@ -15,17 +15,17 @@ def contact_sheet(
     """Returns the first images of a source side by side on white.
 
     Args:
-      source: images by index; smaller images are centred in cells of the largest.
-      rows, columns: how many; cells without an image stay white.
-      by_class: column c has the first images of class c, instead of images in order.
-      gap: pixels between images.
+      source: images by index; each is centred in a cell of the size of the largest.
+      rows, columns: number of rows and columns; cells without an image stay white.
+      by_class: whether column c shows the first images of class c, instead of all images in order.
+      gap: number of pixels between images.
     """
     cells = {}
     if by_class:
-        wanted = {label: itertools.count() for label in range(columns)}
+        next_row = {label: itertools.count() for label in range(columns)}
         for example in (source[i] for i in range(len(source))):
             label = example["label"]
-            row = next(wanted[label]) if label in wanted else rows
+            row = next(next_row[label]) if label in next_row else rows
             if row < rows:
                 cells[row, label] = example["image"]
                 if len(cells) == rows * columns:

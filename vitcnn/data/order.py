@@ -1,4 +1,4 @@
-"""The order in which images are read: a pure function of a seed."""
+"""Order: in which order images are read, as a pure function of a seed."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ def order(
     """Returns the first `images` indices of the permutation of (seed, repeat).
 
     Args:
-      source_length: how many images the source has.
-      images: how many to take; None for all.
-      seed, repeat: two repeats of one seed are two independent permutations.
+      source_length: number of images in the source.
+      images: number of indices to return; None for all.
+      seed: seed of the permutations.
+      repeat: number of the permutation; the permutations of one seed are independent.
 
     Raises:
-      ValueError: more images are asked for than there are.
+      ValueError: `images` is more than the source has.
     """
     images = source_length if images is None else images
     if not 0 <= images <= source_length:
         raise ValueError(
             f"{images} images are asked for, but the source has {source_length}; "
-            f"set images to {source_length} or less, or choose a larger source"
+            f"set images to at most {source_length}, or choose a larger source"
         )
     return permutation(source_length, seed, repeat)[:images].copy()
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(length: int, seed: int, repeat: int) -> Int64[np.ndarray, " length"]:
-    """Returns the permutation of (seed, repeat), shared and read-only."""
-    permutation = generator(seed, repeat).permutation(length)
-    permutation.setflags(write=False)  # it is shared
-    return permutation
+    """Returns the permutation of (seed, repeat), read-only because callers share it."""
+    indices = generator(seed, repeat).permutation(length)
+    indices.setflags(write=False)
+    return indices
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
-    """Returns the generator of (seed, key): other keys give independent streams."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
+    """Returns the generator of (seed, key); different keys give independent streams."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -1,7 +1,7 @@
-"""Reading: which images, in which order, loaded ahead in threads by grain.
+"""Pipeline: reads groups of images to measure and batches to train on, ahead of their use.
 
-Nothing here depends on the number of threads: every order and every augmentation is a pure function
-of a seed and of a position.
+Images are loaded in threads by grain. The number of threads changes nothing: every order and every
+augmentation is a pure function of a seed and a position.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ from vitcnn.data.order import generator, permutation
 from vitcnn.data.preprocess import Preprocess, stack
 from vitcnn.lookup import check_name
 
-_FOREVER = 2**50  # steps; grain wants a length
+_FOREVER = 2**50  # steps; grain needs a length
 
 
 def groups(
     source: Any,
     preprocesses: Mapping[str, Preprocess],
-    spans: Sequence[Int64[np.ndarray, " n"]],
+    indices: Sequence[Int64[np.ndarray, " n"]],
     threads: int = 2,
     prefetch: int = 4,
 ) -> Iterator[dict[str, Any]]:
-    """Yields one group of images a span, in the order of the spans.
+    """Yields groups of images, in the order of `indices`.
 
     Args:
       source: images by index.
       preprocesses: model name -> its preprocessing. Models of equal geometry share one array.
-      spans: the indices of each group.
-      threads: groups loaded at the same time; 0 loads each when it is asked for.
-      prefetch: groups held in memory ahead of the one in use.
+      indices: for each group, the indices of its images in the source.
+      threads: number of groups loaded at the same time; 0 loads each group when it is needed.
+      prefetch: number of groups held in memory ahead of the current one.
 
     Yields:
-      {"index": int64 [n], "label": int32 [n] (-1 without labels),
-       "images": {model: uint8 [n, h, w, 3]}}; normalisation is left to the model's program.
+      {"index": int32 [n], "label": int32 [n] (-1 without labels),
+       "images": {model: uint8 [n, h, w, 3]}}; the model's own program normalises them.
 
     Raises:
-      ValueError: an index is outside the source, or the images of a group differ in size. An
-        error of the source while it reads an image reaches the caller unchanged.
+      ValueError: an index is outside the source, or the images of a group differ in size. An error
+        that the source raises while it reads an image reaches the caller unchanged.
     """
-    spans = [np.asarray(span, np.int64) for span in spans]
-    for g, span in enumerate(spans):
-        if span.ndim != 1 or span.size == 0:
-            raise ValueError(f"span {g} has shape {span.shape}: expected indices [n], n > 0")
-        if span.min() < 0 or span.max() >= len(source):
+    indices = [np.asarray(index, np.int64) for index in indices]
+    for g, index in enumerate(indices):
+        if index.ndim != 1 or index.size == 0:
+            raise ValueError(f"group {g} has indices of shape {index.shape}: expected [n], n > 0")
+        if index.min() < 0 or index.max() >= len(source):
             raise ValueError(
-                f"span {g} asks for images {span.min()} to {span.max()}, "
+                f"group {g} asks for images {index.min()} to {index.max()}, "
                 f"but the source has images 0 to {len(source) - 1}"
             )
     if not preprocesses:
         raise ValueError("no model: groups need at least one {model: Preprocess}")
     load = functools.partial(_load_group, source, dict(preprocesses))
-    return _ahead(load, spans, threads, prefetch)
+    return _load_ahead(load, indices, threads, prefetch)
 
 
 def batches(
@@ -73,24 +73,27 @@ def batches(
     threads: int = 2,
     prefetch: int = 4,
 ) -> Iterator[dict[str, Any]]:
-    """Yields training batches for ever; batch k is a pure function of (seed, k).
+    """Yields training batches without end; batch k is a pure function of (seed, k).
 
-    Position p = k * batch + i of the stream is image p mod n of epoch p // n, each epoch a new
-    permutation, `order(n, n, seed, epoch)`; an epoch ends within a batch, and no image is dropped.
+    Position p = k * batch + i of the stream is image p mod n of epoch p // n. Each epoch is a new
+    permutation, `order(n, n, seed, epoch)`. An epoch may end within a batch; no image is dropped.
 
     Args:
       source: labelled images by index.
-      preprocess: its geometry is applied; normalisation is left to the model's program.
-      batch: images of a step, over all hosts.
-      seed: of the order and of the augmentation.
-      start: the first step; a resumed run passes the number of steps it has done.
+      preprocess: its geometry is applied; the model's own program normalises the images.
+      batch: number of images of a step, over all hosts.
+      seed: seed of the order and the augmentation.
+      start: the first step; a resumed run passes the number of steps it has taken.
       augment: names out of `AUGMENTATIONS`, applied in this order after the geometry. Each draws
         from a generator of (seed, p).
-      host, hosts: this host gets rows host * batch / hosts onwards of every batch.
-      threads, prefetch: batches loaded at the same time, and held ahead.
+      host: index of this host; it gets batch / hosts rows of every batch, from row
+        host * batch / hosts on.
+      hosts: number of hosts.
+      threads: number of batches loaded at the same time; 0 loads each batch when it is needed.
+      prefetch: number of batches held in memory ahead of the current one.
 
     Yields:
-      {"index": int64 [b], "label": int32 [b], "images": uint8 [b, h, w, 3]}, b = batch / hosts.
+      {"index": int32 [b], "label": int32 [b], "images": uint8 [b, h, w, 3]}, b = batch / hosts.
 
     Raises:
       ValueError: an unknown augmentation, a batch that the hosts cannot share, a source that is
@@ -107,18 +110,18 @@ def batches(
     if start < 0:
         raise ValueError(f"start is {start}: expected a step, 0 or more")
     if len(source) == 0 or not source.labelled:
-        what = "images" if len(source) == 0 else "labels"
-        raise ValueError(f"the source has no {what} to train on: {source.provenance}")
+        lack = "images" if len(source) == 0 else "labels"
+        raise ValueError(f"the source has no {lack} to train on: {source.provenance}")
     rows = range(host * (batch // hosts), (host + 1) * (batch // hosts))
 
     def load(step: int) -> dict[str, Any]:
         return _load_batch(source, preprocess, [step * batch + i for i in rows], seed, augment)
 
-    return _ahead(load, range(start, _FOREVER), threads, prefetch)
+    return _load_ahead(load, range(start, _FOREVER), threads, prefetch)
 
 
-def _ahead(load: Callable, positions: Sequence, threads: int, prefetch: int) -> Iterator:
-    """Yields load(position) of each, in order, loaded ahead in threads."""
+def _load_ahead(load: Callable, positions: Sequence, threads: int, prefetch: int) -> Iterator:
+    """Yields load(position) for each position, in order, loaded ahead in threads."""
     if threads < 0 or prefetch < 0:
         raise ValueError(f"threads is {threads} and prefetch {prefetch}: expected 0 or more")
     if len(positions) == 0:
@@ -129,17 +132,16 @@ def _ahead(load: Callable, positions: Sequence, threads: int, prefetch: int) -> 
     return iter(grain.MapDataset.source(positions).map(load).to_iter_dataset(options))
 
 
-def _load_group(source, preprocesses, span):
-    examples = [source[int(i)] for i in span]
+def _load_group(source, preprocesses, index):
+    examples = [source[int(i)] for i in index]
     shared: dict[tuple, np.ndarray] = {}  # geometry -> images
     images = {}
     for model, preprocess in preprocesses.items():
         key = preprocess.cut
         if key not in shared:
-            shared[key] = stack([preprocess.geometry(e["image"]) for e in examples], span)
+            shared[key] = stack([preprocess.geometry(e["image"]) for e in examples], index)
         images[model] = shared[key]
-    label = np.array([example["label"] for example in examples], np.int32)
-    return {"index": span, "label": label, "images": images}
+    return _batch(index, examples, images)
 
 
 def _load_batch(source, preprocess, positions, seed, augment):
@@ -149,9 +151,13 @@ def _load_batch(source, preprocess, positions, seed, augment):
     images = [preprocess.geometry(example["image"]) for example in examples]
     if augment:
         for i, position in enumerate(positions):
-            # two words of key here and one in `_permutation`: the streams cannot meet
+            # The key has two words here and one in `permutation`: the streams cannot meet.
             rng = generator(seed, 0, position)
             for name in augment:
                 images[i] = AUGMENTATIONS[name](images[i], rng)
+    return _batch(index, examples, stack(images, index))
+
+
+def _batch(index, examples, images) -> dict[str, Any]:
     label = np.array([example["label"] for example in examples], np.int32)
-    return {"index": index, "label": label, "images": stack(images, index)}
+    return {"index": index.astype(np.int32), "label": label, "images": images}

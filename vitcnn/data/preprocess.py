@@ -1,7 +1,7 @@
-"""Preprocessing: what a model does to an image before its first layer.
+"""Preprocessing: what happens to an image before the first layer of a model.
 
-The geometry (resize, crop) runs on the host in uint8, the normalisation is arithmetic that NumPy
-and JAX arrays share, so that it can run inside a compiled program.
+The geometry (resize, crop) runs on the host in uint8. The normalisation is arithmetic that works on
+NumPy and on JAX arrays, so it can run inside a compiled program.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Preprocess:
     """Geometry and normalisation of the images of one model.
 
     With `resize`, the short side becomes `resize`, the aspect ratio is kept, and the centre of
-    `size` is cut out (the usual evaluation of ImageNet: resize=256, size=224), to the pixel as
-    torchvision and timm do it. Without it, the whole image is resized to `size`, whatever its
-    aspect ratio. An image that already has the right size passes untouched, and so does every image
-    if both are None.
+    `size` is cropped (the usual evaluation on ImageNet: resize=256, size=224), to the same pixels
+    as in torchvision and timm. Without `resize`, the whole image is resized to `size`, whatever its
+    aspect ratio. An image that already has the right size is not changed. If both are None, no
+    image is changed.
 
     Attributes:
-      size: (height, width) in pixels of what the model sees; one number means a square.
+      size: (height, width) in pixels of the model's input; one number means a square.
       resize: short side in pixels before the centre crop; 0 or None for no crop.
       interpolation: one of `INTERPOLATIONS`. All but "nearest" are antialiased: when an image
         shrinks, the filter grows with it.
@@ -72,7 +72,8 @@ class Preprocess:
             if self.size is not None and min(self.size) > self.resize:
                 raise ValueError(
                     f"preprocess.size {self.size} does not fit into images whose short side is "
-                    f"preprocess.resize = {self.resize}; set resize to {max(self.size)} or more"
+                    f"preprocess.resize = {self.resize}; set preprocess.resize to at least "
+                    f"{max(self.size)}"
                 )
         for name in ("mean", "std"):
             values = tuple(map(float, np.atleast_1d(getattr(self, name))))
@@ -87,11 +88,11 @@ class Preprocess:
 
     @property
     def cut(self) -> tuple:
-        """What decides `geometry`: models of equal cut see the same uint8 pixels."""
+        """The fields that decide `geometry`: models of equal `cut` see the same uint8 pixels."""
         return self.size, self.resize, self.interpolation
 
     def geometry(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Returns the image resized and cropped; the same array if there is nothing to do.
+        """Returns the image resized and cropped, or the same array if nothing has to change.
 
         Raises:
           ValueError: not a uint8 RGB image, or the crop is larger than the resized image.
@@ -105,7 +106,7 @@ class Preprocess:
         if self.resize is None:
             return image if self.size is None else self._resized(image, *self.size)
         short = min(height, width)
-        # the long side is cut off, not rounded, as in torchvision's evaluation
+        # The long side is rounded down, as in torchvision's evaluation.
         image = self._resized(image, self.resize * height // short, self.resize * width // short)
         return image if self.size is None else self._cropped(image)
 
@@ -117,10 +118,10 @@ class Preprocess:
     def __call__(
         self, images: UInt8[np.ndarray, "N H W 3"] | Sequence[UInt8[np.ndarray, "H W 3"]]
     ) -> Float[np.ndarray, "N h w 3"]:
-        """Returns geometry and normalisation of a batch, or of a list of images of any sizes.
+        """Applies geometry and normalisation to a batch, or to a list of images of any sizes.
 
         Raises:
-          ValueError: not images, or their sizes differ and `size` is None.
+          ValueError: the arrays are not images, or their sizes differ and `size` is None.
         """
         if isinstance(images, np.ndarray) and images.ndim == 3:
             raise ValueError(f"one image of shape {images.shape}: pass a batch, image[None]")
@@ -137,14 +138,14 @@ class Preprocess:
         return np.asarray(Image.fromarray(image).resize((width, height), method))
 
     def _cropped(self, image: np.ndarray) -> np.ndarray:
-        top, left = (have - want for have, want in zip(image.shape, self.size, strict=False))
+        top, left = (side - crop for side, crop in zip(image.shape, self.size, strict=False))
         if min(top, left) < 0:
             raise ValueError(
                 f"preprocess.size {self.size} is larger than the image after its short side was "
                 f"resized to {self.resize}: {image.shape[:2]}; set preprocess.resize to "
-                f"{max(self.size)} or more, or to None to resize straight to that size"
+                f"{max(self.size)} or more, or to 0 to resize straight to preprocess.size"
             )
-        top, left = round(top / 2), round(left / 2)  # half to even, as in torchvision's evaluation
+        top, left = round(top / 2), round(left / 2)  # half to even, as torchvision rounds
         return image[top : top + self.size[0], left : left + self.size[1]]
 
 
@@ -154,7 +155,7 @@ def stack(
     """Returns images of one size as one array [N, h, w, 3].
 
     Raises:
-      ValueError: their sizes differ; the message names two of them (by `names`, or by position).
+      ValueError: the sizes differ; the message names two images (by `names`, or by position).
     """
     for i, image in enumerate(images):
         if image.shape != images[0].shape:

@@ -1,4 +1,9 @@
-"""A part of a source: a range of its images, or a few of each class."""
+"""Subset: a part of a source, either a range of its images or a few images of each class.
+
+A draw (`draws`, `draw_seed`) is one random choice of few-shot images; each draw adds images to the
+source. A repeat (`repeats` of an analysis) is one random order in which a source is measured; it
+adds no images. So a source of 5 draws measured with 2 repeats is measured twice, each time whole.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +18,13 @@ class Part:
 
     Args:
       source: the other source.
-      indices: which of its images, in this order.
-      what: says so, for provenance.
-      draws: parts of equal size that it falls into, one behind the other.
+      indices: indices of the images in the other source, in their order here.
+      choice: how the images were chosen, for provenance.
+      draws: number of few-shot draws, which follow each other and are of equal size.
     """
 
     def __init__(
-        self, source: Any, indices: Sequence[int], what: Mapping[str, Any], draws: int = 1
+        self, source: Any, indices: Sequence[int], choice: Mapping[str, Any], draws: int = 1
     ):
         self._source = source
         self._indices = indices
@@ -28,7 +33,7 @@ class Part:
         self.classes = source.classes
         self.provenance = {
             **source.provenance,
-            "part": {**source.provenance.get("part", {}), **what},
+            "part": {**source.provenance.get("part", {}), **choice},
         }
 
     def __len__(self) -> int:
@@ -43,32 +48,33 @@ class Part:
 
 
 def label_of(source: Any, i: int) -> int:
-    """Returns the label of image i of a source; without its image, if the source has `label`."""
+    """Returns the label of image i; the image is not read if the source has `label`."""
     return source.label(i) if hasattr(source, "label") else source[i]["label"]
 
 
 def subset(
     source: Any, start: int = 0, stop: int = 0, shots: int = 0, draws: int = 1, draw_seed: int = 0
 ) -> Any:
-    """Returns some of the images of a source; the source itself if nothing is chosen.
+    """Returns some of the images of a source, or the source itself if nothing is chosen.
 
     Args:
       source: the images.
-      start: first image that is taken.
-      stop: image behind the last that is taken; 0 takes all to the end.
-      shots: images of each class, drawn from those from `start` to `stop`; 0 takes all.
-      draws: how often they are drawn, one draw behind the other.
-      draw_seed: of the draws.
+      start: index of the first image to take.
+      stop: index after the last image to take; 0 takes all to the end.
+      shots: number of images to draw of each class, from those between `start` and `stop`; 0 takes
+        all.
+      draws: number of times that `shots` images are drawn; the draws follow each other.
+      draw_seed: seed of the draws.
 
     Raises:
-      ValueError: there are no such images.
+      ValueError: the source has no such images.
     """
     if start or stop:
-        source = span(source, start, stop or None)
+        source = subrange(source, start, stop or None)
     return few_shot(source, shots, draws, draw_seed) if shots else source
 
 
-def span(source: Any, start: int = 0, stop: int | None = None) -> Part:
+def subrange(source: Any, start: int = 0, stop: int | None = None) -> Part:
     """Returns images `start` to `stop` - 1 of a source.
 
     Raises:
@@ -85,11 +91,11 @@ def span(source: Any, start: int = 0, stop: int | None = None) -> Part:
 
 
 def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
-    """Returns `shots` images of each class, drawn `draws` times, one draw behind the other.
+    """Returns `shots` images of each class, drawn `draws` times; the draws follow each other.
 
     Image i belongs to draw i // (shots * classes). Draw d takes the first images of each class in
-    the permutation of (seed, d), so that 5 shots are among 10 shots of the same draw; an image may
-    be in several draws.
+    the permutation of (seed, d), so the images of 5 shots are among those of 10 shots of the same
+    draw. An image may be in several draws.
 
     Args:
       source: labelled images.
@@ -106,21 +112,22 @@ def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
         raise ValueError(f"data.shots = {shots} needs labels, which the data do not have")
     chosen = []
     for draw in range(draws):
-        found: dict[int, list[int]] = {c: [] for c in range(source.classes)}
+        by_class: dict[int, list[int]] = {c: [] for c in range(source.classes)}
         missing = shots * source.classes
         for i in order(len(source), None, seed, draw).tolist():
             label = label_of(source, i)
-            if label in found and len(found[label]) < shots:
-                found[label].append(i)
+            if label in by_class and len(by_class[label]) < shots:
+                by_class[label].append(i)
                 missing -= 1
                 if not missing:
                     break
-        poor = [c for c, images in found.items() if len(images) < shots]
+        poor = [c for c, images in by_class.items() if len(images) < shots]
         if poor:
-            least = min(poor, key=lambda c: len(found[c]))
+            poorest = min(poor, key=lambda c: len(by_class[c]))
+            most = len(by_class[poorest])
             raise ValueError(
                 f"data.shots = {shots}: {len(poor)} of {source.classes} classes have fewer images, "
-                f"class {least} only {len(found[least])}; set data.shots to that or less"
+                f"class {poorest} only {most}; set data.shots to at most {most}"
             )
-        chosen += [i for images in found.values() for i in images]
+        chosen += [i for images in by_class.values() for i in images]
     return Part(source, chosen, {"shots": shots, "draws": draws, "draw_seed": seed}, draws)

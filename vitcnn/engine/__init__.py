@@ -1,6 +1,13 @@
 """The engine: runs the analyses of a config in one pass over images, on any devices and hosts.
 
-It is read in the order `config` (what is asked), `jobs` (resolved and checked), `schedule` (which
-images each group takes), `program` (one group, on the device), `sums` (groups added up),
-`progress` (what a stopped run resumes from), `stream` (one pass), `analyze` (all passes).
+Read the files in this order:
+
+- `jobs`: the analyses of a config, resolved and checked;
+- `schedule`: which images each group takes;
+- `program`: one group of images, on the device;
+- `sums`: the groups added up, and their standard errors;
+- `progress`: the sums so far, from which a stopped run resumes;
+- `stream`: one pass over the images;
+- `analyze`: all passes of a config, from loading models to saving Results;
+- `compare`: the same measures for arrays, without models.
 """

@@ -1,7 +1,7 @@
-"""The engine: loads models and images, runs the analyses of a config over them, saves the Results.
+"""Analyze: loads models and images, runs the analyses of a config over them, saves the Results.
 
-A config may have stages: passes over other images that come first, whose Results the analyses of
-the same name go on from. Each pass is one `vitcnn.engine.stream.measure`.
+A config may have stages: passes over other images that come first. The analyses of the same name in
+later passes continue from the Results of a stage. Each pass is one `vitcnn.engine.stream.measure`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
 from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
-from vitcnn.engine.stream import measure, trace
+from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
 from vitcnn.results import datasets, environment
 from vitcnn.results import workdir as run_folder
@@ -34,26 +34,26 @@ def analyze(
     source: Any = None,
     progress: bool = True,
 ) -> dict[str, xarray.Dataset]:
-    """Loads models and data, runs every analysis of a config in one pass, and saves the results.
+    """Loads models and data, runs every analysis of a config in one pass, and saves the Results.
 
-    A run that was stopped at any moment goes on where it was when it is started again with the same
-    config and workdir, and a finished one is read back.
+    A run that was stopped at any moment resumes when it is started again with the same config and
+    workdir. The Results of a finished run are read back.
 
     Args:
       config: fields of `vitcnn.config.Measurement`; `configs/analyze/` has examples.
-      workdir: folder for <analysis>.nc, run.json and the state that a stopped run resumes from;
-        each stage of the config has a folder of its own in it.
-      models: ready models by name, such as a user's own, beside those of `config.models`.
-      source: ready images, in place of `config.data`.
-      progress: whether to show progress with rate and ETA.
+      workdir: folder for <analysis>.nc, run.json and the sums from which a stopped run resumes;
+        each stage of the config has a sub-folder.
+      models: models in memory by name, such as a user's own, in addition to `config.models`.
+      source: images in memory, in place of `config.data`.
+      progress: whether to show a bar with rate and ETA.
 
     Returns:
       Name of the analysis -> Dataset. An analysis of one model at a time is named
       <analysis>.<model>. On many hosts, host 0 writes the files and every host gets the Datasets.
 
     Raises:
-      ValueError: anything in the config that is unknown or does not fit, named, with the nearest
-        right choice; or a workdir that belongs to another config or other weights.
+      ValueError: anything in the config that is unknown or does not fit, with its name and the
+        nearest right choice; or a workdir that belongs to another config or other weights.
       OSError: the workdir cannot be written.
     """
     config = check_measurement(config, source)
@@ -63,54 +63,54 @@ def analyze(
     models = {**load_models(config.models), **(models or {})}
     if not models:
         raise ValueError("config.models is empty: name at least one model")
-    described = {name: _describe(model) for name, model in models.items()}
-    seen: dict[str, Any] = {}
-    passes = []
-    for name in sorted(config.stages):
-        stage = config.stages[name]
-        settings = {**identity, "stages": {}, **stage.to_dict()}
-        images = load_source(stage.data) if stage.get("data") else source
-        where = f"config.stages.{name}."
-        jobs = plan_jobs(models, images, stage.analyses, config.group, seen, where)
-        passes.append(_Pass(name, workdir / name, settings, images, jobs))
-        seen = {**seen, name: stage.analyses}
-    jobs = plan_jobs(models, source, config.analyses, config.group, seen)
-    passes.append(_Pass("", workdir, identity, source, jobs))
-    for one in passes:
-        run_folder.claim_workdir(one.workdir, one.run(described))
+    model_records = {name: _model_record(model) for name, model in models.items()}
+    passes = _plan_passes(config, identity, workdir, models, source)
+    for each_pass in passes:
+        run_folder.claim_workdir(each_pass.workdir, each_pass.record(model_records))
     if parallel.agree(passes[-1].finished):
         return passes[-1].load()
-    for one in passes[1:]:  # a mistake in these must not come out when the ones before are done
-        trace(models, one.jobs, config.group, config.max_sums_gb)
-    found: dict[str, dict[str, xarray.Dataset]] = {}
-    for one in passes:
-        found[one.stage] = _run(one, config, models, described, found, progress)
-    return found[""]
+    settings = RunSettings.of(config)
+    for later_pass in passes[1:]:  # fail now, not after the earlier passes have run
+        trace(models, later_pass.jobs, settings)
+    earlier: dict[str, dict[str, xarray.Dataset]] = {}
+    for each_pass in passes:
+        earlier[each_pass.stage] = _run(
+            each_pass, settings, models, model_records, earlier, progress
+        )
+    return earlier[""]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pass:
-    """A stage of a config, or (stage "") what comes behind them all: one pass over its images."""
+    """One pass over images: a stage, or the main analyses (stage "").
+
+    Attributes:
+      stage: name of the stage.
+      workdir: folder of its Results.
+      config: the part of the config that decides its numbers.
+      source: its images.
+      jobs: its analyses.
+    """
 
     stage: str
     workdir: pathlib.Path
-    settings: Mapping[str, Any]
+    config: Mapping[str, Any]
     source: Any
     jobs: Sequence[Job]
 
-    def run(self, described: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what decides its numbers."""
+    def record(self, model_records: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns everything that decides the numbers of the pass, for run.json."""
         data = dict(self.source.provenance)
-        return {"config": dict(self.settings), "models": dict(described), "data": data}
+        return {"config": dict(self.config), "models": dict(model_records), "data": data}
 
     @property
     def paths(self) -> dict[str, pathlib.Path]:
-        """Where its Results are, by name."""
+        """Job name -> file of its Result."""
         return {job.name: self.workdir / f"{job.name}.nc" for job in self.jobs}
 
     @property
     def finished(self) -> bool:
-        """Whether all Results are there."""
+        """Whether every Result has been saved."""
         return all(path.is_file() for path in self.paths.values())
 
     def load(self) -> dict[str, xarray.Dataset]:
@@ -121,84 +121,123 @@ class _Pass:
         files = {}
         if process == 0:
             files = {f"{n}:": np.fromfile(path, np.uint8) for n, path in self.paths.items()}
-        sent = parallel.meet(files)[0]
-        return {name: datasets.from_bytes(sent[f"{name}:"].tobytes()) for name in self.paths}
+        files = parallel.meet(files)[0]
+        return {name: datasets.from_bytes(files[f"{name}:"].tobytes()) for name in self.paths}
+
+
+def _plan_passes(
+    config: ConfigDict,
+    identity: Mapping[str, Any],
+    workdir: pathlib.Path,
+    models: Mapping[str, Model],
+    source: Any,
+) -> list[_Pass]:
+    """Returns the passes of a config in their order: the stages, then the main analyses."""
+    passes = []
+    stages: dict[str, Any] = {}  # the analyses of the stages so far
+    for name in sorted(config.stages):
+        stage = config.stages[name]
+        images = load_source(stage.data) if stage.get("data") else source
+        _check_group(config.group, images)
+        where = f"config.stages.{name}."
+        jobs = plan_jobs(models, images, stage.analyses, config.group, stages, where)
+        stage_config = {**identity, "stages": {}, **stage.to_dict()}
+        passes.append(_Pass(name, workdir / name, stage_config, images, jobs))
+        stages = {**stages, name: stage.analyses}
+    _check_group(config.group, source)
+    jobs = plan_jobs(models, source, config.analyses, config.group, stages)
+    return [*passes, _Pass("", workdir, identity, source, jobs)]
+
+
+def _check_group(group: int, source: Any) -> None:
+    """Raises ValueError if a group is larger than the source."""
+    if not 1 <= group <= len(source):
+        raise ValueError(
+            f"config.group = {group}, but the data have {len(source)} images; set config.group to "
+            f"a number from 1 to {len(source)}"
+        )
 
 
 def _run(
-    one: _Pass,
-    config: ConfigDict,
+    current: _Pass,
+    settings: RunSettings,
     models: Mapping[str, Model],
-    described: Mapping[str, Any],
-    before: Mapping[str, Mapping[str, xarray.Dataset]],
+    model_records: Mapping[str, Any],
+    earlier: Mapping[str, Mapping[str, xarray.Dataset]],
     progress: bool,
 ) -> dict[str, xarray.Dataset]:
-    """Runs one leg, or goes on with it, saves its Results and returns them.
+    """Runs or resumes one pass, saves its Results and returns them by job name.
 
     Args:
-      one: what to run.
-      config: settings that all passes share.
+      current: the pass.
+      settings: the settings that all passes share.
       models: name -> model.
-      described: their provenance.
-      before: Results of the passes before, by stage and name.
-      progress: whether to show progress.
+      model_records: name -> record of the model, for provenance.
+      earlier: stage -> job name -> Result, of the passes before this one.
+      progress: whether to show a bar.
     """
-    if parallel.agree(one.finished):
-        return one.load()
+    if parallel.agree(current.finished):
+        return current.load()
     process, processes = parallel.host()
-    given = {
-        job.name: {s: found[job.name] for s, found in before.items() if job.name in found}
-        for job in one.jobs
+    continued = {  # job name -> stage -> Result that the job continues from
+        job.name: {s: of_stage[job.name] for s, of_stage in earlier.items() if job.name in of_stage}
+        for job in current.jobs
         if job.traits.stages
     }
-    run = one.run(described) | {
+    record = current.record(model_records) | {
         "versions": environment.versions(),
         "devices": parallel.device_kind(),
     }
     if process == 0:
-        storage.write_json(one.workdir / "run.json", run)
+        storage.write_json(current.workdir / "run.json", record)
     parallel.barrier("workdir claimed")
-    state = one.workdir / f"sums.{process}of{processes}.npz"
-    for other in one.workdir.glob("sums.*of*.npz"):
-        if other.name.split("of")[1] != state.name.split("of")[1]:
-            raise ValueError(
-                f"{other} was saved by a run of another number of hosts; go on with that number, "
-                "or delete it to begin again"
-            )
-    if progress and process == 0 and before:
-        tqdm.tqdm.write(f"stage {one.stage!r}" if one.stage else "the analyses themselves")
+    progress_file = _progress_file(current.workdir, process, processes)
+    if progress and process == 0 and earlier:
+        tqdm.tqdm.write(f"stage {current.stage!r}" if current.stage else "main analyses")
     started = time.monotonic()
     measured = measure(
         models,
-        one.source,
-        one.jobs,
-        group=config.group,
-        seed=config.seed,
-        precision=config.precision,
-        max_sums_gb=config.max_sums_gb,
-        save_every_s=config.save_every_s,
-        given=given,
-        state=state,
-        progress=progress and process == 0,
+        current.source,
+        current.jobs,
+        settings,
+        earlier=continued,
+        progress_file=progress_file,
+        show_progress=progress and process == 0,
     )
-    for job in one.jobs:
-        said = measured[job.name].attrs.pop("warnings", [])
-        known = _provenance(job, run, given.get(job.name, {}), said)
-        measured[job.name] = results.stamp(measured[job.name], known)
+    for job in current.jobs:
+        messages = measured[job.name].attrs.pop("warnings", [])
+        provenance = _provenance(job, record, continued.get(job.name, {}), messages)
+        measured[job.name] = results.stamp(measured[job.name], provenance)
     if process == 0:  # the hosts need not share a disk
-        for name, path in one.paths.items():
+        for name, path in current.paths.items():
             results.save(measured[name], path)
             measured[name] = results.load(path)
-        images = {job.name: job.images for job in one.jobs}
-        run |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
-        storage.write_json(one.workdir / "run.json", run)
+        images = {job.name: job.images for job in current.jobs}
+        record |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
+        storage.write_json(current.workdir / "run.json", record)
     parallel.barrier("results saved")
-    state.unlink(missing_ok=True)
+    progress_file.unlink(missing_ok=True)
     return measured
 
 
-def _describe(model: Model) -> dict[str, Any]:
-    """Returns the origin of a model and what tells it from any other, a user's own included."""
+def _progress_file(workdir: pathlib.Path, process: int, processes: int) -> pathlib.Path:
+    """Returns the file from which this host resumes.
+
+    Raises:
+      ValueError: a run of another number of hosts has left its files there.
+    """
+    path = workdir / f"sums.{process}of{processes}.npz"
+    for other in workdir.glob("sums.*of*.npz"):
+        if other.name.split("of")[1] != path.name.split("of")[1]:
+            raise ValueError(
+                f"{other} was saved by a run on another number of hosts; resume on that number, or "
+                "delete the file to start again"
+            )
+    return path
+
+
+def _model_record(model: Model) -> dict[str, Any]:
+    """Returns where a model comes from, and digests that distinguish it from every other model."""
     return {
         **model.provenance,
         "kind": model.kind,
@@ -209,23 +248,30 @@ def _describe(model: Model) -> dict[str, Any]:
 
 def _provenance(
     job: Job,
-    run: Mapping[str, Any],
-    given: Mapping[str, xarray.Dataset],
-    said: Sequence[str],
+    record: Mapping[str, Any],
+    continued: Mapping[str, xarray.Dataset],
+    messages: Sequence[str],
 ) -> dict[str, Any]:
-    """Returns what a reader of one result needs to know of how it came about."""
-    earlier = {stage: results.provenance(result) for stage, result in given.items()}
+    """Returns what a reader of one Result needs to know about its origin.
+
+    Args:
+      job: the job.
+      record: what run.json says of the pass.
+      continued: stage -> Result that the job continued from.
+      messages: warnings of the analysis.
+    """
+    stages = {stage: results.provenance(result) for stage, result in continued.items()}
     return {
         "analysis": job.fields["analysis"],
         "name": job.name,
         "fields": job.fields,
-        "models": {name: run["models"][name] for name in job.taps},
-        "data": run["data"],
-        "group": run["config"]["group"],
-        "seed": run["config"]["seed"],
-        "precision": run["config"]["precision"],
-        "versions": run["versions"],
-        "devices": run["devices"],
-        "warnings": said,
-        **({"stages": earlier} if earlier else {}),
+        "models": {name: record["models"][name] for name in job.taps},
+        "data": record["data"],
+        "group": record["config"]["group"],
+        "seed": record["config"]["seed"],
+        "precision": record["config"]["precision"],
+        "versions": record["versions"],
+        "devices": record["devices"],
+        "warnings": messages,
+        **({"stages": stages} if stages else {}),
     }

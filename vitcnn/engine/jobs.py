@@ -1,7 +1,7 @@
 """Jobs: the analyses of a config, resolved and checked before any long work starts.
 
-A `Job` is one analysis of named models: a pure function of the config and the data, so that a
-resumed run, or another host, makes the same ones.
+A `Job` is one analysis of named models: a pure function of the config and the data, so a resumed
+run, or another host, plans the same jobs.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from vitcnn.data import sources
 from vitcnn.engine.groups import check_group
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
-from vitcnn.taps import TapInfo
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One analysis of named models, everything resolved and checked.
+    """One analysis of named models, resolved and checked.
 
     Attributes:
-      name: name of its result.
+      name: name of its Result.
       analysis: module of the analysis.
       config: what `measure` and `finalize` get.
       taps: model name -> names of its taps.
@@ -51,7 +50,7 @@ class Job:
 
     @property
     def repeats(self) -> int:
-        """Number of draws of the images."""
+        """How often the images are drawn; each repeat is a new random order."""
         return self.config.repeats
 
     @property
@@ -78,10 +77,6 @@ def load_source(fields: Mapping[str, Any]) -> Any:
     return sources.load(fields.pop("source"), **fields)
 
 
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return fields.to_dict() if hasattr(fields, "to_dict") else dict(fields)
-
-
 def plan_jobs(
     models: Mapping[str, Model],
     source: Any,
@@ -96,13 +91,13 @@ def plan_jobs(
       models: name -> model.
       source: the images.
       configs: name -> fields of an analysis, from `vitcnn.config.check_measurement`.
-      group: images of a group.
-      stages: what comes before: name of a stage -> its `configs`.
-      where: what stands before "analyses" in messages: "config.stages.fit." for a stage.
+      group: number of images in a group.
+      stages: name of an earlier stage -> its `configs`.
+      where: what precedes "analyses" in messages: "config.stages.fit." for a stage.
 
     Raises:
       ValueError: unknown model or tap pattern (with the nearest names), a group smaller than an
-        analysis needs or larger than the data, or more images than there are.
+        analysis needs, or more images than the source has.
     """
     check_group(group, len(source), "the analyses")
     for name in models:
@@ -111,103 +106,149 @@ def plan_jobs(
         raise ValueError(f"{where}analyses is empty: name at least one, such as cka")
     jobs = []
     for name, fields in configs.items():
-        jobs += _plan(name, dict(fields), models, source, group, stages, f"{where}analyses.{name}")
+        request = _Request.parse(name, fields, f"{where}analyses.{name}")
+        jobs += _plan(request, models, source, group, stages)
     if not jobs:
         raise ValueError("no analysis is left to run")
     return jobs
 
 
-def _plan(name, fields, models, source, group, stages, here) -> list[Job]:
-    """Returns the jobs of one analysis: one, or one for each model."""
-    analysis = analyses.find(fields.pop("analysis", None) or name)
-    traits = analyses.traits(analysis)
-    selection = analyses.Selection(
-        **{f.name: fields.pop(f.name) for f in _SELECTION if f.name in fields}
-    )
-    settings = analyses.settings(analysis, **fields)
-    chosen = selection.models or tuple(models)
-    for model in chosen:
-        if model not in models:
-            raise ValueError(f"unknown model {model!r} in {here}.models: {nearest(model, models)}")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"{here}.models names a model twice: {selection.models}")
-    if traits.labels and not source.labelled:
-        warnings.warn(f"{name} needs labels, which the data do not have: left out", stacklevel=4)
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """One analysis as the config asks for it, not yet resolved.
+
+    Attributes:
+      name: its name in the config.
+      where: path of its fields in the config, for messages.
+      analysis: module of the analysis.
+      selection: the models, taps and images that the config names.
+      settings: the analysis's own settings.
+    """
+
+    name: str
+    where: str
+    analysis: ModuleType
+    selection: analyses.Selection
+    settings: Any
+
+    @property
+    def traits(self) -> analyses.Traits:
+        return analyses.traits(self.analysis)
+
+    @classmethod
+    def parse(cls, name: str, fields: Mapping[str, Any], where: str) -> _Request:
+        fields = dict(fields)
+        analysis = analyses.find(fields.pop("analysis", None) or name)
+        shared = [f.name for f in dataclasses.fields(analyses.Selection) if f.name in fields]
+        selection = analyses.Selection(**{field: fields.pop(field) for field in shared})
+        return cls(name, where, analysis, selection, analyses.settings(analysis, **fields))
+
+
+def _plan(request: _Request, models, source, group: int, stages) -> list[Job]:
+    """Returns the jobs of one analysis: one of all its models, or one for each model."""
+    models = _models(request, models)
+    if request.traits.labels and not source.labelled:
+        message = f"{request.name} needs labels, which the data do not have: left out"
+        warnings.warn(message, stacklevel=4)
         return []
-    images = _images(selection, traits, source, group, here)
-    if traits.head:
-        for model in chosen:
-            models[model].check_classes(source)
-    for field in traits.stages:
-        stage = getattr(settings, field)
-        if name not in stages.get(stage, {}):
+    images = _images(request, source, group)
+    if request.traits.head:
+        for model in models.values():
+            model.check_classes(source)
+    _check_stages(request, stages)
+    taps = _taps(request, models)
+    if request.traits.one_model:
+        return [
+            _job(f"{request.name}.{model}", request, {model: taps[model]}, models, source, images)
+            for model in models
+        ]
+    return [_job(request.name, request, taps, models, source, images)]
+
+
+def _job(name: str, request: _Request, taps, models, source, images: int) -> Job:
+    layers = tuple((model, tap) for model in taps for tap in taps[model])
+    config = analyses.Config(
+        request.settings,
+        layers,
+        infos=tuple(models[model].taps[tap] for model, tap in layers),
+        taps=request.selection.taps,
+        images=images,
+        repeats=request.selection.repeats,
+        classes=source.classes,
+        length=len(source),
+        draws=getattr(source, "draws", 1),
+    )
+    return Job(name, request.analysis, config, taps, request.selection.models)
+
+
+def _models(request: _Request, models: Mapping[str, Model]) -> dict[str, Model]:
+    """Returns the models of an analysis, in the order of its config."""
+    names = request.selection.models or tuple(models)
+    for name in names:
+        if name not in models:
             raise ValueError(
-                f"{here}.{field} = {stage!r}: {name} goes on from a job of its name in that stage, "
-                f"which comes before; set config.stages.{stage}.analyses.{name} as "
-                "configs/analyze/everything.py does"
+                f"unknown model {name!r} in {request.where}.models: {nearest(name, models)}"
             )
-    taps = _select(here, analysis, selection.taps, {model: models[model] for model in chosen})
-    jobs = []
-    for members in [(model,) for model in chosen] if traits.one_model else [chosen]:
-        layers = tuple((model, tap) for model in members for tap in taps[model])
-        config = analyses.Config(
-            settings,
-            layers,
-            infos=tuple(models[model].taps[tap] for model, tap in layers),
-            taps=selection.taps,
-            images=images,
-            repeats=selection.repeats,
-            classes=source.classes,
-            length=len(source),
-            draws=getattr(source, "draws", 1),
-        )
-        label = f"{name}.{members[0]}" if traits.one_model else name
-        its_taps = {model: taps[model] for model in members}
-        jobs.append(Job(label, analysis, config, its_taps, selection.models))
-    return jobs
+    if len(set(names)) < len(names):
+        raise ValueError(f"{request.where}.models names a model twice: {names}")
+    return {name: models[name] for name in names}
 
 
-_SELECTION = dataclasses.fields(analyses.Selection)
-
-
-def _images(selection, traits, source, group, here) -> int:
+def _images(request: _Request, source: Any, group: int) -> int:
     """Returns the number of images of one repeat."""
+    selection, traits, where = request.selection, request.traits, request.where
     if selection.repeats < 1 or (selection.images is not None and selection.images < 0):
         raise ValueError(
-            f"{here}: repeats = {selection.repeats} must be at least 1, and images = "
-            f"{selection.images} at least 0 (all)"
+            f"{where}: repeats = {selection.repeats} must be at least 1, and images = "
+            f"{selection.images} at least 0 (0 takes all)"
         )
     images = traits.images if selection.images is None else selection.images
     if selection.images and images > len(source):
-        raise ValueError(f"{here}.images = {images}, but the data have {len(source)} images")
+        raise ValueError(f"{where}.images = {images}, but the data have {len(source)} images")
     images = len(source) if images == analyses.ALL else min(images, len(source))
     if min(group, images) < traits.least_group:
         raise ValueError(
-            f"{here} needs groups of at least {traits.least_group} images, but config.group = "
+            f"{where} needs groups of at least {traits.least_group} images, but config.group = "
             f"{group} and it has {images} images"
         )
     return images
 
 
-def _select(here, analysis, patterns, models) -> dict[str, tuple[str, ...]]:
-    """Returns the taps of each model; a pattern need not match in every model, but in one."""
-    known: dict[str, TapInfo] = {}
-    for model in models.values():
-        known |= model.taps
-    for pattern in patterns:
+def _check_stages(request: _Request, stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError unless the stages that an analysis continues from come before it."""
+    name = request.name
+    for field in request.traits.stages:
+        stage = getattr(request.settings, field)
+        if name not in stages.get(stage, {}):
+            raise ValueError(
+                f"{request.where}.{field} = {stage!r}: {name} continues from the job {name} of "
+                f"that stage, which has to come first; set config.stages.{stage}.analyses.{name} "
+                "as configs/analyze/everything.py does"
+            )
+
+
+def _taps(request: _Request, models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
+    """Returns the taps of each model; a pattern has to match in at least one of the models."""
+    every_tap = [tap for model in models.values() for tap in model.taps]
+    for pattern in request.selection.taps:
         if not any(model.taps.match(pattern) for model in models.values()):
             raise ValueError(
-                f"{here}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
-                f"{nearest(pattern, known)}"
+                f"{request.where}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
+                f"{nearest(pattern, dict.fromkeys(every_tap))}"
             )
-    patterns = tuple(patterns) or tuple(analysis.TAPS)
+    default = request.analysis.TAPS
+    patterns = request.selection.taps or default
     taps = {}
     for name, model in models.items():
         matching = [pattern for pattern in patterns if model.taps.match(pattern)]
-        if analysis.TAPS and not matching:
+        if default and not matching:
             raise ValueError(
-                f"{here}.taps: no tap of {name} matches any of {patterns}; set it, "
-                f"{nearest(patterns[0], model.taps)}"
+                f"{request.where}.taps: no tap of {name} matches any of {patterns}; name taps that "
+                f"it has: {nearest(patterns[0], model.taps)}"
             )
         taps[name] = model.taps.select(matching) if matching else ()
     return taps
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return fields.to_dict() if hasattr(fields, "to_dict") else dict(fields)

@@ -12,33 +12,35 @@ from vitcnn.model import Model
 
 
 def group_program(
-    models: Mapping[str, Model], jobs: Sequence[Job], takes: Mapping[str, int]
+    models: Mapping[str, Model], jobs: Sequence[Job], images_per_job: Mapping[str, int]
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """Returns the program of one group, (constants, batch) -> {job name: sums}.
 
-    The constants are {"variables": {model: variables}, "given": {job name: {stage: arrays}}}. Taps
-    are reduced to sums inside it, so that no activation outlives its layer.
+    The constants are {"variables": {model: variables}, "earlier": {job name: {stage: arrays}}}; the
+    batch is what `vitcnn.data.groups` yields. Taps are reduced to sums inside the program, so that
+    no activation outlives its layer.
 
     Args:
       models: every model of the run.
-      jobs: every job of the run; those in `takes` are in the program.
-      takes: job name -> number of images of the group that it takes.
+      jobs: every job of the run; the program contains those in `images_per_job`.
+      images_per_job: job name -> n; the job measures the first n images of the group.
     """
-    jobs = [job for job in jobs if job.name in takes]
-    crops = shared_crops(models)
+    jobs = [job for job in jobs if job.name in images_per_job]
+    array_owner = shared_crops(models)
 
-    def view(name, variables, batch):
+    def whole_view(name, variables, batch):
         model = models[name]
         wanted = {tap for job in jobs for tap in job.taps.get(name, ())}
-        image = model.preprocess.normalise(batch["images"][crops[name]])
-        logits, taps = model.forward(variables, image, [tap for tap in model.taps if tap in wanted])
+        images = model.preprocess.normalise(batch["images"][array_owner[name]])
+        names = [tap for tap in model.taps if tap in wanted]
+        logits, taps = model.forward(variables, images, names)
 
         def forward(images, tap):
             return model.forward(variables, images, [tap])[1][tap]
 
-        return analyses.View(image, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
+        return analyses.View(images, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
 
-    def part(view, taps, n, cache):
+    def job_view(view, taps, n, cache):
         return analyses.View(
             view.image[:n],
             {tap: view.taps[tap][:n] for tap in taps},
@@ -49,18 +51,21 @@ def group_program(
         )
 
     def program(constants, batch):
-        variables, given = constants["variables"], constants["given"]
+        variables, earlier = constants["variables"], constants["earlier"]
         used = [name for name in models if any(name in job.taps for job in jobs)]
-        views = {name: view(name, variables[name], batch) for name in used}
+        whole = {name: whole_view(name, variables[name], batch) for name in used}
         sums = {}
         caches = collections.defaultdict(dict)  # by model and number of images
         for job in jobs:
-            n = takes[job.name]
-            seen = {m: part(views[m], taps, n, caches[m, n]) for m, taps in job.taps.items()}
-            group = analyses.Group(batch["label"][:n], batch["index"][:n], seen)
+            n = images_per_job[job.name]
+            views = {
+                model: job_view(whole[model], taps, n, caches[model, n])
+                for model, taps in job.taps.items()
+            }
+            group = analyses.Group(batch["label"][:n], batch["index"][:n], views)
             try:
-                sums[job.name] = job.analysis.measure(group, job.config, given.get(job.name, {}))
-            except ValueError as error:  # while it is traced, before anything runs
+                sums[job.name] = job.analysis.measure(group, job.config, earlier.get(job.name, {}))
+            except ValueError as error:  # raised while tracing, before anything runs
                 raise ValueError(f"{job.name}: {error}") from error
         return sums
 
@@ -68,7 +73,7 @@ def group_program(
 
 
 def shared_crops(models: Mapping[str, Model]) -> dict[str, str]:
-    """Returns for each model the first whose images are cut alike: they share that one's array."""
+    """Maps each model to the first with the same resize and crop; they share one pixel array."""
     first: dict[Any, str] = {}
     for name, model in models.items():
         first.setdefault(model.preprocess.cut, name)

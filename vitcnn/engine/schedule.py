@@ -1,6 +1,7 @@
-"""Which images each group takes: `Span`s, a pure function of the jobs.
+"""The schedule: which images each group takes, as `Slice`s of the image order.
 
-A resumed run, or another host, makes the same ones.
+The schedule is a pure function of the jobs and the group size, so a resumed run, or another host,
+plans the same one.
 """
 
 from __future__ import annotations
@@ -13,39 +14,57 @@ from vitcnn.engine.jobs import Job
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """One group of one repeat: where its images are, and how many of them each job takes."""
+class Slice:
+    """One group of images.
+
+    Attributes:
+      repeat: the repeat that the group belongs to.
+      group: number of the group within its repeat.
+      start, stop: where the group lies in the image order of its repeat.
+      images_per_job: (job name, n) pairs; the job measures the first n images of the group.
+    """
 
     repeat: int
     group: int
     start: int
     stop: int
-    takes: tuple[tuple[str, int], ...]
+    images_per_job: tuple[tuple[str, int], ...]
+
+    @property
+    def images(self) -> int:
+        """Number of images in the group."""
+        return self.stop - self.start
 
     @property
     def shape(self) -> tuple:
-        """Spans of one shape share a compiled program."""
-        return self.stop - self.start, self.takes
+        """Slices of one shape share a compiled program."""
+        return self.images, self.images_per_job
 
 
-def plan_spans(jobs: Sequence[Job], group: int) -> list[Span]:
-    """Returns every group of every repeat, in order."""
-    spans = []
+def plan_schedule(jobs: Sequence[Job], group: int) -> list[Slice]:
+    """Returns every group of every repeat, in order; a UserWarning names images that are left out.
+
+    Args:
+      jobs: all jobs of the pass.
+      group: number of images in a whole group.
+    """
+    schedule = []
     for repeat in range(max(job.repeats for job in jobs)):
         active = [job for job in jobs if repeat < job.repeats]
         images = max(job.images for job in active)
         for k, start in enumerate(range(0, images, group)):
             stop = min(start + group, images)
-            takes = {job.name: min(job.images, stop) - start for job in active}
+            counts = {job.name: min(job.images, stop) - start for job in active}
             for job in active:
-                if 0 < takes[job.name] < job.traits.least_group:
+                if 0 < counts[job.name] < job.traits.least_group:
                     warnings.warn(
-                        f"{job.name}: the last {takes[job.name]} of {job.images} images are left "
-                        f"out, it needs groups of at least {job.traits.least_group}",
+                        f"{job.name}: the last {counts[job.name]} of {job.images} images are left "
+                        f"out, because it needs groups of at least {job.traits.least_group}",
                         stacklevel=2,
                     )
-                    takes[job.name] = 0
-            takes = tuple((name, n) for name, n in takes.items() if n > 0)
-            if takes:
-                spans.append(Span(repeat, k, start, start + max(n for _, n in takes), takes))
-    return spans
+                    counts[job.name] = 0
+            images_per_job = tuple((name, n) for name, n in counts.items() if n > 0)
+            if images_per_job:
+                stop = start + max(n for _, n in images_per_job)
+                schedule.append(Slice(repeat, k, start, stop, images_per_job))
+    return schedule

@@ -1,9 +1,8 @@
-"""Sums: what an analysis returns for one group of images, and everything that adding them gives.
+"""Sums: what an analysis returns for one group of images, added up over the groups.
 
 Every measurement is a sum over groups, so merging is `+`: over time, devices, hosts and resumed
-runs. Group k of a repeat is added to block k mod 64 in float64; the total and the totals that
-leave one block out give each variable of a result its estimate and, by one jackknife, its
-standard error.
+runs. Group k of a repeat is added to block k mod 64 in float64. The total gives each variable of a
+Result its estimate; the totals that leave out one block give its standard error, by one jackknife.
 """
 
 from __future__ import annotations
@@ -34,14 +33,19 @@ def _add_to(a: Any, b: Any) -> Any:
 class Sums:
     """The sums of one analysis so far, in blocks.
 
-    Blocks 0 to `blocks` - 1 hold the first repeat, on which the error bars rest (later repeats
-    draw the same images again, so they are not independent); as many blocks behind them hold all
-    later repeats. Each block is summed in group order, so that devices change no bit of the total.
-    Neither do hosts with 64 blocks, each of which is summed on one host. With 1 block every host
-    first sums the groups that it has, so that hosts change how the total is rounded.
+    Blocks 0 to `blocks` - 1 hold the first repeat, from which the standard errors are computed
+    (later repeats draw the same images again, so they are not independent). Blocks `blocks` to
+    2 * `blocks` - 1 hold all later repeats. Each block is summed in group order, so the number of
+    devices changes no bit of the total. With 64 blocks, each block is summed on one host, so the
+    number of hosts changes no bit either. With 1 block, every host first sums its own groups, so
+    the number of hosts changes how the total is rounded.
 
     Args:
       blocks: 64, or 1 for an analysis with huge sums, which then has no standard errors.
+
+    Attributes:
+      trees: number of a block -> pytree of its sums.
+      images: number of a block -> number of images in them.
     """
 
     def __init__(self, blocks: int = BLOCKS):
@@ -50,9 +54,15 @@ class Sums:
         self.images: dict[int, int] = {}
 
     def add(self, tree: Any, images: int, group: int, repeat: int = 0) -> None:
-        """Adds the host sums of group number `group` of a repeat, made from `images` images.
+        """Adds the sums of one group.
 
-        The first ones of a block become the block, and others are added to them in place.
+        The first tree of a block becomes the block; later trees are added to it in place.
+
+        Args:
+          tree: the sums, on the host.
+          images: number of images in the group.
+          group: number of the group within its repeat.
+          repeat: number of the repeat.
         """
         slot = group % self.blocks + self.blocks * (repeat > 0)
         if slot in self.trees:
@@ -69,7 +79,7 @@ class Sums:
         return functools.reduce(_add, (self.trees[slot] for slot in sorted(self.trees)))
 
     def left_out(self) -> Iterator[tuple[int, Any]]:
-        """Yields (images of a block, total of the first repeat without it) for each of its blocks.
+        """Yields (images of a block, total of the first repeat without that block) for each block.
 
         Totals are added up from both ends rather than subtracted, so nothing cancels.
         """
@@ -95,38 +105,53 @@ class Sums:
             self.trees[slot] = _add(self.trees.get(slot), tree)
             self.images[slot] = self.images.get(slot, 0) + other.images[slot]
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Returns the sums as flat arrays to save; `load` reads them back."""
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns the sums as flat arrays to save or to send; `from_arrays` reads them back."""
         slots = sorted(self.trees)
-        flat = {"slots": np.array(slots, np.int64)}
-        flat["images"] = np.array([self.images[slot] for slot in slots], np.int64)
-        for i, leaves in enumerate(
-            zip(*(jax.tree.leaves(self.trees[s]) for s in slots), strict=True)
-        ):
-            flat[f"leaf{i}"] = np.stack(leaves)
-        return flat
+        arrays = {"slots": np.array(slots, np.int64)}
+        arrays["images"] = np.array([self.images[slot] for slot in slots], np.int64)
+        leaves_by_slot = [jax.tree.leaves(self.trees[slot]) for slot in slots]
+        for i, leaves in enumerate(zip(*leaves_by_slot, strict=True)):
+            arrays[f"leaf{i}"] = np.stack(leaves)
+        return arrays
 
-    def load(self, flat: Mapping[str, np.ndarray], structure: Any) -> None:
-        """Restores `state`; `structure` is a pytree of the same form."""
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], structure: Any, blocks: int = BLOCKS
+    ) -> Sums:
+        """Returns the sums that `to_arrays` flattened.
+
+        Args:
+          arrays: what `to_arrays` returned; nothing for sums to which no group was added.
+          structure: a pytree of the form of the sums.
+          blocks: number of blocks.
+        """
+        sums = cls(blocks)
         treedef = jax.tree.structure(structure)
-        for row, slot in enumerate(flat["slots"].tolist()):
-            leaves = [flat[f"leaf{i}"][row] for i in range(treedef.num_leaves)]
-            self.trees[slot] = jax.tree.unflatten(treedef, leaves)
-            self.images[slot] = int(flat["images"][row])
+        for row, slot in enumerate(arrays["slots"].tolist() if arrays else ()):
+            leaves = [arrays[f"leaf{i}"][row] for i in range(treedef.num_leaves)]
+            sums.trees[slot] = jax.tree.unflatten(treedef, leaves)
+            sums.images[slot] = int(arrays["images"][row])
+        return sums
 
 
 def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Dataset:
-    """Returns `finalize` of the total, with `<name>_standard_error` beside every floating variable.
+    """Returns `finalize` of the total, with `<name>_standard_error` for every floating variable.
 
     The standard error is the delete-one-block jackknife for blocks of unequal size (Busing, Meijer
-    and van der Leeden 1999, eq. 9), of one repeat. It is NaN with fewer than two blocks. A variable
-    gets none if `finalize` gave it one of its own, or if its attribute `standard_error` is "none",
-    because it is no estimate (parameters, ends of intervals).
+    and van der Leeden 1999, eq. 9) over the first repeat. It is NaN with fewer than two blocks. It
+    is not computed where `finalize` returns a `<name>_standard_error` of its own, nor where the
+    attribute `standard_error` of the variable is "none", because the variable is not an estimate
+    (a parameter, the end of an interval).
+
+    Args:
+      sums: the sums of all groups.
+      finalize: a total -> the Result.
     """
     result = finalize(sums.total())
     sizes, replicates, whole = [], [], result
     if sums.blocks > 1 and len(sums.images) > 1:
-        with warnings.catch_warnings():  # what is to be said was said of the total
+        with warnings.catch_warnings():  # the total above has raised them already
             warnings.simplefilter("ignore")
             whole = finalize(sums.first_repeat())
             for images, tree in sums.left_out():

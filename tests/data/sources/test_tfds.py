@@ -49,12 +49,12 @@ def test_other_features_and_grey(data_dir):
 
 def test_through_grain_threads(data_dir):
     source = data.load("tfds", name="tiny_ramps", split="train", data_dir=data_dir)
-    spans = [np.array([5, 0]), np.array([7, 1, 2])]
+    indices = [np.array([5, 0]), np.array([7, 1, 2])]
     preprocess = data.Preprocess(size=(4, 4))
-    seen = list(data.groups(source, {"m": preprocess}, spans, threads=2))
-    for span, group in zip(spans, seen, strict=True):
-        np.testing.assert_array_equal(group["label"], span % 3)
-        for i, image in zip(span, group["images"]["m"], strict=True):
+    seen = list(data.groups(source, {"m": preprocess}, indices, threads=2))
+    for index, group in zip(indices, seen, strict=True):
+        np.testing.assert_array_equal(group["label"], index % 3)
+        for i, image in zip(index, group["images"]["m"], strict=True):
             expected = preprocess.geometry(pixels("train", i).astype(np.uint8))
             np.testing.assert_array_equal(image, expected)
 

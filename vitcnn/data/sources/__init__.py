@@ -1,10 +1,13 @@
-"""Sources of images: one a file; adding a file is registering it.
+"""Sources of images, one in each file: adding a file is registering it.
 
-A source is a random-access object: `len(source)`; `source[i]` is `{"image": uint8 [H, W, 3],
-"label": int}`, the label -1 where there is none; `source.labelled`, `source.classes` (None if
-unlabelled) and `source.provenance` (a dictionary that JSON can hold) say what it is. It may have
-`source.label(i)`, which need not read the image. Every file of this folder is one source, found by
-its name, with one function `load(**fields)`.
+A file of this folder has a function `load(**fields)` that returns a source, which has
+
+- `len(source)`, the number of images;
+- `source[i]`, `{"image": uint8 [H, W, 3], "label": int}`; the label is -1 if the image has none;
+- `source.labelled`, whether it has labels;
+- `source.classes`, the number of classes, None without labels;
+- `source.provenance`, a dictionary that JSON can hold, which says what the source is;
+- optionally `source.label(i)`, which returns a label without reading the image.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ from vitcnn.lookup import REQUIRED, Field
 
 
 def names() -> list[str]:
-    """Returns the names that `load` knows."""
+    """Returns the names of the sources."""
     return lookup.names_in(sys.modules[__name__])
 
 
 def fields(name: str) -> dict[str, Field]:
-    """Returns the fields of a source: those of its `load`, and which of its images to take.
+    """Returns the fields of a source: those of its `load`, and those of `subset`.
 
     Args:
-      name: a file of this folder, or a module outside of it, "my_package.my_source".
+      name: a file of this folder, or a module elsewhere, such as "my_package.my_source".
 
     Raises:
       ValueError: there is no such source; the message gives the nearest names.
@@ -39,24 +42,28 @@ def load(name: str, /, **values: Any) -> Any:
     """Opens a source of images by its name: `load("scenes", size=1000)`.
 
     Args:
-      name: a file of this folder, or a module outside of it, "my_package.my_source" (positional:
-        a source may have a field `name` of its own).
-      **values: arguments of its `load` and of `vitcnn.data.subset.subset`; those that are left out
-        have their defaults.
+      name: a file of this folder, or a module elsewhere, such as "my_package.my_source". It is
+        positional, because a source may have a field `name` of its own.
+      **values: arguments of the source's `load` and of `vitcnn.data.subset.subset`.
 
     Raises:
-      ValueError: no such source, no such field, or a field without a default is missing (the
-        message has the nearest names); or there are no such images.
+      ValueError: the source or a field does not exist (the message gives the nearest names), a
+        field without a default is missing, or the source has no such images.
     """
-    known = fields(name)
+    known_fields = fields(name)
     for field in values:
-        lookup.check_name(f"field of data source {name!r}:", field, known)
-    missing = [f for f in known if known[f].default is REQUIRED and f not in values]
+        lookup.check_name(f"field of data source {name!r}:", field, known_fields)
+    missing = [
+        field_name
+        for field_name, field in known_fields.items()
+        if field.default is REQUIRED and field_name not in values
+    ]
     if missing:
         raise ValueError(
-            f"data source {name!r} needs {', '.join(missing)}; its fields are {', '.join(known)}"
+            f"data source {name!r} needs {', '.join(missing)}; its fields are "
+            f"{', '.join(known_fields)}"
         )
     module = lookup.find("data source", sys.modules[__name__], name)
-    part = lookup.fields_of(subset)
-    source = module.load(**{k: v for k, v in values.items() if k not in part})
-    return subset(source, **{k: v for k, v in values.items() if k in part})
+    subset_fields = lookup.fields_of(subset)
+    source = module.load(**{k: v for k, v in values.items() if k not in subset_fields})
+    return subset(source, **{k: v for k, v in values.items() if k in subset_fields})

@@ -1,13 +1,13 @@
-"""Images in a folder, as files.
+"""Image files in a folder.
 
-All files with a suffix of `SUFFIXES` are found, in sub-folders too, and sorted by their path.
-Labels come from a CSV file with the columns `file` (path in the folder) and `label` (whole number)
-if it is there; else, if every image lies in one of two or more sub-folders, each is a class,
-numbered in sorted order; else there are none.
+All files with a suffix of `SUFFIXES` are images, in sub-folders too, sorted by their path. Labels
+come from a CSV file with the columns `file` (path in the folder) and `label` (whole number),
+if the folder has one. Without it, if every image is in one of two or more sub-folders, each
+sub-folder is a class, numbered in sorted order. Otherwise the images have no labels.
 
 Grey, palette and CMYK images are converted to RGB, an alpha channel is dropped, and the orientation
-that a camera noted (EXIF) is applied, so that a network sees what a viewer shows. Of an animation
-the first frame counts.
+that a camera recorded (EXIF) is applied, so that a network sees what a viewer shows. An animation
+counts as its first frame.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vitcnn.lookup import nearest
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
 
-# What Pillow raises on files that are damaged, truncated, or decompression bombs.
+# Errors that Pillow raises on files that are damaged, truncated, or decompression bombs.
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -52,15 +52,15 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
 
     Args:
       path: the folder.
-      labels: name of the CSV file in it; one that is not there is an error, unless it is the
-        default name. "" ignores such a file.
-      skip_corrupt: read every file once now, and leave out those that cannot be read; otherwise
-        such a file is an error when its turn comes.
+      labels: name of the CSV file in the folder; "" ignores such a file. A missing file is an
+        error, unless the name is the default.
+      skip_corrupt: whether to read every file once now, and leave out the files that cannot be
+        read; otherwise such a file is an error when it is used.
 
     Raises:
-      FileNotFoundError: no such folder, or no such CSV file.
-      ValueError: no images; images in and outside of sub-folders; a CSV file without the two
-        columns, with files that are not there, or without some of the images.
+      FileNotFoundError: the folder or the CSV file does not exist.
+      ValueError: there are no images; images are both inside and outside of sub-folders; or the CSV
+        file lacks a column or some of the images, or lists files that do not exist.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
@@ -127,11 +127,11 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
 
 
 class Folder:
-    """The source: files are opened when they are asked for.
+    """The source: a file is opened when its image is read.
 
     Attributes:
-      files: paths in the folder, with "/" between their parts, by index.
-      class_names: names of the sub-folders by label, None if labels come from elsewhere.
+      files: paths in the folder by index, with "/" between their parts.
+      class_names: names of the sub-folders by label; None unless sub-folders are classes.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Folder:
         return {"image": image, "label": self.label(i)}
 
     def label(self, i: int) -> int:
-        """Returns the label of image i, -1 without labels; the file is not read."""
+        """Returns the label of image i without reading the file, -1 without labels."""
         return -1 if self._labels is None else self._labels[i]
 
 
@@ -171,7 +171,7 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image file (a path or an open binary file) as RGB.
 
     Raises:
-      ValueError: it cannot be read; the message names the file.
+      ValueError: the image cannot be read; the message names the file.
     """
     try:
         with Image.open(path) as image:
@@ -183,22 +183,22 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
             elif "transparency" in image.info:
                 image = image.convert("RGBA")
             return np.asarray(image.convert("RGB"))
-    # Pillow has no one error for damage: each format raises its own
+    # Pillow has no common error for damage: each format raises its own.
     except _UNREADABLE as error:
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
 
 
 def _image_files(root: pathlib.Path) -> list[str]:
-    found = []
+    paths = []
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if f[0] != "."]
         relative = pathlib.Path(folder).relative_to(root)
-        found += [
+        paths += [
             (relative / file).as_posix()
             for file in files
             if file[0] != "." and file.lower().endswith(SUFFIXES)
         ]
-    return sorted(found)
+    return sorted(paths)
 
 
 def _labels_of(table: pathlib.Path, files: Sequence[str]) -> list[int]:
@@ -239,7 +239,7 @@ def _labels_of(table: pathlib.Path, files: Sequence[str]) -> list[int]:
 
 
 def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
-    """Returns name -> reason of the files that cannot be read, in order."""
+    """Returns file -> reason for the files that cannot be read, in order."""
 
     def reason(file: str) -> str | None:
         try:

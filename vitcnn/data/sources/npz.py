@@ -1,7 +1,7 @@
 """Images in one NumPy archive (.npz), as `np.savez(path, image=..., label=...)` writes it.
 
-Images are uint8 [N, H, W, 3]. Grey ones, [N, H, W] or [N, H, W, 1], have their channel repeated,
-and of RGBA, [N, H, W, 4], the alpha channel is dropped. Labels are whole numbers [N] or [N, 1].
+Images are uint8 [N, H, W, 3]. Grey images, [N, H, W] or [N, H, W, 1], have their channel repeated;
+RGBA images, [N, H, W, 4], lose their alpha channel. Labels are whole numbers [N] or [N, 1].
 Pickled objects are never read.
 """
 
@@ -27,31 +27,31 @@ def load(path: str, image: str = "image", label: str = "label") -> Archive:
       label: key of the labels; "" for a source without labels.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: not an npz, a damaged one, a missing key (the message lists the keys), arrays
-        of the wrong type or shape, or not as many labels as images.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file is damaged or not an npz, a key is missing (the message lists the keys),
+        an array has the wrong type or shape, or the numbers of labels and images differ.
     """
     file = pathlib.Path(path)
     if not file.is_file():
         near = [p.name for p in file.parent.glob("*.npz")] if file.parent.is_dir() else []
         raise FileNotFoundError(f"no npz file {str(path)!r}; {nearest(file.name, sorted(near))}")
-    wanted = {"image": image} if not label else {"image": image, "label": label}
+    keys = {"image": image} if not label else {"image": image, "label": label}
     try:
         with zipfile.ZipFile(file) as archive:
             checksums = {info.filename: f"{info.CRC:08x}" for info in archive.infolist()}
         with np.load(file, allow_pickle=False) as archive:
-            keys = list(archive.keys())
-            missing = [key for key in wanted.values() if key not in keys]
-            arrays = {} if missing else {k: archive[key] for k, key in wanted.items()}
+            stored = list(archive.keys())
+            missing = [key for key in keys.values() if key not in stored]
+            arrays = {} if missing else {k: archive[key] for k, key in keys.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         raise ValueError(
-            f"{str(path)!r} cannot be read as npz (is it cut short, or another format?): {error}"
+            f"{str(path)!r} cannot be read as npz (is it truncated, or of another format?): {error}"
         ) from error
     if missing:
         hint = "; label='' reads images without labels" if missing == [label] else ""
         raise ValueError(
             f"{str(path)!r} has no key {', '.join(map(repr, missing))}: "
-            f"its keys are {', '.join(map(repr, keys))}{hint}"
+            f"its keys are {', '.join(map(repr, stored))}{hint}"
         )
     images, labels = arrays["image"], arrays.get("label")
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
@@ -60,7 +60,7 @@ def load(path: str, image: str = "image", label: str = "label") -> Archive:
             "uint8 [N, H, W], [N, H, W, 1], [N, H, W, 3] or [N, H, W, 4]"
         )
     if len(images):
-        as_rgb(images[0])  # a wrong number of channels is an error now, not at the first read
+        as_rgb(images[0])  # a wrong number of channels fails now, not at the first read
     if labels is not None:
         if not np.issubdtype(labels.dtype, np.integer) or labels.size != max(
             labels.shape, default=0
@@ -78,15 +78,15 @@ def load(path: str, image: str = "image", label: str = "label") -> Archive:
     provenance = {
         "source": "npz",
         "path": file.name,
-        **wanted,
+        **keys,
         "images": len(images),
-        "crc32": {key: checksums[f"{key}.npy"] for key in wanted.values()},
+        "crc32": {key: checksums[f"{key}.npy"] for key in keys.values()},
     }
     return Archive(images, labels, provenance)
 
 
 class Archive:
-    """The source: the arrays are held in memory as they are stored."""
+    """The source: it holds the stored arrays in memory."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None, provenance: dict[str, Any]):
         self._images = images

@@ -21,8 +21,8 @@ The knobs, and what each does:
   strength p perfectly and ignores the other is right p + (1 - p) / classes of the time
   (`cue_accuracy`); p = 0 takes the cue away. The best reader of both gets `bayes_accuracy`, the
   better of the two: where the cues disagree it follows the stronger, where they agree it is surer.
-  So give the two cues unlike strengths to force a choice, and equal ones to leave it open.
-- `size`: how many images. Image i does not depend on it: more images are the same ones and more.
+  Give the two cues different strengths to force a choice, and equal strengths to leave it open.
+- `size`: number of images. Image i does not depend on it: a larger size only adds images.
 - `noise`: standard deviation of the noise added to every pixel and channel, in units of the [0, 1]
   range (values are clipped). The grating's amplitude is 0.10 to 0.25. Noise makes single patches
   unreliable long before it hides a cue from a reader of the whole image.
@@ -69,17 +69,17 @@ def load(
     split: str = "train",
     seed: int = 0,
 ) -> Scenes:
-    """Returns the source; see the docstring of the module.
+    """Returns the source; the docstring of the module describes the images.
 
     Args:
       size: number of images.
       classes: number of classes.
       image_size: side of the images in pixels.
-      texture: how often the texture tells the class, from 0 to 1.
-      arrangement: how often the arrangement of the discs does, from 0 to 1.
-      noise: deviation of the noise of each pixel, in units of the range of the image.
-      split: "train" or "test": images that do not meet.
-      seed: of all images.
+      texture: probability that the texture shows the class, from 0 to 1.
+      arrangement: probability that the arrangement of the discs shows the class, from 0 to 1.
+      noise: standard deviation of the noise of each pixel, in units of the range of the image.
+      split: "train" or "test", which share no image.
+      seed: seed of all images.
 
     Raises:
       ValueError: a field is out of its range, or the split is unknown.
@@ -88,7 +88,7 @@ def load(
 
 
 def cue_accuracy(classes: int, strength: float) -> float:
-    """Returns the accuracy of a perfect reader of one cue of this strength, who sees no other."""
+    """Returns the accuracy of a perfect reader that sees only one cue, of this strength."""
     return strength + (1 - strength) / classes
 
 
@@ -96,9 +96,9 @@ def bayes_accuracy(classes: int, texture: float, arrangement: float) -> float:
     """Returns the accuracy of the best reader of both cues.
 
     Let a and b be the accuracies of the cues alone. They agree on the class with probability a * b;
-    where they disagree, one of them at most is right, and following the better is right with
-    probability max(a (1 - b), b (1 - a)), for each wrong class is equally likely and less likely
-    than either. The sum is max(a, b).
+    where they disagree, at most one of them is right. Following the better cue is right with
+    probability max(a (1 - b), b (1 - a)), because each wrong class is equally likely and less
+    likely than either. The sum is max(a, b).
     """
     return max(cue_accuracy(classes, texture), cue_accuracy(classes, arrangement))
 
@@ -138,7 +138,7 @@ class Scenes:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The knobs, and the accuracies that they allow."""
+        """The knobs, and the best accuracies that they allow."""
         return {
             "source": "scenes",
             **dataclasses.asdict(self),
@@ -178,7 +178,7 @@ class Scenes:
         if not 0 <= i < self.size:
             raise IndexError(f"scene {i}: there are scenes 0 to {self.size - 1}")
         key = (SPLITS[self.split], i)
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=key)))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
         return rng.random(20).tolist(), rng
 
     def _classes(self, draws: list[float]) -> tuple[int, int, int]:

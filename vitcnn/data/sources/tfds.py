@@ -1,14 +1,13 @@
-"""Images of a TensorFlow Datasets set that was prepared in array_record files.
+"""Images of a TensorFlow Datasets (TFDS) set that was prepared as array_record files.
 
-Such a set is read at random, by index, without TensorFlow; preparing one needs it, once:
+Reading such a set by index does not need TensorFlow. Preparing it needs TensorFlow, once:
 
     pip install "vitcnn[tfds]"
     python -c "import tensorflow_datasets as tfds;
     tfds.data_source('cifar10', data_dir='DATA_DIR')"
 
-Images are decoded by Pillow, as those of a folder are, whether or not OpenCV is there; arrays of
-pixels (a feature that is not encoded) are used as they are. Grey is repeated over the channels and
-alpha is dropped.
+Pillow decodes the images, as in `folder`, whether or not OpenCV is installed; a feature that stores
+arrays of pixels is used as it is. Grey is repeated over the channels and alpha is dropped.
 """
 
 from __future__ import annotations
@@ -35,14 +34,15 @@ def load(
     """Opens a prepared set.
 
     Args:
-      name: as TFDS spells it, "cifar10" or "imagenet2012:5.1.0" or "set/config".
-      split: "train", or a slice such as "train[:10%]".
-      data_dir: where sets are kept; "" means $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      image, label: names of the features; label="" for a source without labels.
+      name: name in TFDS, such as "cifar10", "imagenet2012:5.1.0" or "set/config".
+      split: a split such as "train", or a slice such as "train[:10%]".
+      data_dir: folder of the prepared sets; "" means $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      image: name of the feature with the images.
+      label: name of the feature with the labels; "" for a source without labels.
 
     Raises:
-      ValueError: no such set, split or feature, or the set is not prepared in array_record files;
-        the message has what there is, or how to prepare it.
+      ValueError: the set, split or feature does not exist (the message gives the nearest ones), or
+        the set is not prepared as array_record files (the message says how to prepare it).
     """
     features, _ = _open(name, split, data_dir or None)
     for feature in (image,) if not label else (image, label):
@@ -52,13 +52,13 @@ def load(
                 f"TFDS set {name!r} has no feature {feature!r}: "
                 f"its features are {', '.join(map(repr, sorted(features)))}{hint}"
             )
-    # encoded images arrive as bytes; those of other features are then never decoded at all
+    # Encoded images arrive as bytes, so images of features that are not used are never decoded.
     encoded = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
     _, data = _open(name, split, data_dir or None, decoders)
     classes = None
     if label:
-        # a plain integer feature does not say how many there are
+        # A plain integer feature does not know the number of its classes.
         classes = getattr(features[label], "num_classes", None)
     provenance = {
         "source": "tfds",
@@ -72,7 +72,7 @@ def load(
 
 
 class Prepared:
-    """The source: an example is read and decoded when it is asked for."""
+    """The source: an example is read and decoded when it is used."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Prepared:
         return {"image": as_rgb(image), "label": self._label_in(example)}
 
     def label(self, i: int) -> int:
-        """Returns the label of example i, -1 without labels; its image is not decoded."""
+        """Returns the label of example i without decoding its image, -1 without labels."""
         return self._label_in(self._data[i])
 
     def _label_in(self, example: dict[str, Any]) -> int:
@@ -120,12 +120,12 @@ def _open(name: str, split: str, data_dir: str | None, decoders: Any = None) -> 
         data = tfds.data_source(
             name, split=split, data_dir=data_dir, download=False, decoders=decoders
         )
-    # a name with a namespace is looked up on the network, with packages that may be absent
+    # TFDS looks up a name with a namespace on the network, with packages that may be absent.
     except (tfds.core.DatasetNotFoundError, ImportError):
-        known = {*tfds.list_builders(with_community_datasets=False), *_folders(data_dir)}
+        names = {*tfds.list_builders(with_community_datasets=False), *_folders(data_dir)}
         raise ValueError(
-            f"no TFDS set {name!r} in {data_dir or 'the default data_dir'}, nor one that TFDS can "
-            f"prepare: {nearest(name, sorted(known))}"
+            f"no TFDS set {name!r} in {data_dir or 'the default data_dir'}, and TFDS cannot "
+            f"prepare it: {nearest(name, sorted(names))}"
         ) from None
     except (NotImplementedError, AssertionError, FileNotFoundError) as error:
         raise ValueError(
