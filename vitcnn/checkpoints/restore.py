@@ -275,7 +275,7 @@ def _hints(
     """Returns which settings would make the checkpoint fit, where the two sides differ."""
     hints = []
     for field, name in traits.widths.items():
-        widths = [side[name].shape[-1] if name in side else None for side in (arrays, expected)]
+        widths = [side[name].shape[-1] if name in side else 0 for side in (arrays, expected)]
         if widths[0] != widths[1]:
             hints.append(f"{field}={widths[0]} is how the checkpoint has it")
     theirs, ours = ({k for k in side if _is_head(k, traits)} for side in (arrays, expected))

@@ -48,7 +48,7 @@ class Traits:
         resized to the grid of the network; None if there is none. Networks that have one also have
         the fields `image_size` and `patch`.
       widths: fields of the network -> full name of an array whose last axis they set, and which is
-        absent if the field is None; an error about weights that do not fit says how to set them.
+        absent if the field is 0; an error about weights that do not fit says how to set them.
     """
 
     kind: str = ""
