@@ -3,9 +3,10 @@
     python scripts/import_checkpoint.py --family=vit --variant=S/16 \\
         --weights=hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k --out=S_16.npz
 
---fields gives fields of the network as JSON, --fields='{"num_classes": 21843}'. It prints what the
-merge did and how images have to be preprocessed; since the archive has no place for that, it goes
-to a .vitcnn.json beside it, which `vitcnn.load` reads. Where nothing beside the weights says it:
+--fields sets fields of the network as JSON, such as --fields='{"num_classes": 21843}'. The script
+prints what the merge did and how images have to be preprocessed. The archive has no place for the
+preprocessing, so it goes to a sidecar, a .vitcnn.json of the same name that `vitcnn.load` reads. If
+no file next to the weights describes it, set
 --preprocess='{"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'.
 """
 
@@ -24,14 +25,14 @@ FIELDS = flags.DEFINE_string("fields", "{}", "Fields of the network that differ,
 PREPROCESS = flags.DEFINE_string(
     "preprocess",
     "{}",
-    "Fields of the preprocessing, as JSON, where nothing beside the weights says.",
+    "Fields of the preprocessing, as JSON, if no file next to the weights describes them.",
 )
-NEW_HEAD = flags.DEFINE_bool("new_head", False, "Leave the head of the weights out.")
+NEW_HEAD = flags.DEFINE_bool("new_head", False, "Drop the head of the weights.")
 RESIZE = flags.DEFINE_enum(
-    "position_resize", "bicubic", ["bicubic", "linear"], "How positions are resized."
+    "position_resize", "bicubic", ["bicubic", "linear"], "How position embeddings are resized."
 )
 
-# Parts of a ViT that Google's format has no name for: an archive of them would be read by no one.
+# Parts of a ViT that Google's format has no name for; no other tool could read an archive of them.
 NAMELESS = {
     "dist": "a distillation token",
     "head_dist": "a distillation head",
@@ -45,12 +46,13 @@ NAMELESS = {
 def check_names(model):
     """Raises ValueError, naming them, if parts of a network have no name in Google's format."""
     parts = {part for key in checkpoints.flat(model.variables) for part in key.split("/")}
-    found = {what for name, what in NAMELESS.items() if name in parts}
-    if getattr(model.module, "gated", False):  # their arrays have the names of others
-        found.add("gated MLPs")
-    if found := sorted(found):
+    nameless = {meaning for name, meaning in NAMELESS.items() if name in parts}
+    if getattr(model.module, "gated", False):  # the names of their arrays do not show it
+        nameless.add("gated MLPs")
+    if nameless:
         raise ValueError(
-            f"Google's format has no name for {' and '.join(found)}; vitcnn.load reads the original"
+            f"Google's format has no name for {' and '.join(sorted(nameless))}; vitcnn.load reads "
+            "the original"
         )
 
 
@@ -65,9 +67,9 @@ def main(_):
         **json.loads(FIELDS.value),
     )
     check_names(model)
-    said = {k: getattr(model.module, k) for k in ("gelu", "epsilon") if hasattr(model.module, k)}
-    beside = {"preprocess": model.provenance["preprocess"], "fields": said}
-    checkpoints.export(OUT.value, model.variables, beside)
+    fields = {k: getattr(model.module, k) for k in ("gelu", "epsilon") if hasattr(model.module, k)}
+    settings = {"preprocess": model.provenance["preprocess"], "fields": fields}
+    checkpoints.export(OUT.value, model.variables, settings)
     origin = model.provenance["weights"]
     report = origin["arrays"]
     print(f"read: {origin.get('source') or origin['path']}, sha256 {origin['sha256']}")

@@ -27,6 +27,7 @@ class Module(nn.Module):
         return nn.Dense(self.num_classes, name="logits")(x)
 
 
+NETWORK = Module
 VARIANTS = {"tiny": {}}
 """
 

@@ -1,4 +1,4 @@
-"""Strict two-sided merge of a checkpoint's arrays into the variables of a network."""
+"""Strict merge of a checkpoint's arrays into the variables of a network; both must match."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from flax import traverse_util
 
 from vitcnn.lookup import nearest
 
-_SHOWN = 12  # keys of each side in an error; a wrong file has hundreds
+_SHOWN = 12  # keys that an error lists for each side; a wrong file has hundreds
 
 
 def merge(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, Any], source: str) -> Any:
-    """Returns `arrays` as a nested dict of float32, checked against `shapes` both ways.
+    """Returns `arrays` as a nested dict of float32 with exactly the keys and shapes of `shapes`.
 
     Args:
       arrays: the checkpoint by full name, such as "params/head/kernel".
-      shapes: nested dict of what the network has, leaves with a `shape`.
-      source: what to call the checkpoint in errors.
+      shapes: the variables of the network as a nested dict; its leaves have a `shape`.
+      source: name of the checkpoint in errors.
 
     Raises:
-      ValueError: keys are missing, unexpected or of another shape, or hold no finite numbers; one
-        message lists all of it, with the nearest name of the other side.
+      ValueError: keys are missing or unexpected, or arrays have another shape or are not finite;
+        one message lists all of them, with the nearest name of the other side.
     """
     expected = {
         key: tuple(leaf.shape) for key, leaf in traverse_util.flatten_dict(shapes, sep="/").items()
@@ -50,7 +50,7 @@ def merge(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, Any], source: s
 
 
 def _near(key: str, others: list[str]) -> str:
-    # Without the prefix that all share, or any two names would be near.
+    # Without the prefix that all names share, which would make any two names look alike.
     others = [other.removeprefix("params/") for other in others]
     hint = nearest(key.removeprefix("params/"), others, 1) if others else ""
     return f"{key} ({hint})" if hint.startswith("did you mean") else key
@@ -61,9 +61,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _list(title: str, entries: list[str], others: list[str] | None = None) -> list[str]:
-    """Returns the lines of one side: the first entries, with the nearest of `others` if given."""
+    """Returns the lines of one side: its first entries, each with the nearest of `others`."""
     if not entries:
         return []
-    shown = [_near(e, others or []) for e in entries[:_SHOWN]]  # comparing all would take minutes
+    shown = [_near(e, others or []) for e in entries[:_SHOWN]]  # comparing all names takes minutes
     more = [f"    ... and {len(entries) - _SHOWN} more"] if len(entries) > _SHOWN else []
     return [f"  {title} ({len(entries)}):", *(f"    {line}" for line in shown), *more]

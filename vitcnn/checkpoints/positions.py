@@ -1,7 +1,7 @@
 """Position embeddings of one grid of patches, resized to another.
 
-Both ways are linear along each axis, so each is a small matrix for the rows and one for the
-columns, made in float64.
+Both methods are linear and work along each axis in turn, so each needs one small matrix for the
+rows and one for the columns, in float64.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ def resize(
     after: tuple[int, int],
     method: str = "bicubic",
 ) -> Float[np.ndarray, "1 resized width"]:
-    """Returns the embedding of another grid; that of the prefix tokens is left as it is.
+    """Returns the embedding resized to another grid; prefix tokens keep theirs.
 
     Args:
-      table: one vector a token: prefix tokens, then the patches by rows.
+      table: one vector per token: the prefix tokens, then the patches row by row.
       prefix: number of prefix tokens that have a position.
       before, after: (rows, columns) of the grids.
-      method: "bicubic": Keys' cubic of a = -0.5 about pixel centres, which grows with the step
-        when the grid shrinks, as torch's `interpolate(mode="bicubic", antialias=True)` and so timm
-        do it; "linear": between the corners, as Google's vision_transformer does it
-        (`scipy.ndimage.zoom(order=1)`).
+      method: "bicubic" is Keys' cubic with a = -0.5 about pixel centres, widened by the step when
+        the grid shrinks; timm uses it, as torch's `interpolate(mode="bicubic", antialias=True)`.
+        "linear" keeps the corners in place; Google's vision_transformer uses it, as
+        `scipy.ndimage.zoom(order=1)`.
 
     Raises:
-      ValueError: the method is unknown, or the table is not of the grid `before`.
+      ValueError: the method is unknown, or the table does not have the grid `before`.
     """
     check_name("position_resize", method, RESIZES)
     if table.shape[1] != prefix + math.prod(before):
         raise ValueError(
             f"the position embedding has {table.shape[1]} tokens, not {prefix} and a grid of "
-            f"{before[0]} x {before[1]}"
+            f"{before[0]} x {before[1]}; set position_grid=(rows, columns) to that of the weights"
         )
     if before == after:
         return table
@@ -54,9 +54,9 @@ def resize(
 
 
 def _bicubic(before: int, after: int) -> Float[np.ndarray, "after before"]:
-    """Returns the weights of the old places in each new one, rows that add up to 1."""
+    """Returns the weight of each old position in each new one; rows add up to 1."""
     step = before / after
-    width = max(step, 1.0)  # of the filter: it does not sharpen when the grid grows
+    width = max(step, 1.0)  # of the filter; never below 1, which would sharpen a grid that grows
     centres = (np.arange(after) + 0.5) * step
     x = np.abs(np.arange(before) + 0.5 - centres[:, None]) / width
     near = 1.5 * x**3 - 2.5 * x**2 + 1
@@ -66,6 +66,6 @@ def _bicubic(before: int, after: int) -> Float[np.ndarray, "after before"]:
 
 
 def _linear(before: int, after: int) -> Float[np.ndarray, "after before"]:
-    """Returns the weights of the old places in each new one; first and last places coincide."""
+    """Returns the weight of each old position in each new one; first and last stay in place."""
     places = np.linspace(0, before - 1, after)
     return np.maximum(0.0, 1 - np.abs(places[:, None] - np.arange(before)))

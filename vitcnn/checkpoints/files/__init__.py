@@ -1,4 +1,4 @@
-"""Reads the arrays of a checkpoint file, whatever its keys mean."""
+"""Reads the arrays of a checkpoint file by key; what the keys mean is the matter of `formats`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         an HDF5 file of Keras (.h5, .hdf5), or a step of a training run (checkpoints/500).
 
     Raises:
-      FileNotFoundError: there is no such file; the message gives the nearest names in its folder.
+      FileNotFoundError: there is no such file; the message lists the nearest names in its folder.
       ImportError: the file is PyTorch's, and torch is not installed.
-      ValueError: the file is of another kind, is truncated, holds pickled objects or no arrays, or
+      ValueError: the file has another suffix, is truncated, holds pickled objects or no arrays, or
         is a git-LFS pointer.
     """
     path = pathlib.Path(path)
@@ -46,8 +46,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         if file.read(len(_LFS)) == _LFS:
             raise ValueError(
-                f"{path.name} is a git-LFS pointer, not the weights it stands for; run `git lfs "
-                f"pull` where it was cloned, or download the file itself"
+                f"{path.name} is a git-LFS pointer instead of the weights; run `git lfs pull` in "
+                "its repository, or download the file itself"
             )
     if path.suffix == ".npz":
         arrays = npz.read(path)

@@ -1,4 +1,4 @@
-"""Reads HDF5 files of Keras: a group for each layer, in it a dataset for each weight."""
+"""Reads HDF5 files of Keras: one group per layer, with one dataset per weight."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads every weight of a network by its path, such as "conv1_conv/conv1_conv/kernel:0".
 
-    Of a file of a whole model these are the datasets under "model_weights", without that prefix.
-    Links that lead out of the file are not followed; nor is any that is not a hard link.
+    A file of a whole model has the weights under "model_weights", a prefix that is removed. Only
+    hard links are followed, so nothing outside of the file is read.
 
     Raises:
       ValueError: the file is truncated or damaged, is not HDF5, keeps its data in other files, has
-        a link for "model_weights", or numbers its weights rather than naming them, as the
-        `.weights.h5` of Keras 3 does.
+        a link as "model_weights", or has numbers instead of names for its weights, as the
+        `.weights.h5` of Keras 3 has.
     """
     arrays = {}
 
     def keep(name: str, item: h5py.Group | h5py.Dataset) -> str | None:
-        """Keeps a dataset, or returns why not, which ends the visit."""
+        """Keeps a dataset, or returns why it is refused, which ends the visit."""
         if not isinstance(item, h5py.Dataset):
             return None
         if item.external or item.is_virtual:
@@ -38,12 +38,12 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             if link is None:
                 refused = file.visititems(keep)
             elif not isinstance(link, h5py.HardLink):
-                refused = "'model_weights' is a link to elsewhere, which is not followed"
+                refused = "'model_weights' is a link to elsewhere, and only hard links are followed"
             elif isinstance(top := file["model_weights"], h5py.Group):
                 refused = top.visititems(keep)
             else:
                 raise TypeError("'model_weights' is a dataset, not a group")
-    # As h5py puts it, damage is any of these.
+    # h5py raises any of these for a damaged file.
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path.name} is truncated, or is not an HDF5 file: {error}") from error
     if refused is not None:
@@ -51,7 +51,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     if arrays and all("/vars/" in f"/{name}" for name in arrays):
         raise ValueError(
             f"{path.name} has numbers where the names of the weights should be, such as "
-            f"{min(arrays)!r}: Keras 3 writes a .weights.h5 so; write the whole model as HDF5 "
-            "instead, model.save('model.h5')"
+            f"{min(arrays)!r}: Keras 3 writes .weights.h5 files this way; write the whole "
+            "model as HDF5 instead, with model.save('model.h5')"
         )
     return arrays

@@ -12,14 +12,14 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads every array of an archive by its key.
 
     Raises:
-      ValueError: the file is truncated, is no NumPy archive, or holds pickled objects.
+      ValueError: the file is truncated, is not a NumPy archive, or holds pickled objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            strange = [name for name in archive.namelist() if not name.endswith(".npy")]
-        if strange:
+            other = [name for name in archive.namelist() if not name.endswith(".npy")]
+        if other:
             raise ValueError(
-                f"{path.name} is not a NumPy archive: it is a zip file that holds {strange[0]!r}"
+                f"{path.name} is not a NumPy archive: it is a zip file that holds {other[0]!r}"
             )
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
@@ -31,6 +31,6 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if "pickle" in str(error):
             raise ValueError(
                 f"{path.name} holds pickled Python objects, which are refused because they can run "
-                f"any code; save plain arrays, one a key, with np.savez"
+                f"any code; save plain arrays, one per key, with np.savez"
             ) from error
         raise

@@ -1,7 +1,7 @@
 """Reads safetensors files: 8 bytes of length, a JSON header of that length, then the raw arrays.
 
-https://github.com/huggingface/safetensors#format. The library's NumPy reader knows no bfloat16,
-in which many weights are, so the format is read here.
+https://github.com/huggingface/safetensors#format. The library's NumPy reader does not
+support bfloat16, in which many weights are stored, so the format is read here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _TYPES = {
     **{"I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
     "BOOL": "?",
 }
-_MAX_HEADER = 100_000_000  # bytes, as the library has it
+_MAX_HEADER = 100_000_000  # bytes; the library has the same limit
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads every tensor; float16 and bfloat16 become float32.
 
     Raises:
-      ValueError: the file is truncated or is not of this format, or an array's type is unknown.
+      ValueError: the file is truncated or has another format, or the type of an array is unknown.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -46,9 +46,11 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if not isinstance(kind, str) or len(offsets) != 2:
             raise _damaged(path, f"{key!r} has dtype {kind!r} and data_offsets {list(offsets)}")
         if kind not in _TYPES:
-            raise ValueError(f"{path.name}: {key!r} is of the type {kind}, which is not read")
+            raise ValueError(f"{path.name}: {key!r} has type {kind}, which vitcnn does not read")
         start, stop = offsets
-        whole = all(type(n) is int and n >= 0 for n in (*shape, start, stop))  # True is none
+        whole = all(
+            type(n) is int and n >= 0 for n in (*shape, start, stop)
+        )  # `type`, because True is an int
         if not whole or stop - start != math.prod(shape) * np.dtype(_TYPES[kind]).itemsize:
             raise _damaged(path, f"{key!r} of shape {list(shape)} has bytes {start} to {stop}")
         if data + stop > size:

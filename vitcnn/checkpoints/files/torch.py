@@ -1,4 +1,4 @@
-"""Reads PyTorch checkpoints: the only file that imports torch."""
+"""Reads PyTorch checkpoints; the only file that imports torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# Where training scripts put the weights, beside the optimiser's state and the like.
-_NESTS = ("state_dict", "model_state_dict", "model", "teacher")
+# Training scripts nest the weights under these names, next to the optimiser's state.
+_NESTED = ("state_dict", "model_state_dict", "model", "teacher")
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a `state_dict`, or of one that lies under its usual names.
+    """Reads the tensors of a `state_dict`, which may be nested under one of the usual names.
 
     Raises:
       ImportError: torch is not installed.
-      ValueError: the file is truncated, is not PyTorch's, or holds more than tensors.
+      ValueError: the file is truncated, is not PyTorch's, or holds something other than tensors.
     """
     try:
         import torch
@@ -27,13 +27,13 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds on a damaged file
+    except Exception as error:  # torch raises a dozen types for a damaged file
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ValueError(
             f"{path.name} is truncated, is not a PyTorch checkpoint, or holds Python objects other "
             f"than tensors, which are refused because they can run any code: {reason}"
         ) from error
-    for name in _NESTS:
+    for name in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping):
@@ -42,12 +42,12 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"name"
         )
     tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    if strange := [k for k in content if k not in tensors]:
+    if others := [k for k in content if k not in tensors]:
         raise ValueError(
-            f"{path.name} is not a checkpoint of tensors alone: {strange[0]!r} is a "
-            f"{type(content[strange[0]]).__name__}; the weights may lie deeper, save them alone"
+            f"{path.name} is not a checkpoint of tensors alone: {others[0]!r} is a "
+            f"{type(content[others[0]]).__name__}; save the weights alone"
         )
-    # NumPy has no bfloat16; everything that is a weight becomes float32 later anyway.
+    # NumPy has no bfloat16, and all weights become float32 later anyway.
     return {
         str(k): (v.float() if v.is_floating_point() else v).detach().numpy()
         for k, v in tensors.items()
