@@ -137,7 +137,7 @@ def finalize(sums, config) -> xarray.Dataset:
     Attributes: `neighbours_chance`, the share k / (n - 1) of independent layers; `components`, if
     CCA was asked for. With groups of several sizes, both are means over images.
     """
-    coords = coordinates(config)
+    coords = coordinates(config.layers)
     found = measures.variables(measures.matrices(sums, coords["layer_x"]))
     of_what = tap_layout.TOKENS[config.tokens] + ", mean over positions" * (config.pool == "mean")
     for _, _, attrs in found.values():
