@@ -166,8 +166,8 @@ def test_intervals_are_those_of_fisher(measured):
 @pytest.mark.parametrize(
     ("models", "fields", "message"),
     [
-        ("r", {}, r"of r, none has them; .*config\.analyses\.<name>\.models"),
-        ("vwr", {}, r"of v, w, r, v, w has them"),
+        ("r", {}, r"models r these .*: none; .*config\.analyses\.<name>\.models"),
+        ("vwr", {}, r"models v, w, r these have taps of heads: v, w;"),
         ("v", {}, r"no layer to compare the heads of v with; .*\.models"),
         ("vr", {"subset": 7}, r"subset = 7, but v/block00/heads has 6 heads; .*\.subset"),
         ("vr", {"subset": 0}, r"subset = 0"),
