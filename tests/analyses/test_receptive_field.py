@@ -234,7 +234,7 @@ def test_no_branch_and_coarse_activations_are_errors(linear, tmp_path):
     with pytest.raises(ValueError, match="no tap is before a residual addition"):
         analyze({"m": linear[0]}, tmp_path / "none", residual="before")
     coarse = vitcnn.load("vit", "mini/4", depth=1, width=48, mlp_dim=64, dtype=jnp.bfloat16)
-    with pytest.raises(ValueError, match=r"bfloat16.*config\.models\.c\.dtype"):
+    with pytest.raises(ValueError, match=r"of c are bfloat16.*dtype=jnp\.float32"):
         analyze({"c": coarse}, tmp_path / "coarse", channels=1)
 
 
