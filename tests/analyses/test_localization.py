@@ -233,7 +233,7 @@ def test_a_tap_that_is_no_map_of_its_grid_is_named():
         (
             (34, 34),
             TapInfo("a", grid=(17, 17)),
-            "a has a grid of 17 x 17 .*max_positions = 256; ra",
+            "a has a grid of 17 x 17 .* 2 to max_positions = 256 square cells; ra",
         ),
         ((12, 12), TapInfo("a", grid=(1, 1)), "a has a grid of 1 x 1"),
     ],

@@ -374,7 +374,10 @@ def test_features_that_are_nan_or_constant_are_named():
         ({"features": ("all",), "models": ("r",)}, 'all.* would be "spatial"'),
         ({"images": 10}, "images = 10 and repeats = 1: a fit reads each of the 20 images"),
         ({"features": ("tokens",), "positions": (64,)}, "positions = .64,.: .* 0 to 63"),
-        ({"features": ("tokens",), "token_taps": ("blok*",)}, "token_taps = .'blok.*no tap of"),
+        (
+            {"features": ("tokens",), "token_taps": ("blok*",)},
+            "token_taps = .'blok.*match no tap of",
+        ),
         ({"patch": 3, "models": ("r",)}, "patch = 3 does not divide the grid .16, 16."),
         ({"patch": "big", "models": ("r",)}, 'expected "auto" or a side'),
         ({"taps": ("block00/attn_weights",)}, "attn_weights is .* one vector at each position"),

@@ -1,27 +1,29 @@
-"""Similarity of every layer with every layer by measures beside CKA, in the same pass.
+"""Similarity of every layer with every layer by measures other than CKA, in the same pass.
 
 The paper compares layers by CKA alone. Here the same layers are compared by Procrustes, by RSA, by
-mutual nearest neighbours and, if asked for, by canonical correlations, so that a finding can be
-told from a property of one measure; `vitcnn.similarity.rsa.rank_correlation` says how far two maps
-agree. All names of `vitcnn.similarity.measures.MEASURES` may be asked for.
+mutual nearest neighbours and, if the config names them, by canonical correlations. That separates a
+property of the networks from a property of one measure; `vitcnn.similarity.rsa.rank_correlation`
+says how far two maps agree. The config can name any measure of
+`vitcnn.similarity.measures.MEASURES`.
 
-CKA ("cka", "cka_biased", "cka_rbf") is made of HSIC summed over groups. Every other measure is made
-in each group of images and averaged over groups, so it depends on their size (`group` in the
-provenance): neighbours are those within a group, and Procrustes and CCA of independent layers
-grow with the number of directions over the number of images.
+CKA ("cka", "cka_biased", "cka_rbf") is computed from HSIC summed over groups. Every other measure
+is computed in each group of images and averaged over groups, so it depends on their size (`group`
+in the provenance): neighbours are neighbours within a group, and Procrustes and CCA of independent
+layers grow with the number of directions over the number of images.
 
 Cost, for L layers and groups of n images: "procrustes" takes the singular values of L^2 / 2
 matrices of n x n for each group, which cannot be avoided and soon is nearly all of the time (200
-layers, n = 128: 20,000 of a millisecond or more). Hence fewer images than for CKA by default, 16
-groups of 128; the same images in larger groups cost more, as n^2. One eigendecomposition a layer
-(Procrustes, CCA), one sort of n^2 / 2 distances a layer (rsa_spearman), and matrix products are the
-rest.
+layers, n = 128: 20,000 matrices of a millisecond or more each). Hence the default number of images
+is lower than for CKA, 16 groups of 128; the same images in larger groups cost more, as n^2. The
+rest is one eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2 distances a layer
+(rsa_spearman), and matrix products.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,16 +31,19 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn import tap_layout
-from vitcnn.analyses import Traits, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import gram, measures
 from vitcnn.taps import TapInfo
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TAPS = tap_layout.PAPER_LAYERS
 TRAITS = Traits(
     images=2048,  # the singular values that Procrustes takes are expensive: see above
-    least_group=16,  # ten nearest neighbours of fewer are nearly all there are
+    least_group=16,  # in a smaller group ten nearest neighbours would be nearly all images
 )
 POOLS = ("none", "mean")
 TITLES = {
@@ -57,7 +62,7 @@ TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a config sets.
+    """The settings that a config can change.
 
     Attributes:
       measures: names out of `vitcnn.similarity`: cka, cka_biased, cka_rbf, procrustes, svcca,
@@ -78,8 +83,12 @@ class Settings:
     bandwidth: float = 1.0
 
 
-def measure(group, config, given):
-    """Returns the sums of every measure of one group of images, of all layers of all models."""
+def measure(group: Group, config: Config, given: Mapping) -> Any:
+    """Returns the sums of every measure of one group of images, for all layers of all models.
+
+    Raises:
+      ValueError: a setting is out of its range, or a measure does not fit the layers or the group.
+    """
     chosen = _measures(config)
     tap_layout.check_tokens(config.tokens, config.infos)
     check_name("pool", config.pool, POOLS)
@@ -114,7 +123,7 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
 
     Args:
       x: the tap, or the tokens of it that `TapInfo.tokens` returned.
-      info: what is known of the tap. Without a grid, it is returned as it is.
+      info: description of the tap. A tap without a grid is returned as it is.
     """
     if info.grid is None:
         return x
@@ -122,20 +131,20 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
     return jnp.mean(x.astype(jnp.float32), axes)
 
 
-def finalize(sums, config) -> xarray.Dataset:
-    """Returns the similarity of every layer with every layer, by every measure asked for.
+def finalize(sums: Any, config: Config) -> xarray.Dataset:
+    """Returns the similarity of every layer with every layer, by every measure of the config.
 
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output, as
     in the analysis `cka`.
 
-    Variables, each [layer_x, layer_y], NaN for layers that do not vary (for CCA also for those that
-    vary in fewer directions than `components`), which a warning names:
-      <measure>: see `vitcnn.similarity.measures.MEASURES`. All are symmetric but pwcca, which is
-        weighted by layer x.
-      <measure>_chance: of svcca, pwcca and cca; that of independent layers. For svcca and pwcca the
-        images of layer y are permuted; that of cca, k / (n - 1), is exact.
+    Variables, each [layer_x, layer_y], NaN for layers that do not vary (for CCA also for layers
+    that vary in fewer directions than `components`), which a warning names:
+      <measure>: see `vitcnn.similarity.measures.MEASURES`. All measures are symmetric except pwcca,
+        which is weighted by layer x.
+      <measure>_chance: value of svcca, pwcca and cca for independent layers. For svcca and pwcca it
+        is measured with the images of layer y permuted; for cca it is exactly k / (n - 1).
     Attributes: `neighbours_chance`, the share k / (n - 1) of independent layers; `components`, if
-    CCA was asked for. With groups of several sizes, both are means over images.
+    the config names a CCA. With groups of several sizes, both are means over images.
     """
     coords = coordinates(config.layers)
     found = measures.variables(measures.matrices(sums, coords["layer_x"]))
@@ -154,12 +163,12 @@ def finalize(sums, config) -> xarray.Dataset:
 
 @figure(
     "Layers by other measures",
-    "The same layers compared by measures beside CKA, each with its own colour scale where "
-    "it says so. Where CKA of these layers was measured too, a table says how far they "
+    "The same layers compared by measures other than CKA, each with its own colour scale where "
+    "it says so. Where CKA of these layers was measured too, a table says how far the measures "
     "agree.",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws the heatmaps of every model and pair of models, one measure beside the other."""
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws the heatmaps of every model and pair of models, measure next to measure."""
     from vitcnn import figures
 
     known = [name for name in TITLES if all(name in result for result in results)]
@@ -168,8 +177,12 @@ def draw(results: Sequence[xarray.Dataset]):
     return figures.heatmaps(results, {name: TITLES[name] for name in known})
 
 
-def _measures(config) -> tuple[str, ...]:
-    """Returns the measures asked for; a ValueError names an unknown one, or says there is none."""
+def _measures(config: Config) -> tuple[str, ...]:
+    """Returns the measures that the config names.
+
+    Raises:
+      ValueError: a measure is unknown, or there is none.
+    """
     chosen = config.measures
     chosen = (chosen,) if isinstance(chosen, str) else tuple(dict.fromkeys(chosen))
     if not chosen:
