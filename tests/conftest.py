@@ -15,7 +15,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # The hook comes before the first import of vitcnn.
 import jaxtyping
 
-jaxtyping.install_import_hook(["vitcnn.layers", "vitcnn.models"], "beartype.beartype")
+jaxtyping.install_import_hook(["vitcnn.layers", "vitcnn.models"], "checked.typechecker")
 
 
 @pytest.fixture(scope="session")

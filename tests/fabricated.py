@@ -1,7 +1,6 @@
 """Results made by hand, for the tests of what reads Results."""
 
 import json
-import types
 
 import numpy as np
 import xarray
@@ -77,7 +76,7 @@ def cka(models, seed=0, low=0.02, dead=(), **fields):
     """
     rng = np.random.default_rng(seed)
     layers = [(name, tap) for name, (_, _, taps) in models.items() for tap in taps]
-    coords = coordinates(types.SimpleNamespace(layers=layers))
+    coords = coordinates(layers)
     n, names = len(layers), list(models)
     shapes = {
         "cka": ("layer_x", "layer_y"),

@@ -53,14 +53,14 @@ class NoTaps(nn.Module):
         return nn.Sequential([nn.Dense(4), jnp.tanh, nn.Dense(3)], name="a")(x)
 
 
-def made(module, x=X):
+def tabulated(module, x=X):
     variables = module.init(jax.random.key(0), x)
     return variables, taps.tabulate(module, variables, x)
 
 
 def test_order_is_that_of_execution_also_under_jit():
     module = Tapped()
-    variables, table = made(module)
+    variables, table = tabulated(module)
     assert list(table) == ["z", "y_in", "y", "logits_in", "logits"]
     assert table.select("*") == ("z", "y", "logits")
     run = jax.jit(lambda v, x: taps.forward(module, v, x, table, table.select("*")))
@@ -72,7 +72,7 @@ def test_order_is_that_of_execution_also_under_jit():
 
 def test_forward_returns_the_names_asked_in_their_order():
     module = Tapped()
-    variables, table = made(module)
+    variables, table = tabulated(module)
     _, got = taps.forward(module, variables, X, table, ["logits", "y_in"])
     assert list(got) == ["logits", "y_in"]
     _, z = taps.forward(module, variables, X, table, ["z"])
@@ -88,7 +88,7 @@ def test_shapes_of_variables_and_images_are_enough():
 
 
 def test_no_array_is_selected_twice():
-    _, table = made(Tapped())
+    _, table = tabulated(Tapped())
     assert table.select(("*_in",)) == ("y_in", "logits_in")
     assert table.select(("y_in", "z")) == ("z",)
     assert table.select(("logits_in", "z", "l*")) == ("z", "logits_in", "logits")
@@ -104,7 +104,7 @@ def test_alias_of_an_alias_is_of_the_array():
             alias("c", "b")
             return x
 
-    _, table = made(Twice())
+    _, table = tabulated(Twice())
     assert table["c"].alias == "a"
     assert table.select("*") == ("a",)
     assert table.select(("c", "b")) == ("b",)
@@ -128,7 +128,7 @@ def test_globs_match_whole_names_and_cross_slashes():
 
 def test_misspelt_name_is_answered_with_the_nearest():
     module = Tapped()
-    variables, table = made(module)
+    variables, table = tabulated(module)
     with pytest.raises(ValueError, match=r"no tap matches 'logit': did you mean 'logits'"):
         table.select(("z", "logit"))
     with pytest.raises(ValueError, match=r"no tap matches 'Z'"):  # case counts
@@ -139,7 +139,7 @@ def test_misspelt_name_is_answered_with_the_nearest():
 
 def test_a_name_declared_twice_is_an_error():
     module = Tapped(names=("a", "b"))
-    variables, _ = made(module)
+    variables, _ = tabulated(module)
 
     class Twice(nn.Module):
         @nn.compact
@@ -173,7 +173,7 @@ def test_a_name_declared_twice_is_an_error():
 
 def test_what_a_users_network_sows_is_found():
     module = PlainSow()
-    variables, table = made(module)
+    variables, table = tabulated(module)
     names = ["second/hidden", "second/hidden/1", "first/hidden", "first/hidden/1", "end"]
     assert list(table) == names
     variables = {"params": variables["params"]}
@@ -184,7 +184,7 @@ def test_what_a_users_network_sows_is_found():
 
 def test_a_network_without_taps_is_listed_by_its_submodules():
     module = NoTaps()
-    variables, table = made(module)
+    variables, table = tabulated(module)
     assert list(table) == ["b", "Dense_0", "logits"]
     assert [table[name].shape for name in table] == [(5,), (4,), (3,)]
     output, got = taps.forward(module, variables, X, table, ["b", "logits"])
@@ -216,7 +216,7 @@ def test_a_tap_that_nobody_reads_costs_nothing(family, variant):
 
 def test_only_what_was_asked_is_captured():
     module = Tapped()
-    variables, table = made(module)
+    variables, table = tabulated(module)
     assert set(variables) == {"params"}
     seen = []
 
@@ -232,7 +232,7 @@ def test_only_what_was_asked_is_captured():
 
 
 def test_table_prints_every_tap():
-    _, table = made(Tapped())
+    _, table = tabulated(Tapped())
     lines = str(table).splitlines()
     assert len(lines) == 2 + 5
     assert lines[0].startswith("tap") and lines[0].endswith("added to")

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from vitcnn.lookup import check_name
 from vitcnn.taps import TapInfo
 
-# Which tokens of a tap an analysis takes, and what titles say of them.
+# Tokens of a tap that an analysis can take -> how titles name them.
 TOKENS = {"all": "", "class": ", class token", "spatial": ", image positions"}
 # The layers on the axes of the paper's heatmaps; see `vitcnn.analyses.cka`.
 PAPER_LAYERS = (
@@ -34,18 +34,18 @@ PAPER_LAYERS = (
 def split(
     x: Float[Array, "n height width c"], grid: tuple[int, int]
 ) -> Float[Array, "n rows columns cell_height cell_width c"]:
-    """Returns the non-overlapping cells into which a grid that divides a map divides it."""
+    """Returns the non-overlapping cells of a map; the grid has to divide the map evenly."""
     (n, height, width, _), (rows, columns) = x.shape, grid
     x = x.reshape(n, rows, height // rows, columns, width // columns, -1)
     return x.transpose(0, 1, 3, 2, 4, 5)
 
 
 def cell(info: TapInfo, position: Sequence[float]) -> tuple[int, int]:
-    """Returns the (row, column) of the cell of a tap's grid that a point of the image is in.
+    """Returns the (row, column) of the cell of a tap's grid that contains a point of the image.
 
     Args:
-      info: of the tap.
-      position: (down, right), from 0 to 1.
+      info: description of the tap.
+      position: the point as (down, right), from 0 to 1.
     """
     row, column = (int(share * n) for share, n in zip(position, info.grid, strict=True))
     return row, column
@@ -55,9 +55,9 @@ def edges(at: int, cells: int, size: int) -> tuple[float, float]:
     """Returns where a cell starts and stops in px, along one side of the image.
 
     Args:
-      at: number of the cell.
-      cells: of the grid along this side.
-      size: of the image along this side, px.
+      at: index of the cell.
+      cells: number of cells along this side.
+      size: length of this side of the image, px.
     """
     return at * size / cells, (at + 1) * size / cells
 
@@ -65,15 +65,15 @@ def edges(at: int, cells: int, size: int) -> tuple[float, float]:
 def geometry(
     info: TapInfo, position: Sequence[float], image: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
-    """Returns the distance in px of each pixel from the middle of the cell, and what is inside it.
+    """Returns the distance of each pixel from the middle of a cell, and its share inside the cell.
 
     Args:
-      info: of the tap.
-      position: (down, right), from 0 to 1.
+      info: description of the tap.
+      position: a point of the cell as (down, right), from 0 to 1.
       image: (height, width) in px.
 
     Returns:
-      (distances of the middles of the pixels, share of each pixel that is inside the cell).
+      (distances of the middles of the pixels, px; share of each pixel that is inside the cell).
     """
     away, inside = [], []
     for at, cells, size in zip(cell(info, position), info.grid, image, strict=True):
@@ -87,7 +87,7 @@ def geometry(
 def patch_distances(
     grid: tuple[int, int], image: tuple[int, int]
 ) -> Float[np.ndarray, "patches patches"]:
-    """Returns the distance in px of the centres of every pair of patches, row by row.
+    """Returns the distance in px between the centres of every two patches, row by row.
 
     Args:
       grid: (rows, columns) of patches.
@@ -99,11 +99,14 @@ def patch_distances(
 
 
 def check_tokens(which: str, infos: Iterable[TapInfo]) -> None:
-    """Raises ValueError unless some tap has the tokens that are asked for.
+    """Checks the setting `tokens` of an analysis.
 
     Args:
-      which: the setting `tokens` of an analysis, one of `TOKENS`.
-      infos: of the taps of the analysis.
+      which: the setting, one of `TOKENS`.
+      infos: descriptions of the taps of the analysis.
+
+    Raises:
+      ValueError: the setting is unknown, or no tap has a class token to take.
     """
     check_name("tokens", which, TOKENS)
     if which == "class" and not any(info.class_token for info in infos):
@@ -114,9 +117,9 @@ def check_tokens(which: str, infos: Iterable[TapInfo]) -> None:
 
 
 def which(info: TapInfo, tokens: str) -> str:
-    """Returns `tokens`, or "all" for a tap that has no such part and is taken whole."""
-    has = info.class_token if tokens == "class" else info.prefix_tokens
-    return tokens if has else "all"
+    """Returns `tokens`, or "all" for a tap that has no such tokens and is taken whole."""
+    present = info.class_token if tokens == "class" else info.prefix_tokens
+    return tokens if present else "all"
 
 
 def grid_name(grid: tuple[int, int]) -> str:
@@ -125,12 +128,12 @@ def grid_name(grid: tuple[int, int]) -> str:
 
 
 def attention(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n heads queries keys"]:
-    """Returns attention weights whose queries are image positions; keys have the prefix tokens.
+    """Returns attention weights of the image positions as queries; keys include prefix tokens.
 
     Args:
-      x: the weights, [n, heads, tokens, tokens]; or, of windows, [n, windows, heads, queries,
-        keys], whose queries come one window after the other.
-      info: of the tap.
+      x: the weights, [n, heads, tokens, tokens]; with windows [n, windows, heads, queries, keys],
+        and then the queries of one window follow those of another.
+      info: description of the tap.
     """
     if info.window is None:
         return x[:, :, info.prefix_tokens :]
@@ -142,7 +145,7 @@ def attention_distances(info: TapInfo, image: tuple[int, int]) -> Float[np.ndarr
     """Returns the distances in px between the positions that `attention` connects.
 
     Args:
-      info: of attention weights.
+      info: description of a tap of attention weights.
       image: (height, width) in px.
     """
     if info.window is None:

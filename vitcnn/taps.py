@@ -2,11 +2,11 @@
 
 A module exposes an intermediate with one line, `x = tap(self, "block00/out", x,
 role="residual")`. The tap is sown into Flax's `intermediates` collection under its full name, so
-parameter trees do not change, and only taps that were asked for by name are captured: a tap
-nobody reads costs nothing.
+parameter trees do not change. Only taps that a caller names are captured: a tap that nobody reads
+costs nothing.
 
 `tabulate` lists the taps of a network in execution order, `TapTable.select` chooses by glob, and
-`forward` runs the network and returns the chosen ones.
+`forward` runs the network and returns the chosen taps.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ COLLECTION = "intermediates"  # any other collection would leak into `init` and 
 
 @dataclasses.dataclass(frozen=True)
 class TapInfo:
-    """What is known of a tap without running the network.
+    """The description of a tap, available without running the network.
 
     Attributes:
       name: full name, such as "block00/attn" or "stage1/unit02/conv3".
       role: what the array is: embed, norm, attention_weights, heads, attention, token_mixing,
-        residual, hidden, mlp, conv, shortcut, pool, pooled, pre_logits, logits, or "" if it was not
-        declared.
+        residual, hidden, mlp, conv, shortcut, pool, pooled, pre_logits, logits, or "" if the
+        network does not declare it.
       shape: shape of the array for one image.
       grid: (rows, columns) of the image positions that the array holds, None if it has none.
       prefix_tokens: number of tokens before the first image position (class token, registers).
@@ -49,7 +49,7 @@ class TapInfo:
       layout: how the array of one image is laid out: "tokens" [tokens, ..., channels], prefix
         tokens first, then the positions row by row; "map" [rows, columns, channels]; "attention"
         [heads, queries, keys], with windows [windows, heads, queries, keys]; "vector" for anything
-        without positions. "" has the shape and the role decide.
+        without positions. With "" the layout follows from the role and the shape.
     """
 
     name: str
@@ -78,13 +78,14 @@ class TapInfo:
         return "map" if is_map else "tokens"
 
     def positions(self, x: Float[Array, "n ..."]) -> Float[Array, "n rows columns ..."]:
-        """Returns what the tap has at each position of its grid, without prefix tokens.
+        """Returns the part of a tap that lies on its grid, without prefix tokens, as a map.
 
         Args:
           x: the tap, images along the first axis.
 
         Raises:
-          ValueError: the tap has no array at each position: it is a vector, or attention weights.
+          ValueError: the tap holds no vector for each position: it is a vector or attention
+            weights itself, or its shape does not fit its grid.
         """
         if self.layout == "map":
             return x
@@ -97,8 +98,9 @@ class TapInfo:
         if x.shape[1] != self.prefix_tokens + rows * columns:
             raise ValueError(
                 f"tap {self.name} is [{', '.join(map(str, self.shape))}] for one image, which is "
-                f"no map of its grid, {self.grid}, and no list of {self.prefix_tokens} prefix "
-                "tokens and its positions; declare it so where the network calls tap"
+                f"neither a map of its grid, {self.grid}, nor {self.prefix_tokens} prefix tokens "
+                "followed by the positions of the grid; correct its grid, prefix_tokens or layout "
+                "where the network calls tap"
             )
         return x[:, self.prefix_tokens :].reshape(len(x), rows, columns, *x.shape[2:])
 
@@ -108,12 +110,12 @@ class TapInfo:
         Args:
           x: the tap, images along the first axis.
           which: "all"; "class", the class token; or "spatial", all but the prefix tokens (class,
-            distillation and register tokens). Of attention weights these are the queries. A tap
+            distillation and register tokens). Of attention weights the queries are selected. A tap
             that has no such part is returned whole: maps, vectors, and for "class" taps without a
             class token.
         """
-        has = {"all": False, "class": self.class_token, "spatial": self.prefix_tokens > 0}
-        if not has[which]:
+        divided = {"all": False, "class": self.class_token, "spatial": self.prefix_tokens > 0}
+        if not divided[which]:
             return x
         part = slice(0, 1) if which == "class" else slice(self.prefix_tokens, None)
         return x[:, :, part] if self.layout == "attention" else x[:, part]
@@ -121,7 +123,7 @@ class TapInfo:
 
 @dataclasses.dataclass
 class _Trace:
-    """What one run of a network saw: each TapInfo in execution order, and which names to sow."""
+    """The record of one run of a network: its taps in execution order, and which names to sow."""
 
     wanted: frozenset[str] | None  # None: sow every tap
     infos: dict[str, TapInfo] = dataclasses.field(default_factory=dict)
@@ -191,7 +193,7 @@ def tap(
         if trace.wanted is not None and name not in trace.wanted:
             return value
     if not module.is_initializing() and module.is_mutable_collection(COLLECTION):
-        if module.scope.name_reserved(name):  # a submodule is called so too: "pre_logits"
+        if module.scope.name_reserved(name):  # a submodule has the same name, as "pre_logits"
             module.put_variable(COLLECTION, name, value)
         else:
             module.sow(COLLECTION, name, value, lambda _, new: new, lambda: None)
@@ -206,7 +208,7 @@ def alias(name: str, target: str) -> None:
       target: the tap, declared earlier in this forward pass.
 
     Raises:
-      ValueError: there is no such tap yet, or the name is taken.
+      ValueError: no tap `target` was declared so far, or the name is taken.
     """
     trace = _trace.get()
     if trace is None:
@@ -241,8 +243,8 @@ class TapTable(Mapping[str, TapInfo]):
         """Returns the names that match any of the globs, in execution order.
 
         A glob is matched with `fnmatch.fnmatchcase` against the whole name, so "*" crosses "/". No
-        array is yielded twice: an alias is left out when the tap it stands for, or an earlier alias
-        of it, is in.
+        array is selected twice: an alias is left out when its tap, or an earlier alias of the same
+        tap, is selected.
 
         Raises:
           ValueError: a pattern matches nothing; the message gives the nearest names.
@@ -250,11 +252,11 @@ class TapTable(Mapping[str, TapInfo]):
         patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         matched = set()
         for pattern in patterns:
-            found = self.match(pattern)
-            if not found:
+            names = self.match(pattern)
+            if not names:
                 raise ValueError(f"no tap matches {pattern!r}: {nearest(pattern, self._infos)}")
-            matched.update(found)
-        chosen: dict[str, str] = {}  # name of the array -> name it is yielded under
+            matched.update(names)
+        chosen: dict[str, str] = {}  # name of the array -> name under which it is selected
         for name in sorted(
             matched, key=lambda n: (self._infos[n].alias is not None, self._order(n))
         ):
@@ -289,9 +291,9 @@ class TapTable(Mapping[str, TapInfo]):
 def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> TapTable:
     """Lists the taps of a network, in execution order, without computing anything.
 
-    A network that declares none with `tap` is listed by what it sows itself (`self.sow(
-    "intermediates", ...)`, named by module path and key) and, if it sows nothing, by the output of
-    every submodule, named by its path.
+    If a network declares no taps with `tap`, the table lists the arrays that it sows itself
+    (`self.sow("intermediates", ...)`), named by module path and key. If it sows nothing either,
+    the table lists the output of every submodule, named by its path.
 
     Args:
       module: a Flax module; called as `module.apply(variables, images, **call)`.
@@ -322,8 +324,8 @@ def forward(
 ) -> tuple[Any, dict[str, Float[Array, "batch ..."]]]:
     """Runs a network and returns its output and the named taps, in the order of `names`.
 
-    Under `jit` a tap that the caller does not read is not computed, and neither is anything behind
-    the last one that is read.
+    Under `jit` a tap that the caller does not read is not computed, and neither is any layer after
+    the last tap that is read.
     """
     targets = {name: table[name].alias or name for name in names}
     output, taps, _ = _run(module, variables, images, targets.values(), call)
@@ -357,10 +359,9 @@ def _run(module, variables, images, wanted, call):
             taps["/".join(path) + (f"/{i}" if i else "")] = value
     if not taps:
         named = [*((p, out) for p, out in finished.items() if p), ("logits", output)]
-        once = {
-            id(out): (p, out) for p, out in named if hasattr(out, "shape")
-        }  # a wrapper's output
-        taps = dict(once.values())  # is that of its last part: one array, one name
+        # A wrapper returns the very array that its last part returns: keep one name per array.
+        by_array = {id(out): (p, out) for p, out in named if hasattr(out, "shape")}
+        taps = dict(by_array.values())
     return output, taps, trace
 
 

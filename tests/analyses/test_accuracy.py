@@ -44,14 +44,14 @@ def oracle(logits, labels, bins=15):
             if m / bins < p.max() <= (m + 1) / bins:
                 inside[m].append((better < 1, p.max()))
     n = len(rows["nll"])
-    found = {name: np.mean(values) for name, values in rows.items()}
+    expected = {name: np.mean(values) for name, values in rows.items()}
     pairs = [np.mean(b, axis=0) if b else (np.nan, np.nan) for b in inside]
-    found["bin_accuracy"], found["bin_confidence"] = np.array(pairs, np.float64).T
-    found["bin_images"] = np.array([len(b) for b in inside])
-    found["ece"] = sum(
+    expected["bin_accuracy"], expected["bin_confidence"] = np.array(pairs, np.float64).T
+    expected["bin_images"] = np.array([len(b) for b in inside])
+    expected["ece"] = sum(
         len(b) / n * abs(right - sure) for b, (right, sure) in zip(inside, pairs, strict=True) if b
     )
-    return found
+    return expected
 
 
 def made(n=200, classes=8, seed=0):

@@ -72,11 +72,11 @@ def test_a_network_against_numpy_for_any_group(tmp_path):
     source = data.load("scenes", size=30)
     images = model.preprocess([source[i]["image"] for i in range(30)])
     _, taps = model.run(images, "block*/attn_weights")
-    found = {}
+    results = {}
     for group in (30, 7):
         config = {"analyses": {"attention_distance": {}}, "group": group}
         workdir = tmp_path / str(group)
-        found[group] = vitcnn.analyze(
+        results[group] = vitcnn.analyze(
             config, workdir, models={"v": model}, source=source, progress=False
         )["attention_distance.v"]
     places = np.array([(4.0 * r, 4.0 * c) for r in range(6) for c in range(8)])
@@ -85,19 +85,21 @@ def test_a_network_against_numpy_for_any_group(tmp_path):
         patches = np.asarray(weights, np.float64)[:, :, 1:, 1:]
         plain = (patches * distance).sum(-1).mean(-1)  # images, heads
         scaled = ((patches * distance).sum(-1) / patches.sum(-1)).mean(-1)
-        for result in found.values():
+        for result in results.values():
             row = result.sel(layer=layer)
             np.testing.assert_allclose(row.distance, plain.mean(0), rtol=1e-5)
             np.testing.assert_allclose(row.distance_renormalised, scaled.mean(0), rtol=1e-5)
-        error = found[7].distance_standard_error.sel(layer=layer)
+        error = results[7].distance_standard_error.sel(layer=layer)
         sizes = plain.std(0, ddof=1) / np.sqrt(30)
         assert np.all(error > 0.2 * sizes) and np.all(error < 5 * sizes)
-    figure = attention_distance.draw([found[7]])
+    figure = attention_distance.draw([results[7]])
     axes = figure.axes[0]
     first = axes.lines[0].get_ydata()
-    np.testing.assert_allclose(first, np.sort(found[7].distance.sel(layer="block00/attn_weights")))
+    np.testing.assert_allclose(
+        first, np.sort(results[7].distance.sel(layer="block00/attn_weights"))
+    )
     assert axes.get_ylabel() == "mean attention distance (px)"
-    local = attention_distance.draw_depth([found[7]]).axes[0].lines
+    local = attention_distance.draw_depth([results[7]]).axes[0].lines
     assert [line.get_label() for line in local] == [
         "most global head",
         "most local head",
@@ -106,7 +108,7 @@ def test_a_network_against_numpy_for_any_group(tmp_path):
     ]
     for line, reduced in zip(local[:3], (np.max, np.min, np.mean), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), [0, 1])
-        np.testing.assert_allclose(line.get_ydata(), reduced(found[7].distance.values, axis=1))
+        np.testing.assert_allclose(line.get_ydata(), reduced(results[7].distance.values, axis=1))
 
 
 def test_a_model_without_attention_is_named(tmp_path):

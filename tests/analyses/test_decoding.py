@@ -62,7 +62,7 @@ def r_squared(y, guess):
 def cross_validation(x, y, fold, folds, penalties):
     """R^2 of each fold. x [images, positions, channels], y [images, positions, numbers]."""
     rows = lambda a, of: a[np.isin(fold, of)].reshape(-1, a.shape[-1])  # noqa: E731
-    found = []
+    scores = []
     for test in range(folds):
         choice = (test + 1) % folds
         fit = [f for f in range(folds) if f not in (test, choice)]
@@ -73,8 +73,8 @@ def cross_validation(x, y, fold, folds, penalties):
         best = penalties[int(np.argmax(tried))]
         fit = [*fit, choice]
         model = ridge(rows(x, fit), rows(y, fit), best)
-        found.append((r_squared(rows(y, test), model(rows(x, test))), best))
-    return np.array(found).T
+        scores.append((r_squared(rows(y, test), model(rows(x, test))), best))
+    return np.array(scores).T
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def measured(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["v", "r"])
 def test_a_network_equals_cross_validation_on_explicit_tokens(measured, name):
-    models, source, found = measured
-    result, model = found[f"decoding.{name}"], models[name]
+    models, source, results = measured
+    result, model = results[f"decoding.{name}"], models[name]
     images = model.preprocess([source[i]["image"] for i in range(SIZE)])
     seen = np.asarray(model.preprocess.normalise(images), np.float64)
     fold = np.array([fold_of(i, 4) for i in range(SIZE)])
@@ -119,12 +119,12 @@ def test_a_network_equals_cross_validation_on_explicit_tokens(measured, name):
 
 
 def test_group_size_does_not_matter(measured, tmp_path):
-    models, source, found = measured
+    models, source, results = measured
     config = {"analyses": {"decoding": {}}, "group": 40}
     again = vitcnn.analyze(
         config, tmp_path, models={"v": models["v"]}, source=source, progress=False
     )["decoding.v"]
-    np.testing.assert_allclose(again.r2_fold, found["decoding.v"].r2_fold, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(again.r2_fold, results["decoding.v"].r2_fold, rtol=1e-5, atol=1e-5)
 
 
 def result_of(x, images, **fields):
@@ -188,9 +188,9 @@ def test_empty_folds_are_said_and_left_out():
     view = analyses.View(view.image, view.taps, None, {"a": info}, None)
     config = analyses.Config(decoding.Settings(), (("m", "a"),), (info,))
     group = analyses.Group(None, jnp.asarray(kept), {"m": view})
-    found = exact.to_host(decoding.measure(group, config, {}))
+    sums = exact.to_host(decoding.measure(group, config, {}))
     with pytest.warns(UserWarning, match="9 images leave 1 of 4 folds empty"):
-        result = decoding.finalize(found, config)
+        result = decoding.finalize(sums, config)
     assert np.isnan(result.r2_fold.sel(fold=2)).all()
     others = result.r2_fold.sel(fold=[0, 1, 3])
     np.testing.assert_allclose(result.r2, others.mean("fold"))

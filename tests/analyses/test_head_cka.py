@@ -35,16 +35,16 @@ def networks():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     models = {name: randomised(model) for name, model in networks().items()}
-    found = analyze(models, tmp_path_factory.mktemp("heads"), ALL)
+    results = analyze(models, tmp_path_factory.mktemp("heads"), ALL)
     source = data.load("scenes", size=SIZE)
     images = [source[int(i)]["image"] for i in data.order(SIZE, SIZE, seed=0, repeat=0)]
     taps = {
-        name: {k: np.asarray(a) for k, a in model.run(model.preprocess(images), asked)[1].items()}
-        for (name, model), asked in zip(
+        name: {k: np.asarray(a) for k, a in model.run(model.preprocess(images), names)[1].items()}
+        for (name, model), names in zip(
             models.items(), (["block00/heads", "block00/attn_weights"], "stage*/out"), strict=True
         )
     }
-    return taps, found
+    return taps, results
 
 
 def distances(taps):
@@ -84,9 +84,9 @@ def check(result, taps, subsets, tokens):
 
 
 def test_sliding_subsets_equal_numpy(measured):
-    taps, found = measured
+    taps, results = measured
     order = np.argsort(distances(taps))
-    result = found["head_cka"]
+    result = results["head_cka"]
     check(result, taps, [[order[k], order[k + 1]] for k in range(5)], slice(1, None))
     assert np.all(np.diff(result.distance) > 0) and result.attrs["heads_of"] == "v/block00/heads"
     np.testing.assert_allclose(result.head_distance, distances(taps), rtol=1e-5)
@@ -97,21 +97,21 @@ def test_sliding_subsets_equal_numpy(measured):
 
 
 def test_nested_subsets_equal_numpy(measured):
-    taps, found = measured
+    taps, results = measured
     order = np.argsort(distances(taps))
-    check(found["nested"], taps, [order[:k] for k in range(1, HEADS + 1)], slice(1, None))
+    check(results["nested"], taps, [order[:k] for k in range(1, HEADS + 1)], slice(1, None))
 
 
 def test_tokens_and_single_heads_and_one_window(measured):
-    taps, found = measured
+    taps, results = measured
     order = np.argsort(distances(taps))
-    check(found["class_token"], taps, [[h] for h in order], slice(0, 1))
-    check(found["every_token"], taps, [order[:5], order[1:]], slice(None))
+    check(results["class_token"], taps, [[h] for h in order], slice(0, 1))
+    check(results["every_token"], taps, [order[:5], order[1:]], slice(None))
 
 
 def test_the_order_of_a_left_out_block_is_its_own(measured):
     """Errors from the definition: two blocks, each left out, heads sorted by what is left."""
-    taps, found = measured
+    taps, results = measured
     left = []
     for half in (slice(0, 10), slice(10, 20)):
         part = {m: {k: a[half] for k, a in t.items()} for m, t in taps.items()}
@@ -120,7 +120,7 @@ def test_the_order_of_a_left_out_block_is_its_own(measured):
         x = part["v"]["block00/heads"][:, 1:, order[:2]]
         left.append((distance[order[:2]].mean(), minibatch_cka(x, part["r"][LAYERS[0]])))
     (d0, c0), (d1, c1) = left
-    result = found["head_cka"]
+    result = results["head_cka"]
     assert float(result.distance_standard_error[0]) == pytest.approx(abs(d0 - d1) / 2, rel=1e-3)
     assert float(result.cka_standard_error[0, 0]) == pytest.approx(abs(c0 - c1) / 2, rel=1e-3)
 
@@ -150,10 +150,10 @@ def test_intervals_are_those_of_fisher(measured):
     z = statistics.fisher_z(np.array([0.8, -0.6, 1.0, -1.0]), 5)
     np.testing.assert_allclose(z, [1.0986123, -0.6931472, 1.8317808, -1.8317808], rtol=1e-7)
     error = np.array([0.35364652, 0.0, 0.5, np.nan])  # 1.96 of the first are ln(2)
-    made = xarray.Dataset(
+    result = xarray.Dataset(
         {"spearman_z": ("layer", z), "spearman_z_standard_error": ("layer", error)}
     )
-    low, high = head_cka.spearman_interval(made)
+    low, high = head_cka.spearman_interval(result)
     # ends of the first: x = 3 / 2 and 3 * 2; z of the third is 1.8317808 -+ 0.98
     np.testing.assert_allclose(low, [5 / 13, -0.6, 0.6919987, np.nan], rtol=1e-6)
     np.testing.assert_allclose(high, [35 / 37, -0.6, 0.9928025, np.nan], rtol=1e-6)
@@ -166,8 +166,8 @@ def test_intervals_are_those_of_fisher(measured):
 @pytest.mark.parametrize(
     ("models", "fields", "message"),
     [
-        ("r", {}, r"of r, none has them; .*config\.analyses\.<name>\.models"),
-        ("vwr", {}, r"of v, w, r, v, w has them"),
+        ("r", {}, r"models r these .*: none; .*config\.analyses\.<name>\.models"),
+        ("vwr", {}, r"models v, w, r these have taps of heads: v, w;"),
         ("v", {}, r"no layer to compare the heads of v with; .*\.models"),
         ("vr", {"subset": 7}, r"subset = 7, but v/block00/heads has 6 heads; .*\.subset"),
         ("vr", {"subset": 0}, r"subset = 0"),
@@ -181,9 +181,9 @@ def test_intervals_are_those_of_fisher(measured):
     ],
 )
 def test_what_does_not_fit_is_named(models, fields, message, tmp_path):
-    every = networks()
-    every["w"] = every["v"]
-    chosen = {name: every[name] for name in models}
+    models_by_name = networks()
+    models_by_name["w"] = models_by_name["v"]
+    chosen = {name: models_by_name[name] for name in models}
     with pytest.raises(ValueError, match=message):
         analyze(chosen, tmp_path, {"head_cka": fields})
 

@@ -31,8 +31,8 @@ def measured(tmp_path_factory):
         "r": randomised(vitcnn.load("resnet", "mini", units=(1, 1, 1))),
     }
     with pytest.warns(UserWarning, match="the last 2 of 20 images are left out"):
-        found = analyze(models, tmp_path_factory.mktemp("localization"))
-    return models, found
+        results = analyze(models, tmp_path_factory.mktemp("localization"))
+    return models, results
 
 
 def ordered(model, size=20):
@@ -49,8 +49,8 @@ def cell(x, row, column, rows, columns):
 
 
 def test_a_vit_equals_numpy(measured):
-    models, found = measured
-    result = found["localization.v"]
+    models, results = measured
+    result = results["localization.v"]
     assert list(result.layer.values) == ["block00/out", "block01/out"]
     assert result.cka_8x8.shape == (2, 8, 8, 8, 8) and set(result.grid.values) == {"8x8"}
     images = ordered(models["v"])
@@ -66,8 +66,8 @@ def test_a_vit_equals_numpy(measured):
 
 
 def test_a_resnet_equals_numpy_in_cells_of_its_fine_grid(measured):
-    models, found = measured
-    result = found["localization.r"]
+    models, results = measured
+    result = results["localization.r"]
     stages = [f"stage{i}/unit01/out" for i in (1, 2, 3)]
     assert list(result.layer.values) == stages
     assert list(result.grid.values) == ["8x8", "8x8", "4x4"]
@@ -85,8 +85,8 @@ def test_a_resnet_equals_numpy_in_cells_of_its_fine_grid(measured):
 
 def test_what_is_read_off_a_map_equals_numpy(measured):
     """All pairs of the 4 x 4 grid, patches of 8 px, and their numbers one token at a time."""
-    models, found = measured
-    result = found["localization.r"]
+    models, results = measured
+    result = results["localization.r"]
     images = ordered(models["r"])
     tap = np.asarray(models["r"].run(images, "stage3/unit01/out")[1]["stage3/unit01/out"])
     places = [(row, column) for row in range(4) for column in range(4)]
@@ -173,9 +173,9 @@ def test_positions_that_do_not_vary_are_named_and_do_not_count():
     tap = image.reshape(16, 3, 4, 3, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(16, 3, 3, 48).copy()
     tap[:, 0, 2] = noise(1, 16, 48)  # the token at the black corner is alive
     tap[:, 2, 0] = 7.3
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning) as warned:
         result = of_arrays(image, tap, TapInfo("a", "", tap.shape[1:], (3, 3)))
-    texts = [str(w.message) for w in said]
+    texts = [str(w.message) for w in warned]
     assert len(texts) == 2
     assert "patches of the 3x3 grid that do not vary" in texts[0] and "(0, 2)" in texts[0]
     assert "tokens of a that do not vary" in texts[1] and "(2, 0)" in texts[1]
@@ -233,7 +233,7 @@ def test_a_tap_that_is_no_map_of_its_grid_is_named():
         (
             (34, 34),
             TapInfo("a", grid=(17, 17)),
-            "a has a grid of 17 x 17 .*max_positions = 256; ra",
+            "a has a grid of 17 x 17 .* 2 to max_positions = 256 square cells; ra",
         ),
         ((12, 12), TapInfo("a", grid=(1, 1)), "a has a grid of 1 x 1"),
     ],

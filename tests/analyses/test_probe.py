@@ -26,7 +26,7 @@ FEW = {"shots": 10, "draws": 2}  # 2 draws of 40 images
 
 
 def config(fit, features, group=20, **fields):
-    """Returns the config of three legs."""
+    """Returns the config of three passes."""
     scored = {"analyses": {"probe": configs.analysis("probe", penalties=PENALTIES)}}
     fitted = configs.analysis("probe_fit", features=features, **fields)
     return {
@@ -52,13 +52,13 @@ def models():
 def measured(models, tmp_path_factory):
     """Few-shot probes of both networks: the workdir, and the Results on the test images."""
     workdir = tmp_path_factory.mktemp("probe")
-    asked = config(
+    settings = config(
         {**FIT, **FEW},
         ("class", "spatial", "tokens"),
         token_taps=("block01/out", "stage2/*"),
         positions=POSITIONS,
     )
-    return workdir, vitcnn.analyze(asked, workdir, models=models, progress=False)
+    return workdir, vitcnn.analyze(settings, workdir, models=models, progress=False)
 
 
 def features_of(model, source, tap, feature, positions=POSITIONS):
@@ -109,14 +109,14 @@ def ridge(x, label, penalty, classes=4):
     ],
 )
 def test_equals_the_normal_equations_of_each_draw(models, measured, name, tap, feature):
-    workdir, found = measured
+    workdir, measurements = measured
     fit = results.load(workdir / f"fit/probe.{name}.nc")
     part = {p: fit[f"{tap.replace('/', '.')}.{feature}.{p}"].values for p in scoring.PARTS}
     few = data.load("scenes", **FIT, **FEW)
     x, label = features_of(models[name], few, tap, feature)
     legs = {
         "held_out": results.load(workdir / f"held_out/probe.{name}.nc"),
-        "test": found[f"probe.{name}"],
+        "test": measurements[f"probe.{name}"],
     }
     unseen = {
         "held_out": features_of(models[name], data.load("scenes", **HELD_OUT), tap, feature),
@@ -170,11 +170,11 @@ def test_fit_is_exact_whatever_the_mean(offset):
     for d in range(2):
         fit = probe_fit.fit(moments[d], 3, 1e-5, 6)
         for penalty in (0.25, 1e4):
-            found = fit["basis"] @ (fit["projection"] / (fit["eigenvalues"] + penalty)[:, None])
+            fitted = fit["basis"] @ (fit["projection"] / (fit["eigenvalues"] + penalty)[:, None])
             weights, _ = ridge(x[draw == d].astype(np.float64), label[draw == d], penalty, 3)
             # A mean of a group is rounded to float32, which moves its images by that much.
             atol = (1e-6 + 1e-7 * offset) * np.abs(weights[:-1]).max()
-            np.testing.assert_allclose(found, weights[:-1], rtol=1e-5, atol=atol)
+            np.testing.assert_allclose(fitted, weights[:-1], rtol=1e-5, atol=atol)
 
 
 def test_result_has_means_intervals_and_gaps(measured):
@@ -209,8 +209,8 @@ def test_wilson_interval_of_a_half():
 
 
 def test_group_size_does_not_matter(models, measured, tmp_path):
-    asked = config({**FIT, **FEW}, ("class", "spatial"), group=10)
-    again = vitcnn.analyze(asked, tmp_path, models={"v": models["v"]}, progress=False)["probe.v"]
+    settings = config({**FIT, **FEW}, ("class", "spatial"), group=10)
+    again = vitcnn.analyze(settings, tmp_path, models={"v": models["v"]}, progress=False)["probe.v"]
     before = measured[1]["probe.v"].sel(feature=["class", "spatial"])
     for name in ("accuracy", "accuracy_penalty", "chosen_penalty"):
         np.testing.assert_array_equal(again[name], before[name])
@@ -255,17 +255,21 @@ def test_separable_classes_are_told_apart_where_the_patch_holds_them(tmp_path):
     accuracy = {}
     for patch in (2, 1):
         fit = configs.analysis("probe_fit", features=("spatial",), patch=patch, taps=taps)
-        asked = {
+        settings = {
             "stages": {"fit": {"analyses": {"probe": fit}}},
             "analyses": {"probe": {"taps": taps, "penalties": (1.0,)}},
             "group": 8,
         }
-        found = vitcnn.analyze(
-            asked, tmp_path / str(patch), models={"m": model}, source=Quadrants(0), progress=False
+        measurements = vitcnn.analyze(
+            settings,
+            tmp_path / str(patch),
+            models={"m": model},
+            source=Quadrants(0),
+            progress=False,
         )
-        accuracy[patch] = found["probe.m"].accuracy
-        assert found["probe.m"].attrs["penalty_chosen_on"] == ""
-        assert np.isnan(found["probe.m"].accuracy_spread).all()  # one draw
+        accuracy[patch] = measurements["probe.m"].accuracy
+        assert measurements["probe.m"].attrs["penalty_chosen_on"] == ""
+        assert np.isnan(measurements["probe.m"].accuracy_spread).all()  # one draw
     assert float(accuracy[2].sel(layer="stage1/unit01/out", feature="spatial")) == 1
     assert float(accuracy[1].sel(layer="stage1/unit01/out", feature="spatial")) < 0.7
     assert float(accuracy[2].sel(layer="pooled", feature="whole")) < 0.7
@@ -277,22 +281,22 @@ def test_chance_is_that_of_the_classes_of_the_fit(tmp_path):
     model = vitcnn.Model(Eyes(), {"params": {}}, vitcnn.Preprocess(size=32))
     fit = configs.analysis("probe_fit", features=("spatial",), taps=("stage1/unit01/out",))
     four = {"source": "scenes", "size": 20, "classes": 4}
-    asked = {
+    settings = {
         "stages": {"fit": {"data": four, "analyses": {"probe": fit}}},
         "analyses": {"probe": {"taps": ("stage1/unit01/out",), "penalties": (1.0,)}},
         "data": {**four, "classes": 2},
         "group": 10,
     }
-    found = vitcnn.analyze(asked, tmp_path, models={"m": model}, progress=False)
-    assert found["probe.m"].attrs["chance"] == 0.25
+    measurements = vitcnn.analyze(settings, tmp_path, models={"m": model}, progress=False)
+    assert measurements["probe.m"].attrs["chance"] == 0.25
 
 
 def test_a_draw_without_labels_is_named():
     moments = np.zeros((2, 3, 5))
     moments[0, -1, -1] = 4
-    asked = SimpleNamespace(classes=2, epsilon=1e-5)
+    settings = SimpleNamespace(classes=2, epsilon=1e-5)
     with pytest.raises(ValueError, match=r"draws \[1\] of 2 .*config\.stages\.<stage>\.data"):
-        probe_fit.finalize({"a/out": {"spatial": moments}}, asked)
+        probe_fit.finalize({"a/out": {"spatial": moments}}, settings)
 
 
 def test_map_is_split_into_channels_and_averaged_to_the_last_grid():
@@ -342,19 +346,19 @@ def test_channels_that_do_not_vary_are_left_out():
     rng = np.random.default_rng(0)
     x, label = rng.normal(size=(30, 5)), rng.integers(0, 3, 30)
     x[:, 2] = 7.25
-    one = np.ones((30, 1))
-    left, right = np.c_[x, one], np.c_[x, np.eye(3)[label], one]
+    ones = np.ones((30, 1))
+    left, right = np.c_[x, ones], np.c_[x, np.eye(3)[label], ones]
     fit = probe_fit.fit(left.T @ right, 3, 1e-5, 5)
     assert np.isinf(fit["scale"][2]) and np.isfinite(np.delete(fit["scale"], 2)).all()
     keep = [0, 1, 3, 4]
     weights, _ = ridge(x[:, keep], label, 2.0, classes=3)
-    found = fit["basis"] @ (fit["projection"] / (fit["eigenvalues"] + 2.0)[:, None])
-    np.testing.assert_allclose(found[keep], weights[:-1], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[2], 0, atol=1e-7)
+    fitted = fit["basis"] @ (fit["projection"] / (fit["eigenvalues"] + 2.0)[:, None])
+    np.testing.assert_allclose(fitted[keep], weights[:-1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fitted[2], 0, atol=1e-7)
 
 
 def test_features_that_are_nan_or_constant_are_named():
-    asked = SimpleNamespace(classes=2, epsilon=1e-5)
+    settings = SimpleNamespace(classes=2, epsilon=1e-5)
     broken = np.full((1, 3, 5), np.nan)
     broken[:, -1, -1] = 4
     constant = np.zeros((1, 3, 5))
@@ -362,9 +366,9 @@ def test_features_that_are_nan_or_constant_are_named():
     constant[0, -1, 2:4] = 2
     sums = {"a/out": {"spatial": broken}, "b/out": {"spatial": constant}}
     with pytest.warns(UserWarning, match=r"a/out \(spatial\), b/out \(spatial\).*nothing to probe"):
-        found = probe_fit.finalize(sums, asked)
-    assert np.isnan(found["a.out.spatial.basis"]).all()
-    assert (found["b.out.spatial.projection"] == 0).all()
+        fits = probe_fit.finalize(sums, settings)
+    assert np.isnan(fits["a.out.spatial.basis"]).all()
+    assert (fits["b.out.spatial.projection"] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -374,7 +378,10 @@ def test_features_that_are_nan_or_constant_are_named():
         ({"features": ("all",), "models": ("r",)}, 'all.* would be "spatial"'),
         ({"images": 10}, "images = 10 and repeats = 1: a fit reads each of the 20 images"),
         ({"features": ("tokens",), "positions": (64,)}, "positions = .64,.: .* 0 to 63"),
-        ({"features": ("tokens",), "token_taps": ("blok*",)}, "token_taps = .'blok.*no tap of"),
+        (
+            {"features": ("tokens",), "token_taps": ("blok*",)},
+            "token_taps = .'blok.*match no tap of",
+        ),
         ({"patch": 3, "models": ("r",)}, "patch = 3 does not divide the grid .16, 16."),
         ({"patch": "big", "models": ("r",)}, 'expected "auto" or a side'),
         ({"taps": ("block00/attn_weights",)}, "attn_weights is .* one vector at each position"),
@@ -382,10 +389,10 @@ def test_features_that_are_nan_or_constant_are_named():
 )
 def test_bad_fields_of_the_fit_are_named(models, tmp_path, fields, message):
     job = configs.analysis("probe_fit", **{"models": ("v",), **fields})
-    asked = {"analyses": {"probe": job}, "group": 8}
+    settings = {"analyses": {"probe": job}, "group": 8}
     with pytest.raises(ValueError, match=message):
         vitcnn.analyze(
-            asked, tmp_path, models=models, source=data.load("scenes", size=20), progress=False
+            settings, tmp_path, models=models, source=data.load("scenes", size=20), progress=False
         )
 
 
@@ -412,7 +419,7 @@ def test_a_fit_of_something_else_is_refused(changes, message):
         given["held_out"] = {"chosen_penalty": np.ones(changes["chosen"], np.float32)}
     layers = changes.get("layers", (("v", "block00/out"),))
     info = TapInfo("block00/out", "residual", (5, 3), (2, 2), prefix_tokens=1, class_token=True)
-    asked = SimpleNamespace(
+    settings = SimpleNamespace(
         layers=layers,
         infos=(info,) * len(layers),
         classes=changes.get("classes", 4),
@@ -423,12 +430,12 @@ def test_a_fit_of_something_else_is_refused(changes, message):
     view = SimpleNamespace(taps={"block00/out": np.zeros((2, 5, 3), np.float32)})
     group = SimpleNamespace(label=np.zeros(2, np.int32), models={"v": view})
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda: probe.measure(group, asked, changes.get("given", given)))
+        jax.eval_shape(lambda: probe.measure(group, settings, changes.get("given", given)))
 
 
 def test_figures_show_the_numbers(measured):
-    found = list(measured[1].values())
-    figure = probe.draw(found)
+    measurements = list(measured[1].values())
+    figure = probe.draw(measurements)
     vit = measured[1]["probe.v"]
     axes = figure.axes[0]
     lines = {line.get_label(): line for line in axes.lines}
@@ -445,7 +452,7 @@ def test_figures_show_the_numbers(measured):
         assert np.isclose(band, [x, y]).all(axis=1).any()
     chosen_here = vit.assign_attrs(penalty_chosen_on="these images")
     assert "best penalty" in probe.draw([chosen_here]).axes[0].get_ylabel()
-    maps = probe.draw_tokens(found)
+    maps = probe.draw_tokens(measurements)
     shown = np.asarray(maps.axes[0].images[0].get_array().filled(np.nan))
     np.testing.assert_allclose(shown, 100 * vit.token_accuracy[1])
     assert probe.draw_tokens([vit.drop_vars("token_accuracy")]) is None

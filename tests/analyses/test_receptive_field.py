@@ -20,8 +20,8 @@ IMAGES = 6
 def analyze(models, workdir, group=6, **fields):
     config = {"analyses": {"receptive_field": fields}, "group": group}
     source = data.load("scenes", size=IMAGES)
-    found = vitcnn.analyze(config, workdir, models=models, source=source, progress=False)
-    return {name.split(".")[1]: result for name, result in found.items()}
+    results = vitcnn.analyze(config, workdir, models=models, source=source, progress=False)
+    return {name.split(".")[1]: result for name, result in results.items()}
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def jacobian_fields(model, tap, position, channels):
         return taps[tap][(0, *position)][channels]
 
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(lambda x: jax.lax.map(jax.jacrev(output), x))(images)
-    return np.abs(np.asarray(found, np.float64)).mean((1, -1))  # [images, height, width]
+        gradients = jax.jit(lambda x: jax.lax.map(jax.jacrev(output), x))(images)
+    return np.abs(np.asarray(gradients, np.float64)).mean((1, -1))  # [images, height, width]
 
 
 def reach(fields, row, column, side):
@@ -172,8 +172,8 @@ def test_channels_are_drawn_without_replacement_and_without_bias(linear):
     drawn = []
     for seed in range(30):
         settings = receptive_field.Settings(channels=2, channel_seed=seed)
-        found = receptive_field._fields(view, info, settings)
-        block = np.asarray(found[0, 16:24, 16:20])
+        fields = receptive_field._fields(view, info, settings)
+        block = np.asarray(fields[0, 16:24, 16:20])
         (pair,) = [p for p, field in pairs.items() if np.allclose(block, field, rtol=1e-5)]
         drawn += pair
     counts = np.bincount(drawn, minlength=6)  # 10 each, with a deviation of 2.6
@@ -182,11 +182,11 @@ def test_channels_are_drawn_without_replacement_and_without_bias(linear):
 
 def test_group_batch_and_channels_do_not_change_what_they_should_not(models, measured, tmp_path):
     fields = {"taps": ["block00/mid"], "channels": 0, "batch": 3}
-    one = analyze({"v": models["v"]}, tmp_path / "one", group=4, **fields)["v"].isel(tap=0)
-    two = measured["v"].sel(tap="block00/mid")
+    small = analyze({"v": models["v"]}, tmp_path / "small", group=4, **fields)["v"].isel(tap=0)
+    large = measured["v"].sel(tap="block00/mid")
     for name in ("field", "outside", "outside_standard_error", "radius_standard_error"):
-        np.testing.assert_allclose(one[name], two[name], rtol=2e-4, atol=1e-7)
-    np.testing.assert_allclose(one.radius, two.radius, rtol=1e-9)
+        np.testing.assert_allclose(small[name], large[name], rtol=2e-4, atol=1e-7)
+    np.testing.assert_allclose(small.radius, large.radius, rtol=1e-9)
 
 
 def test_before_the_addition_is_the_branch_alone(models, measured, tmp_path):
@@ -234,7 +234,7 @@ def test_no_branch_and_coarse_activations_are_errors(linear, tmp_path):
     with pytest.raises(ValueError, match="no tap is before a residual addition"):
         analyze({"m": linear[0]}, tmp_path / "none", residual="before")
     coarse = vitcnn.load("vit", "mini/4", depth=1, width=48, mlp_dim=64, dtype=jnp.bfloat16)
-    with pytest.raises(ValueError, match=r"bfloat16.*config\.models\.c\.dtype"):
+    with pytest.raises(ValueError, match=r"of c are bfloat16.*dtype=jnp\.float32"):
         analyze({"c": coarse}, tmp_path / "coarse", channels=1)
 
 
@@ -265,8 +265,8 @@ def test_figures_show_the_numbers(measured):
         bounds = {box.get_bbox().bounds for box in frames[title]}
         assert bounds == {(at - 0.5, at - 0.5, side, side)}, title
     assert any("After residual" in text.get_text() for text in figure.texts)
-    every = receptive_field.draw(results[:1], everything=True)
-    order = [a.get_title(loc="left") for a in every.axes if a.images]
+    drawing = receptive_field.draw(results[:1], everything=True)
+    order = [a.get_title(loc="left") for a in drawing.axes if a.images]
     assert order == ["block 0, attention", "block 0, MLP", "block 1, attention", "block 1, MLP"]
     many = measured["v"].isel(tap=np.zeros(24, int))
     many = many.assign_coords(tap=[f"block{i:02d}/{p}" for i in range(12) for p in ("mid", "out")])

@@ -44,19 +44,19 @@ def measured(tmp_path_factory):
         "group": GROUP,
     }
     workdir = tmp_path_factory.mktemp("similarity")
-    found = vitcnn.analyze(config, workdir, models=models, source=source, progress=False)
+    results = vitcnn.analyze(config, workdir, models=models, source=source, progress=False)
     images = [source[int(i)]["image"] for i in data.order(40, 40, 0, 0)]
     taps = {}
     for name, model in models.items():
         chosen = [t for t in model.taps.select([p for p in TAPS if model.taps.match(p)])]
         for tap, x in model.run(model.preprocess(images), chosen)[1].items():
             taps[f"{name}/{tap}"] = (np.asarray(x), model.taps[tap])
-    return found, taps
+    return results, taps
 
 
 def test_whole_features_equal_compare_on_the_taps(measured):
-    found, taps = measured
-    result = found["whole"]
+    results, taps = measured
+    result = results["whole"]
     assert list(result.layer_x.values) == list(taps) and len(taps) == 7
     for measure in WHOLE:
         options = {"neighbours": 4} if measure == "neighbours" else {}
@@ -69,8 +69,8 @@ def test_whole_features_equal_compare_on_the_taps(measured):
 
 
 def test_pooled_features_equal_compare_on_their_means(measured):
-    found, taps = measured
-    result = found["pooled"]
+    results, taps = measured
+    result = results["pooled"]
     layers = {}
     for name, (x, info) in taps.items():
         x = x[:, 1:] if info.prefix_tokens else x
@@ -108,8 +108,8 @@ def rbf(x, bandwidth):
 
 
 def test_cka_with_an_rbf_kernel(measured):
-    found, taps = measured
-    result = found["rbf"].cka
+    results, taps = measured
+    result = results["rbf"].cka
     assert result.attrs["long_name"] == "unbiased CKA, RBF kernel"
     for a, b in [("v/block00/out", "r/stage2/unit01/out"), ("v/block01/out", "v/logits")]:
         xs, ys = ([rbf(g, 0.5) for g in groups(taps[name][0])] for name in (a, b))
@@ -119,8 +119,8 @@ def test_cka_with_an_rbf_kernel(measured):
 
 def test_cka_of_the_class_token(measured):
     """Layers without one are taken whole."""
-    found, taps = measured
-    result = found["class"].cka
+    results, taps = measured
+    result = results["class"].cka
     assert result.attrs["long_name"] == "unbiased linear CKA, class token"
     a, b = "v/block00/out", "r/stage2/unit01/out"
     kernels = [
@@ -128,7 +128,7 @@ def test_cka_of_the_class_token(measured):
         for x in (taps[a][0][:, 0], taps[b][0])
     ]
     assert abs(float(result.sel(layer_x=a, layer_y=b)) - minibatch(*kernels)) < 1e-6
-    assert abs(float(found["rbf"].cka[0, 1] - result[0, 1])) > 1e-3
+    assert abs(float(results["rbf"].cka[0, 1] - result[0, 1])) > 1e-3
 
 
 def test_the_figure_shows_the_numbers_side_by_side(measured):

@@ -41,8 +41,8 @@ def oracle(z, f):
 
 
 def test_vit_branches_equal_numpy(measured):
-    models, source, found = measured
-    result = found["skip_ratio.v"]
+    models, source, results = measured
+    result = results["skip_ratio.v"]
     assert list(result.branch.values) == [
         "block00/attn",
         "block00/mlp",
@@ -62,8 +62,8 @@ def test_vit_branches_equal_numpy(measured):
 
 
 def test_resnet_units_use_the_projected_shortcut(measured):
-    models, source, found = measured
-    result = found["skip_ratio.r"]
+    models, source, results = measured
+    result = results["skip_ratio.r"]
     assert len(result.branch) == 4 and np.isnan(result.ratio_class).all()
     images = models["r"].preprocess([source[i]["image"] for i in range(20)])
     branch, skip = "stage2/unit01/norm2", "stage2/unit01/shortcut_norm"
@@ -80,9 +80,9 @@ def test_resnet_units_use_the_projected_shortcut(measured):
 
 
 def test_group_size_does_not_matter(measured, tmp_path):
-    models, source, found = measured
+    models, source, results = measured
     again = analyze({"v": models["v"]}, source, tmp_path, group=5)["skip_ratio.v"]
-    np.testing.assert_allclose(again.ratio_token, found["skip_ratio.v"].ratio_token, rtol=1e-5)
+    np.testing.assert_allclose(again.ratio_token, results["skip_ratio.v"].ratio_token, rtol=1e-5)
 
 
 def test_a_branch_that_repeats_its_input_has_ratio_one(tmp_path):

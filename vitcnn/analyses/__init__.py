@@ -15,15 +15,15 @@ An analysis is
     def draw(results): ...                     # a sequence of Results -> matplotlib figure
 
 `measure` sees one group of real images (`Group`) and knows nothing of devices, padding, error bars
-or other groups. `config` is a `Config`: the settings, and which layers they are asked of. `given`
-has, by name of the stage (`config.stages`), the arrays of the Result that the job of the same name
-had there. What does not fit is a ValueError of `measure`: it is raised when the program is traced,
-before any image is read.
+or other groups. `config` is a `Config`: the settings of the analysis and the layers to measure.
+`given` has, for each stage (`config.stages`) by name, the arrays of the Result of the job that has
+the same name in that stage. When layers or settings do not fit, `measure` raises a ValueError. The
+error comes when the program is traced, before any image is read.
 
-Sums are pytrees of arrays, in which `vitcnn.numerics.exact` has types for numbers that float32
-cannot hold. `finalize` is called on the total and on the totals that leave out one block of images;
-the engine makes the standard errors of that. Figures are functions whose names begin with "draw";
-one that has nothing to show returns None.
+Sums are pytrees of arrays; `vitcnn.numerics.exact` has types for sums that float32 cannot hold.
+`finalize` is called on the total and on the totals that leave out one block of images, from which
+the engine computes the standard errors. Figures are functions whose names begin with "draw"; a
+function that has nothing to show returns None.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from vitcnn import lookup, tap_layout
 from vitcnn.similarity import gram, hsic
 from vitcnn.taps import TapInfo
 
-ALL = 0  # as a number of images: all that the source has
+ALL = 0  # as a number of images: all images of the source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +48,14 @@ class Traits:
     """What the engine has to know of an analysis.
 
     Attributes:
-      images: images that it takes, if the source has as many; `ALL` takes all.
-      one_model: whether it runs once for each model, rather than on all of them at once.
+      images: number of images to take, if the source has as many; `ALL` takes all.
+      one_model: whether the analysis runs once for each model, rather than on all models at once.
       labels: whether it needs labels.
       head: whether it compares the model's own logits with the labels.
-      stages: its settings that name a stage in which a job of its name comes before.
+      stages: names of those settings that name an earlier stage with a job of the same name.
       least_group: smaller groups of images are left out, with a warning.
-      blocks: 64, or 1 for huge sums, which then have no standard errors.
+      blocks: number of blocks for the jackknife: 64, or 1 for huge sums, whose Result then has no
+        standard errors.
     """
 
     images: int = 10_240
@@ -68,14 +69,14 @@ class Traits:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The settings that every analysis has: what it is asked of.
+    """The settings that every analysis has: models, taps and images.
 
     Attributes:
       models: names of models, in the order of the result; all by name if it is left out.
       taps: globs; those of the analysis if it is left out.
-      images: number of images; 0 is all; that of the analysis, or all if they are less, if it is
-        left out.
-      repeats: draws of the images; the estimate pools them, error bars are those of one.
+      images: number of images; 0 takes all. If it is left out, the number of the analysis, or all
+        images if there are fewer.
+      repeats: number of draws of the images; the estimate pools them, error bars are for one draw.
     """
 
     models: tuple[str, ...] = ()
@@ -86,23 +87,25 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True)
 class NoSettings:
-    """The settings of an analysis without any of its own."""
+    """The settings of an analysis that has none of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What `measure` and `finalize` are told. Settings are read as its attributes: `config.tokens`.
+    """The settings and layers of an analysis, as `measure` and `finalize` get them.
+
+    Settings are read as attributes: `config.tokens`.
 
     Attributes:
       settings: the analysis's own settings.
       layers: (model, tap) of every layer.
-      infos: what is known of each of these taps.
-      taps: the globs that the user gave, () if those of the analysis were taken.
+      infos: description of the tap of every layer.
+      taps: the globs that the user gave, () for the default globs of the analysis.
       images: number of images of one repeat.
-      repeats: draws of the images.
+      repeats: number of draws of the images.
       classes: number of classes of the labels, None without labels.
       length: number of images of the source.
-      draws: number of equal parts that few-shot images fall into, 1 for any others.
+      draws: number of equal parts of few-shot images, 1 for other images.
     """
 
     settings: Any
@@ -123,16 +126,16 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What one model makes of a group of images.
+    """A group of images as one model sees it, with what the model computes from them.
 
     Attributes:
       image: the images as the model sees them, normalised.
-      taps: the taps that the analysis asked for, by name, in execution order.
+      taps: the taps that the analysis reads, by name, in execution order.
       logits: the output of the model.
-      info: what is known of each of those taps.
-      forward: (images, tap name) -> that tap for other images, to differentiate; layers behind it
-        are not run.
-      cache: what `cached` has computed, shared by all analyses of these images.
+      info: description of each of those taps.
+      forward: (images, tap name) -> that tap for other images, to differentiate; layers after the
+        tap are not run.
+      cache: results of `cached`, shared by all analyses of these images.
     """
 
     image: Float[Array, "n height width 3"]
@@ -143,16 +146,16 @@ class View:
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def cached(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """Returns what `compute` returns, which only the first analysis that asks for it calls.
+        """Returns the result of `compute`, which is called only the first time that a key is used.
 
-        XLA would compile, and run, a loop once for each analysis that has it.
+        Without the cache XLA would compile, and run, a loop once for each analysis that has it.
         """
         if key not in self.cache:
             self.cache[key] = compute()
         return self.cache[key]
 
     def gram(self, tap: str, tokens: str) -> gram.Gram:
-        """Returns the linear Gram matrix of the asked tokens of a tap; see `gram.linear`."""
+        """Returns the linear Gram matrix of some tokens of a tap; see `gram.linear`."""
         info = self.info[tap]
         key = ("gram", tap, tap_layout.which(info, tokens))
         return self.cached(key, lambda: gram.linear(info.tokens(self.taps[tap], tokens)))
@@ -160,7 +163,7 @@ class View:
     def u_centred_gram(
         self, tap: str, tokens: str, kernel: str = "linear", bandwidth: float = 1.0
     ) -> gram.Gram:
-        """Returns the U-centred Gram matrix of the asked tokens of a tap; see `hsic.u_centred`."""
+        """Returns the U-centred Gram matrix of some tokens of a tap; see `hsic.u_centred`."""
         gram.check_kernel(kernel, bandwidth)
         matrix = self.gram(tap, tokens)
         return hsic.u_centred(matrix if kernel == "linear" else gram.rbf(matrix, bandwidth))
@@ -203,7 +206,7 @@ def find(name: str) -> ModuleType:
       name: a file of this folder, or a module outside of it, "my_package.my_analysis".
 
     Raises:
-      ValueError: there is none; the message gives the nearest names.
+      ValueError: there is no such analysis; the message gives the nearest names.
     """
     return lookup.find("analysis", sys.modules[__name__], name)
 
@@ -214,15 +217,15 @@ def traits(analysis: ModuleType) -> Traits:
 
 
 def settings(analysis: ModuleType, **values: Any) -> Any:
-    """Returns the settings of an analysis, defaults for what is left out.
+    """Returns the settings of an analysis, with defaults for the values that are left out.
 
     Raises:
-      TypeError: there is no such setting.
+      TypeError: the analysis has no setting of this name.
     """
     return getattr(analysis, "Settings", NoSettings)(**values)
 
 
 def fields(name: str) -> dict[str, lookup.Field]:
-    """Returns the fields of an analysis in a config: those of `Selection` and its settings."""
+    """Returns the fields of an analysis in a config: `Selection` and its own settings."""
     own = getattr(find(name), "Settings", NoSettings)
     return {**lookup.fields_of(Selection), **lookup.fields_of(own)}

@@ -1,29 +1,34 @@
 """CKA of every layer with every layer, within and across models (Figs 1, 2, B.1, G.2, H.1, H.2).
 
 CKA is the cosine of two centred Gram matrices; see `vitcnn.similarity.hsic`. The default taps are
-the paper's layers as its axes imply them (paper: layer counts of Figs 1, 2 and B.1; the list
-itself is not given): for ViT six per block (both normalisations, attention and MLP branch, MLP
-hidden, block output) with the embedding, final norm, pooled and logits; for ResNet every
-convolution, norm and residual sum. That makes 76, 148 and 196 layers for ViT-B, L and H (one more
-with `pre_logits`), 125 for ResNet-50 and 363 for ResNet-152.
+the paper's layers as its axes imply them (paper: layer counts of Figs 1, 2 and B.1; the paper does
+not list the layers). In a ViT these are six layers of each block (both normalisations, attention
+and MLP branch, MLP hidden, block output), the embedding, the final norm, pooled and logits. In a
+ResNet they are every convolution, norm and residual sum. That makes 76, 148 and 196 layers for
+ViT-B, L and H (one more with `pre_logits`), 125 for ResNet-50 and 363 for ResNet-152.
 
-The paper takes all tokens and the linear kernel. `tokens` takes the class token or the image
-positions alone, where a tap has a class token; `kernel` may be "rbf", of a width `bandwidth` in
-median distances of the images of a group (Kornblith et al. 2019).
+The paper takes all tokens and the linear kernel. The setting `tokens` takes the class token or the
+image positions alone, at taps that have a class token. The setting `kernel` may be "rbf", whose
+width `bandwidth` is in median distances between the images of a group (Kornblith et al. 2019).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
+from jaxtyping import Bool, Float
 
 from vitcnn import tap_layout
-from vitcnn.analyses import Traits, figure
-from vitcnn.results.datasets import coordinates
+from vitcnn.analyses import Config, Group, Traits, figure
+from vitcnn.results.datasets import coordinates, variable
 from vitcnn.similarity import hsic, maps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAPS = tap_layout.PAPER_LAYERS
 TRAITS = Traits(
@@ -34,7 +39,7 @@ TRAITS = Traits(
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a config sets.
+    """The settings that a config can change.
 
     Attributes:
       tokens: "all"; or "class" or "spatial", of taps with a class token.
@@ -47,8 +52,8 @@ class Settings:
     bandwidth: float = 1.0
 
 
-def measure(group, config, given):
-    """Returns the HSIC sums of all layers of all models of one group of images."""
+def measure(group: Group, config: Config, given: Mapping) -> hsic.HsicSums:
+    """Returns the HSIC sums of all layers of all models for one group of images."""
     tap_layout.check_tokens(config.tokens, config.infos)
     kernel = config.kernel, config.bandwidth
     grams = [
@@ -59,97 +64,105 @@ def measure(group, config, given):
     return hsic.hsic_sums(grams)
 
 
-def finalize(sums, config) -> xarray.Dataset:
-    """Returns the CKA matrix and what the paper's claims 1 to 3 read off it.
+def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
+    """Returns the CKA matrix and the summaries of it on which the paper's claims 1 to 3 rest.
 
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output.
 
     Variables:
       cka [layer_x, layer_y]: unbiased CKA.
-      lower_upper [model_x]: mean CKA of the lowest third of a model's layers with its highest.
-      lower_upper_difference [model_x, model_y]: that of model x minus that of model y.
+      lower_upper [model_x]: mean CKA of the lowest third of a model's layers with its highest
+        third.
+      lower_upper_difference [model_x, model_y]: lower_upper of model x minus lower_upper of model
+        y.
       match_depth [layer_x, model_y]: depth of the layer of model y that is most similar to layer x;
         depth is 0 at the first layer of a model and 1 at the last (coordinates depth_x, depth_y).
       match_cka [layer_x, model_y]: CKA with that layer.
-      lower_match_lag [model_x, model_y]: how much lower than the layer itself its match lies in
-        model y, mean over the lower half of the layers of model x.
-      upper_match_drop [model_x, model_y]: CKA with the best match in model y, mean over a third of
-        the depth of model x: the lesser of its first and middle third, minus its last third.
+      lower_match_lag [model_x, model_y]: depth of a layer of model x minus the depth of its match
+        in model y, mean over the lower half of the layers of model x.
+      upper_match_drop [model_x, model_y]: CKA with the best match in model y, averaged over each
+        third of the depth of model x: the lesser mean of the first and middle third, minus the mean
+        of the last third.
     """
-    coords = coordinates(config)
+    coords = coordinates(config.layers)
     layers, (_, owner), (_, depth) = (coords[c] for c in ("layer_x", "model_of_x", "depth_x"))
     names = list(dict.fromkeys(owner))
     matrix = hsic.cka(sums, layers)
-    read = [maps.match(matrix[:, owner == name], depth[owner == name]) for name in names]
-    match_depth = np.stack([d for d, _ in read], axis=1)
-    match_cka = np.stack([c for _, c in read], axis=1)
+    matches = [maps.match(matrix[:, owner == n], depth[owner == n]) for n in names]
+    match_depth, match_cka = (np.stack(columns, axis=1) for columns in zip(*matches, strict=True))
     lower_upper = np.array([lower_upper_similarity(matrix, depth, owner == n) for n in names])
     lag, drop = np.zeros((2, len(names), len(names)))
     for i, x in enumerate(names):
-        mine = owner == x
-        low, third = mine & (depth <= 1 / 2), np.minimum(depth * 3, 2).astype(int)
         for j in range(len(names)):
-            lag[i, j] = mean(depth[low] - match_depth[low, j])
-            first, middle, last = (mean(match_cka[mine & (third == k), j]) for k in range(3))
-            drop[i, j] = np.minimum(first, middle) - last  # NaN if one has no live layer
-    one = {"units": "1"}
-    made_of = "linear CKA" if config.kernel == "linear" else "CKA, RBF kernel"
-    long_name = f"unbiased {made_of}{tap_layout.TOKENS[config.tokens]}"
-    model_pair = ("model_x", "model_y")
+            lag[i, j] = lower_match_lag(depth[owner == x], match_depth[owner == x, j])
+            drop[i, j] = upper_match_drop(depth[owner == x], match_cka[owner == x, j])
+    difference = lower_upper[:, None] - lower_upper[None, :]
+    kind = "linear CKA" if config.kernel == "linear" else "CKA, RBF kernel"
+    title = f"unbiased {kind}{tap_layout.TOKENS[config.tokens]}"
+    layer_pair, matched, model_pair = (
+        ("layer_x", "layer_y"),
+        ("layer_x", "model_y"),
+        ("model_x", "model_y"),
+    )
     return xarray.Dataset(
         {
-            "cka": (("layer_x", "layer_y"), matrix, {"long_name": long_name, **one}),
-            "lower_upper": (
-                "model_x",
-                lower_upper,
-                {"long_name": "mean CKA of the lowest with the highest third", **one},
+            "cka": variable(layer_pair, matrix, title),
+            "lower_upper": variable(
+                "model_x", lower_upper, "mean CKA of the lowest with the highest third"
             ),
-            "lower_upper_difference": (
-                model_pair,
-                lower_upper[:, None] - lower_upper[None, :],
-                {"long_name": "difference of lower_upper, model x minus model y", **one},
+            "lower_upper_difference": variable(
+                model_pair, difference, "difference of lower_upper, model x minus model y"
             ),
-            "match_depth": (
-                ("layer_x", "model_y"),
-                match_depth,
-                {"long_name": "depth of the most similar layer", **one},
+            "match_depth": variable(matched, match_depth, "depth of the most similar layer"),
+            "match_cka": variable(matched, match_cka, "CKA with the most similar layer"),
+            "lower_match_lag": variable(
+                model_pair, lag, "own depth minus depth of the match, lower half"
             ),
-            "match_cka": (
-                ("layer_x", "model_y"),
-                match_cka,
-                {"long_name": "CKA with the most similar layer", **one},
-            ),
-            "lower_match_lag": (
-                model_pair,
-                lag,
-                {"long_name": "own depth minus depth of the match, lower half", **one},
-            ),
-            "upper_match_drop": (
-                model_pair,
-                drop,
-                {
-                    "long_name": "best-match CKA, lesser of the lower thirds minus last",
-                    **one,
-                },
+            "upper_match_drop": variable(
+                model_pair, drop, "best-match CKA, lesser of the lower thirds minus last"
             ),
         },
         coords={**coords, "model_x": names, "model_y": names},
     )
 
 
-def lower_upper_similarity(matrix, depth, mine) -> float:
+def lower_match_lag(
+    depth: Float[np.ndarray, " layer"], match: Float[np.ndarray, " layer"]
+) -> float:
+    """Returns the mean of depth minus depth of the match, over the lower half of the layers."""
+    lower = depth <= 1 / 2
+    return mean(depth[lower] - match[lower])
+
+
+def upper_match_drop(
+    depth: Float[np.ndarray, " layer"], match_cka: Float[np.ndarray, " layer"]
+) -> float:
+    """Returns how much worse the last third of the layers is matched than both thirds below it.
+
+    NaN if a third has no live layer.
+    """
+    third = np.minimum(depth * 3, 2).astype(int)
+    first, middle, last = (mean(match_cka[third == k]) for k in range(3))
+    return np.minimum(first, middle) - last
+
+
+def lower_upper_similarity(
+    matrix: Float[np.ndarray, "layer layer"],
+    depth: Float[np.ndarray, " layer"],
+    in_model: Bool[np.ndarray, " layer"],
+) -> float:
     """Returns the mean CKA of the lowest third of a model's layers with the highest third.
 
     Args:
       matrix: CKA of all layers.
       depth: depth of every layer in its model, in [0, 1].
-      mine: whether a layer is of this model.
+      in_model: whether a layer belongs to the model.
     """
-    return mean(matrix[np.ix_(mine & (depth < 1 / 3), mine & (depth > 2 / 3))])
+    return mean(matrix[np.ix_(in_model & (depth < 1 / 3), in_model & (depth > 2 / 3))])
 
 
-def mean(values) -> float:
-    """Returns the mean over live layers, NaN if there is none."""
+def mean(values: Float[np.ndarray, "..."]) -> float:
+    """Returns the mean of the finite values (those of live layers), NaN if there is none."""
     values = np.asarray(values)[np.isfinite(values)]
     return float(values.mean()) if values.size else float("nan")
 
@@ -160,8 +173,8 @@ def mean(values) -> float:
     "panels are square, so the diagonal joins layers of the same relative depth. Point at a "
     "cell to read its layers, value and standard error.",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws one heatmap for every pair of models of every result, axes from input to output."""
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws one heatmap for every pair of models of every Result, axes from input to output."""
     from vitcnn import figures
 
     return figures.heatmaps(results)
@@ -170,10 +183,10 @@ def draw(results: Sequence[xarray.Dataset]):
 @figure(
     "Which layer matches which",
     "For every layer of one model, the relative depth of the most similar layer of the "
-    "other, and their CKA. A curve below the dashed line says that it takes more layers of "
-    "the first model to get as far as the second does.",
+    "other, and their CKA. Where a curve is below the dashed line, the first model takes more "
+    "layers to get as far as the second model.",
 )
-def draw_correspondence(results: Sequence[xarray.Dataset]):
+def draw_correspondence(results: Sequence[xarray.Dataset]) -> Figure | None:
     """Draws, for every pair of models, the depth and the CKA of the best match of every layer.
 
     Returns None if no Result has two models.

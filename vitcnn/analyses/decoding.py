@@ -1,26 +1,28 @@
-"""Decoding: where a token is and what its patch shows, read off the token by ridge regression.
+"""Decoding: where a token is and what its patch shows, read from the token by ridge regression.
 
-Not in the paper: a token can be most similar to its own patch (CKA, Figs 9 and D.1 to D.3) without
-telling where it is. Here a linear map goes from each token to its place in the grid, to the mean
-colour of its patch, or to the pixels of its patch, and R^2 is that of images it was not fitted on.
+This measurement is not in the paper. A token can be most similar to its own patch (CKA, Figs 9 and
+D.1 to D.3) without telling where it is. Here a linear map goes from each token to its place in the
+grid, to the mean colour of its patch, or to the pixels of its patch. R^2 is computed on images that
+the map was not fitted on.
 
-Examples are tokens: all image positions of all images. An image is in fold h(index) mod `folds`, h
-the finaliser of MurmurHash3 (multiply, shift and xor, 32 bits) of its position in the source, so a
-fold depends neither on groups nor on the order of the images, and does not follow the period of a
-source that is sorted by class. Each fold f is held out once. The penalty of each target is the one
-that does best on fold f + 1 after a fit on the others; the fit is then repeated on all folds but f.
+The examples are tokens: all image positions of all images. An image is in fold h(index) mod
+`folds`, where h is the finaliser of MurmurHash3 (multiply, shift and xor, 32 bits) and index is the
+position of the image in the source. Hence a fold depends neither on groups nor on the order of the
+images, and does not follow the period of a source that is sorted by class. Each fold f is held out
+once. For each target the penalty is chosen that does best on fold f + 1 after a fit on the other
+folds; the fit is then repeated on all folds but f.
 
-R^2 = 1 - SSE / SST, both summed over the numbers of a target; SST is about the mean of the held-out
-fold itself. Features and targets are centred by their training means and not scaled; a penalty is
-in units of the mean eigenvalue of the features' training covariance, so neither the scale of a
-layer nor a rotation of it matters. Everything follows from products of sums over tokens, kept a
-fold: one pass over the images, and no token is stored.
+R^2 = 1 - SSE / SST, where both are summed over the numbers of a target and SST is about the mean of
+the held-out fold itself. Features and targets are centred by their training means and not scaled.
+A penalty is in units of the mean eigenvalue of the features' training covariance, so neither the
+scale of a layer nor a rotation of it matters. Everything follows from products of sums over tokens,
+which are kept for each fold: one pass over the images is enough, and no token is stored.
 
-Size of the sums of a layer of D channels with P pixel values a patch, in bytes on the host:
-8 folds (D + 1) (D + P + 6). All of ViT-B/32 (13 layers, D = 768, P = 3072) takes 1.2 GB, of which
-`targets` without "pixels" leaves 0.25 GB; ViT-B/16 0.5 GB; ResNet-50 1.4 GB. The engine counts
-four times that, for what it holds while it adds (`max_sums_gb`). At the end, a layer takes 2
-`folds` eigendecompositions of D x D, on two cores 20 seconds for D = 768 and a minute or two for
+The sums of a layer of D channels with P pixel values a patch take 8 folds (D + 1) (D + P + 6) bytes
+on the host. All of ViT-B/32 (13 layers, D = 768, P = 3072) takes 1.2 GB, or 0.25 GB if `targets`
+leaves out "pixels"; ViT-B/16 takes 0.5 GB and ResNet-50 1.4 GB. The engine counts four times as
+much, because it holds copies while it adds (`max_sums_gb`). At the end each layer takes 2 `folds`
+eigendecompositions of D x D: on two cores 20 seconds for D = 768, and one or two minutes for
 D = 2048.
 """
 
@@ -29,7 +31,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +40,16 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float, Int
 
-from vitcnn.analyses import Traits, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics.exact import Product
 from vitcnn.numerics.ridge import Moments, held_out
+from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
 from vitcnn.tap_layout import grid_name, split
 from vitcnn.taps import TapInfo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAPS = ("embed", "*block*/out", "stage*/unit*/out")
 TRAITS = Traits(
@@ -51,6 +58,7 @@ TRAITS = Traits(
     blocks=1,  # the sums are large; the spread over folds is the standard error
 )
 
+R2 = "R\u00b2 on held-out images"
 TARGETS = {
     "position": "position in the grid",
     "colour": "mean colour of the patch",
@@ -60,13 +68,13 @@ TARGETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a config sets.
+    """The settings that a config can change.
 
     Attributes:
-      targets: what is read off a token: "position", "colour" and "pixels", or some of them.
+      targets: what is read from a token: "position", "colour" and "pixels", or some of them.
       folds: number of folds: one to test on, one to choose the penalty on, the others to fit.
-      penalties: penalties to choose from, in units of the mean eigenvalue; smaller ones than
-        the default are lost in rounding.
+      penalties: penalties to choose from, in units of the mean eigenvalue; penalties smaller than
+        the defaults are lost in rounding.
     """
 
     targets: tuple[str, ...] = ("position", "colour", "pixels")
@@ -74,7 +82,7 @@ class Settings:
     penalties: tuple[float, ...] = tuple(10.0**k for k in range(-5, 3))
 
 
-def measure(group, config, given):
+def measure(group: Group, config: Config, given: Mapping) -> dict:
     """Returns, by fold, the products of the sums of the features and of the targets of all tokens.
 
     Returns:
@@ -97,13 +105,14 @@ def measure(group, config, given):
         n, positions, _ = x.shape
         y = [target_of(view.image, info, target) for target in config.targets]
         y = jnp.concatenate([a.astype(jnp.float32) for a in y], axis=-1)
-        one = jnp.ones((n, positions, 1), jnp.float32)
-        x, y, one = (a.reshape(n * positions, -1) for a in (x.astype(jnp.float32), y, one))
-        left, right = jnp.concatenate([x, one], 1), jnp.concatenate([x, y, one], 1)
+        ones = jnp.ones((n, positions, 1), jnp.float32)
+        x, y, ones = (a.reshape(n * positions, -1) for a in (x.astype(jnp.float32), y, ones))
+        left, right = jnp.concatenate([x, ones], 1), jnp.concatenate([x, y, ones], 1)
         weights = [jnp.repeat(w, positions) for w in inside]
         tokens[name] = [Product.of(left, right, w) for w in weights]
         if (grid := grid_name(info.grid)) not in squares:
-            # y' y alone: all products of two pixels would be four times the products with x.
+            # Only the squares of the targets are needed; the products of every two pixels would be
+            # four times as many numbers as the products with x.
             single = jax.vmap(Product.of, (1, 1, None))
             squares[grid] = [single(y[..., None], y[..., None], w) for w in weights]
     return {"tokens": tokens, "squares": squares, "images": jnp.stack([w.sum() for w in inside])}
@@ -120,16 +129,16 @@ def fold_of(index: Int[Array, " n"], folds: int) -> Int[Array, " n"]:
 def target_of(
     image: Float[Array, "n height width 3"], info: TapInfo, target: str
 ) -> Float[Array, "n positions numbers"]:
-    """Returns what is to be read off each token of a tap.
+    """Returns the numbers that are to be read from each token of a tap.
 
     Args:
       image: the images as the model sees them, normalised.
-      info: of the tap, with a grid; its cells are the patches.
-      target: "position", row and column from 0 to 1; "colour", the mean of the 3 channels of the
-        patch; "pixels", all its values.
+      info: the tap; it has a grid, whose cells are the patches.
+      target: "position", row and column from 0 to 1; "colour", the mean of each of the 3 channels
+        of the patch; "pixels", all values of the patch.
 
     Raises:
-      ValueError: the patches of this grid are not all of one size.
+      ValueError: the grid does not divide the image into patches of equal size.
     """
     n, height, width, _ = image.shape
     rows, columns = info.grid
@@ -147,16 +156,16 @@ def target_of(
     return cells.mean(2) if target == "colour" else cells.reshape(n, rows * columns, -1)
 
 
-def finalize(sums, config) -> xarray.Dataset:
+def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     """Returns R^2 on held-out images.
 
     Variables:
       r2 [layer, target]: mean over the held-out folds. Its standard error is the standard deviation
-        over folds by the square root of their number; folds share training images, so it is a
-        rough one.
-      r2_fold [layer, target, fold]: of each held-out fold. NaN where a layer or a target does not
-        vary, and for folds without images.
-      penalty [layer, target, fold]: the one that was chosen, of the mean eigenvalue.
+        over folds divided by the square root of their number; it is rough, because folds share
+        training images.
+      r2_fold [layer, target, fold]: R^2 of each held-out fold. NaN where a layer or a target does
+        not vary, and for folds without images.
+      penalty [layer, target, fold]: the chosen penalty, in units of the mean eigenvalue.
     Coordinate depth [layer]: 0 is the first layer, 1 the last.
     """
     layers, targets = [tap for _, tap in config.layers], list(config.targets)
@@ -168,7 +177,7 @@ def finalize(sums, config) -> xarray.Dataset:
             stacklevel=2,
         )
     shape = (len(layers), len(targets), config.folds)
-    scores, chosen = np.full(shape, np.nan), np.full(shape, np.nan)
+    scores, penalties = np.full(shape, np.nan), np.full(shape, np.nan)
     dead = []
     for i, info in enumerate(config.infos):
         squares = sums["squares"][grid_name(info.grid)]
@@ -180,28 +189,29 @@ def finalize(sums, config) -> xarray.Dataset:
             dead.append(layers[i])
         elif len(filled) >= 3:
             for k, f in enumerate(filled):
-                found = held_out(folds, filled[k:] + filled[:k], parts, config.penalties)
-                scores[i, :, f], chosen[i, :, f] = found
+                order = filled[k:] + filled[:k]
+                scores[i, :, f], penalties[i, :, f] = held_out(
+                    folds, order, parts, config.penalties
+                )
     if dead:
         warnings.warn(f"constant, NaN or infinite, so not decoded: {', '.join(dead)}", stacklevel=2)
     used = scores[..., filled]
     spread = used.std(-1, ddof=1) if len(filled) > 1 else used.mean(-1) * np.nan
-    no_error = {"standard_error": "none"}
-    long_name, dims = {"long_name": "R\u00b2 on held-out images", "units": "1"}, ("layer", "target")
-    error = {"long_name": f"standard error of {long_name['long_name']}", "units": "1"}
-    relative = {"long_name": "penalty, of the mean eigenvalue", "units": "1"}
+    error = spread / np.sqrt(len(filled))
+    dims, by_fold = ("layer", "target"), ("layer", "target", "fold")
+    of_mean = "penalty, of the mean eigenvalue"
     return xarray.Dataset(
         {
-            "r2": (dims, used.mean(-1), long_name),
-            "r2_standard_error": (dims, spread / np.sqrt(len(filled)), error),
-            "r2_fold": ((*dims, "fold"), scores, long_name | no_error),
-            "penalty": ((*dims, "fold"), chosen, relative | no_error),
+            "r2": variable(dims, used.mean(-1), R2),
+            "r2_standard_error": variable(dims, error, f"standard error of {R2}"),
+            "r2_fold": variable(by_fold, scores, R2, estimate=False),
+            "penalty": variable(by_fold, penalties, of_mean, estimate=False),
         },
         {
             "layer": layers,
             "target": targets,
             "fold": np.arange(config.folds),
-            "depth": ("layer", np.linspace(0, 1, len(layers)), {"long_name": "relative depth"}),
+            "depth": variable("layer", relative_depth(len(layers)), "relative depth", None),
         },
     )
 
@@ -214,15 +224,21 @@ def _parts(targets: Sequence[str], numbers: int) -> dict[str, slice]:
     return {t: slice(end - sizes[t], end) for t, end in zip(targets, ends, strict=True)}
 
 
-def _check(config) -> None:
+def _check(config: Config) -> None:
+    """Raises ValueError for settings out of their range."""
     for target in config.targets:
         check_name("target", target, TARGETS)
     if not config.targets or len(set(config.targets)) < len(config.targets):
         raise ValueError(f"targets = {tuple(config.targets)}: name one or more, each once")
     if config.folds < 3:
-        raise ValueError(f"folds = {config.folds}: at least 3 are needed, to fit, choose and test")
+        raise ValueError(
+            f"folds = {config.folds}: at least 3 folds are needed, to fit, to choose the penalty "
+            "and to test"
+        )
     if not config.penalties or min(config.penalties) <= 0:
-        raise ValueError(f"penalties = {tuple(config.penalties)}: one or more, all above 0")
+        raise ValueError(
+            f"penalties = {tuple(config.penalties)}: expected one or more numbers, all above 0"
+        )
 
 
 @figure(
@@ -231,8 +247,8 @@ def _check(config) -> None:
     "to the pixels of its own patch, by relative depth. A high localisation CKA need not "
     "mean that any of these can be read.",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws R^2 against depth, one curve a target."""
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws R^2 against depth, one curve for each target."""
     from vitcnn import figures
 
     panels = []
@@ -241,5 +257,4 @@ def draw(results: Sequence[xarray.Dataset]):
         for target in result.target.values.tolist():
             rows = result.sel(target=target)
             panels[-1][TARGETS[target]] = (result.depth, rows.r2, rows.r2_standard_error)
-    title = "relative depth (first layer 0, last 1)"
-    return figures.curves(results, panels, title, "R\u00b2 on held-out images")
+    return figures.curves(results, panels, DEPTH_TITLE, R2)

@@ -1,26 +1,30 @@
 """Head CKA: do local and global heads compute different features? (paper: Fig. 5).
 
 Heads of the first block of a ViT are sorted from the most local to the most global by their mean
-attention distance, and CKA of subsets of them with the low layers of other networks is held against
-the mean distance of the subset. The paper does not say how large a subset is or whether subsets
-overlap, which tensor it takes, or whether it has the class token in it: here `subset` heads that
-follow each other, `mode` "sliding" or "nested" (the k most local, k = 1 to all), the output of each
-head before the output projection (the only tensor that belongs to a head), and `tokens`.
+attention distance. CKA of subsets of these heads with the low layers of other networks is then
+compared with the mean distance of the subset. The paper does not say how large a subset is, whether
+subsets overlap, which tensor of a head it takes, or whether that tensor has the class token in it.
+Here a subset has `subset` heads that follow each other in the order (`mode` "sliding"), or the k
+most local heads, k = 1 to all ("nested"). The tensor is the output of each head before the output
+projection, the only tensor that belongs to a single head, with the tokens of the setting `tokens`.
 
-Linear HSIC is bilinear and the Gram matrix of heads side by side is the sum of theirs, so
+Linear HSIC is bilinear, and the Gram matrix of several heads side by side is the sum of the Gram
+matrices of the heads, so
 
-    HSIC(S, L) = sum_h HSIC(h, L),   HSIC(S, S) = sum_hh' HSIC(h, h'),
+    HSIC(S, L) = sum_h HSIC(h, L),   HSIC(S, S) = sum_hh' HSIC(h, h').
 
-and the HSIC of all single heads and layers, one matrix product a group, gives every subset in every
-order. The order is not known before the last image. Where a block of images is left out for the
-standard errors, heads are sorted, and subsets formed, by the images that are left: errors are those
-of "the i-th subset from local to global", whatever heads it has.
+The HSIC of all single heads and layers, one matrix product for each group, therefore gives every
+subset in every order. This is needed because the order is not known before the last image. Where a
+block of images is left out for the standard errors, heads are sorted, and subsets formed, by the
+images that are left: the errors are those of "the i-th subset from local to global", whichever
+heads it has.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +33,15 @@ import xarray
 from jaxtyping import Bool, Float
 
 from vitcnn import tap_layout
-from vitcnn.analyses import Traits, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics import statistics
 from vitcnn.numerics.statistics import Z
+from vitcnn.results.datasets import variable
 from vitcnn.similarity import hsic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAPS = (
     "block00/heads",
@@ -54,13 +62,13 @@ ROLES = ("heads", "attention_weights")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a config sets.
+    """The settings that a config can change.
 
     Attributes:
       tokens: "all", "class" or "spatial": tokens of the heads, and of layers that have a
         class token.
       mode: "sliding" for windows of `subset` heads over the sorted heads; "nested" for the k
-        most local.
+        most local heads.
       subset: number of heads of a sliding window.
     """
 
@@ -69,8 +77,13 @@ class Settings:
     subset: int = 4
 
 
-def measure(group, config, given):
-    """Returns HSIC sums of all heads, then all layers, and the summed distances of the heads."""
+def measure(group: Group, config: Config, given: Mapping) -> dict:
+    """Returns HSIC sums of all heads, then all layers, and the summed distances of the heads.
+
+    Raises:
+      ValueError: a setting is out of its range, or the taps are not the heads and the attention
+        weights of one block and some layers.
+    """
     check_name("mode", config.mode, MODES)
     tap_layout.check_tokens(config.tokens, config.infos)
     heads, weights, layers = _parts(config)
@@ -105,16 +118,21 @@ def measure(group, config, given):
     }
 
 
-def _parts(config) -> tuple[int, int, list[int]]:
-    """Returns where in `config.layers` the heads, their weights and the layers are."""
+def _parts(config: Config) -> tuple[int, int, list[int]]:
+    """Returns the indices in `config.layers` of the heads, their attention weights and the layers.
+
+    Raises:
+      ValueError: there is not exactly one tap of heads and of attention weights, or no layer.
+    """
     at = {role: [i for i, info in enumerate(config.infos) if info.role == role] for role in ROLES}
     models = list(dict.fromkeys(model for model, _ in config.layers))
     owners = list(dict.fromkeys(config.layers[i][0] for i in at["heads"]))
     if len(owners) != 1:
-        found = f"of {', '.join(models)}, {', '.join(owners) if owners else 'none'} has them"
         raise ValueError(
-            f"the heads of exactly one model are compared with layers of others, but {found}; name "
-            "one model with attention heads, and the others, in config.analyses.<name>.models"
+            "the heads of exactly one model are compared with layers of other models, but of the "
+            f"models {', '.join(models)} these have taps of heads: {', '.join(owners) or 'none'}; "
+            "name one model with attention heads, and the other models, in "
+            "config.analyses.<name>.models"
         )
     chosen = [config.layers[i] for role in ROLES for i in at[role]]
     if [len(at[role]) for role in ROLES] != [1, 1] or chosen[0][0] != chosen[1][0]:
@@ -133,7 +151,7 @@ def _parts(config) -> tuple[int, int, list[int]]:
     return at["heads"][0], at["attention_weights"][0], layers
 
 
-def finalize(sums, config) -> xarray.Dataset:
+def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     """Returns CKA of subsets of heads with layers, and the distance at which these heads look.
 
     Subsets are in order from the most local to the most global; layers are "<model>/<tap>".
@@ -144,8 +162,9 @@ def finalize(sums, config) -> xarray.Dataset:
       cka [subset, layer]: unbiased linear CKA of a layer with the heads of a subset side by side.
       heads [subset, head]: 1 where a head is in a subset.
       spearman [layer]: rank correlation of distance and CKA over subsets, NaN with fewer than 3.
-      spearman_z [layer]: Fisher's z of it, finite; `spearman_interval` makes an interval of it.
-      head_distance [head], head_cka [head, layer]: the same of single heads.
+      spearman_z [layer]: Fisher's z of the rank correlation, always finite; `spearman_interval`
+        makes an interval of it.
+      head_distance [head], head_cka [head, layer]: distance and CKA of single heads.
     """
     heads, _, members = _parts(config)
     count = config.infos[heads].heads
@@ -158,42 +177,20 @@ def finalize(sums, config) -> xarray.Dataset:
         _joined(sums["hsic"], subsets), [*(f"head {h}" for h in range(count)), *names, *layers]
     )
     distance = subsets @ head_distance / subsets.sum(1)
-    cka = matrix[count : count + len(subsets), count + len(subsets) :]
+    of_layers = slice(count + len(subsets), None)
+    head_cka, cka = matrix[:count, of_layers], matrix[count : count + len(subsets), of_layers]
     rho = np.array([finite_spearman(distance, column) for column in cka.T])
-    one = {"units": "1"}
+    z = statistics.fisher_z(rho, len(subsets))
+    membership = subsets.astype(np.int8)
     return xarray.Dataset(
         {
-            "distance": (
-                "subset",
-                distance,
-                {"long_name": "mean attention distance of the heads", "units": "px"},
-            ),
-            "cka": (("subset", "layer"), cka, {"long_name": "unbiased linear CKA", **one}),
-            "heads": (
-                ("subset", "head"),
-                subsets.astype(np.int8),
-                {"long_name": "head is in the subset", **one},
-            ),
-            "spearman": (
-                "layer",
-                rho,
-                {"long_name": "rank correlation of distance and CKA", **one},
-            ),
-            "spearman_z": (
-                "layer",
-                statistics.fisher_z(rho, len(subsets)),
-                {"long_name": "Fisher's z of the rank correlation", **one},
-            ),
-            "head_distance": (
-                "head",
-                head_distance,
-                {"long_name": "mean attention distance", "units": "px"},
-            ),
-            "head_cka": (
-                ("head", "layer"),
-                matrix[:count, count + len(subsets) :],
-                {"long_name": "unbiased linear CKA of one head", **one},
-            ),
+            "distance": variable("subset", distance, "mean attention distance of the heads", "px"),
+            "cka": variable(("subset", "layer"), cka, "unbiased linear CKA"),
+            "heads": variable(("subset", "head"), membership, "head is in the subset"),
+            "spearman": variable("layer", rho, "rank correlation of distance and CKA"),
+            "spearman_z": variable("layer", z, "Fisher's z of the rank correlation"),
+            "head_distance": variable("head", head_distance, "mean attention distance", "px"),
+            "head_cka": variable(("head", "layer"), head_cka, "unbiased linear CKA of one head"),
         },
         coords={"layer": layers, "head": np.arange(count)},
         attrs={"heads_of": "/".join(config.layers[heads])},
@@ -204,17 +201,17 @@ def subsets_of(order: Sequence[int], mode: str, size: int) -> Bool[np.ndarray, "
     """Returns which heads are in each subset, from the most local subset to the most global.
 
     Args:
-      order: heads, the most local first.
-      mode: "sliding", windows of `size` heads; or "nested", the k first, k = 1 to all.
-      size: heads of a window.
+      order: indices of the heads, the most local first.
+      mode: "sliding", windows of `size` heads; or "nested", the first k heads, k = 1 to all.
+      size: number of heads in a window.
     """
     count = len(order)
     if mode == "nested":
-        spans = [(0, k) for k in range(1, count + 1)]
+        windows = [(0, k) for k in range(1, count + 1)]
     else:
-        spans = [(k, k + size) for k in range(count - size + 1)]
-    subsets = np.zeros((len(spans), count), bool)
-    for row, (start, stop) in zip(subsets, spans, strict=True):
+        windows = [(k, k + size) for k in range(count - size + 1)]
+    subsets = np.zeros((len(windows), count), bool)
+    for row, (start, stop) in zip(subsets, windows, strict=True):
         row[order[start:stop]] = True
     return subsets
 
@@ -232,15 +229,16 @@ def _joined(total: hsic.HsicSums, subsets: Bool[np.ndarray, "subsets heads"]) ->
 
 def finite_spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     """Returns the rank correlation of the finite pairs, NaN if there are fewer than three."""
-    known = np.isfinite(x) & np.isfinite(y)
-    return statistics.spearman(x[known], y[known]) if known.sum() > 2 else float("nan")
+    finite = np.isfinite(x) & np.isfinite(y)
+    return statistics.spearman(x[finite], y[finite]) if finite.sum() > 2 else float("nan")
 
 
 def spearman_interval(result: xarray.Dataset) -> Float[np.ndarray, "2 layer"]:
     """Returns the ends of the 95% interval of `spearman`, tanh(z +- 1.96 standard errors of z).
 
     On the scale of z the distribution of a correlation near -1 or 1 is less skewed, and the ends
-    stay within them. It is an interval over images, not over subsets, which overlap.
+    of the interval stay between -1 and 1. The interval is over images, not over subsets, which
+    overlap.
     """
     z, error = result.spearman_z.values, result.spearman_z_standard_error.values
     return np.tanh([z - Z * error, z + Z * error])
@@ -251,8 +249,8 @@ def spearman_interval(result: xarray.Dataset) -> Float[np.ndarray, "2 layer"]:
     "CKA of sets of heads of the first block with low layers of the other model, against "
     "their mean attention distance (paper: Fig. 5).",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws, for each result, CKA of the subsets against their distance, one curve a layer."""
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws, for each Result, CKA of the subsets against their distance, one curve a layer."""
     from vitcnn import figures
 
     panels = []
@@ -260,8 +258,8 @@ def draw(results: Sequence[xarray.Dataset]):
         models = {str(layer).split("/")[0] for layer in result.layer.values}
         panels.append({})
         for layer in result.layer.values:
-            one = result.sel(layer=layer)
+            rows = result.sel(layer=layer)
             name = str(layer).split("/", 1)[1] if len(models) == 1 else str(layer)
-            panels[-1][name] = (one.distance, one.cka, one.cka_standard_error)
+            panels[-1][name] = (rows.distance, rows.cka, rows.cka_standard_error)
     title = "mean attention distance of the heads (px)"
     return figures.curves(results, panels, title, "CKA of the heads with the layer")

@@ -1,19 +1,21 @@
 """Localization: which input patch each token resembles (paper: Figs 9, 10, D.1-D.3).
 
-Linear CKA of the token at every grid position with the raw input patch at every grid position. A
-token is the vector of one position (paper: section 7; of a ResNet all channels at one location),
-prefix tokens such as the class token are left out; a patch is the pixels of that cell of the tap's
-own grid, as the model sees them, normalised. CKA is the unbiased minibatch estimate of
-`vitcnn.similarity.hsic`; the paper does not name its estimator. The paper shows the outputs of the
-last blocks; the default taps are the outputs of all blocks, which gives curves over depth.
+The measurement is linear CKA of the token at every grid position with the raw input patch at every
+grid position. A token is the vector of one position (paper: section 7; in a ResNet all channels at
+one location); prefix tokens such as the class token are left out. A patch is the pixels of that
+cell of the tap's own grid, as the model sees them, normalised. CKA is the unbiased minibatch
+estimate of `vitcnn.similarity.hsic`; the paper does not name its estimator. The paper shows the
+outputs of the last blocks; the default taps are the outputs of all blocks, which gives curves over
+depth.
 
-The early grids of a ResNet are fine (56 x 56 in ResNet-50), and a map has the square of as many
-numbers. A grid with more than `max_positions` is measured in square cells of several positions, the
-smallest that do, and the token of a cell is the concatenation of its positions, as its patch is the
-concatenation of their pixels: nothing is averaged away. ResNet-50 at 224 px so has 14 x 14 cells
-of 16 px in its first three stages, 7 x 7 of 32 px in the last. `own_rate` depends on the number of
-positions (by chance it is one over them), so compare networks on one grid: with max_positions = 49
-all grids from 56 x 56 down are measured as 7 x 7.
+The early grids of a ResNet have many positions (56 x 56 in ResNet-50), and a map has one number for
+every pair of positions. A grid with more than `max_positions` is therefore measured in square cells
+of several positions, the smallest cells that bring it to `max_positions` or fewer. The token of a
+cell is the concatenation of its positions, as its patch is the concatenation of their pixels:
+nothing is averaged away. ResNet-50 at 224 px thus has 14 x 14 cells of 16 px in its first three
+stages and 7 x 7 cells of 32 px in the last. `own_rate` depends on the number of positions (by
+chance it is one over that number), so compare networks on one grid: with max_positions = 49 all
+grids from 56 x 56 down are measured as 7 x 7.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +32,15 @@ import numpy as np
 import xarray
 from jaxtyping import Array, Float
 
-from vitcnn.analyses import Traits, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.numerics.exact import Scaled
+from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
 from vitcnn.similarity import hsic
 from vitcnn.tap_layout import grid_name, patch_distances, split
 from vitcnn.taps import TapInfo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAPS = ("*block*/out", "stage*/unit*/out")
 TRAITS = Traits(
@@ -43,25 +49,37 @@ TRAITS = Traits(
     least_group=hsic.MIN_GROUP,
 )
 
-SLICE = 2**25  # entries of the Gram matrices that are made at a time, 128 MiB
-SHOWN = 8  # positions that a warning lists
+SLICE = 2**25  # entries of the Gram matrices in memory at a time, 128 MiB
+LISTED = 8  # positions that a warning lists
+SUMMARIES = {  # variable of a layer -> (long name, units)
+    "own_rate": ("tokens most similar to their own patch", "1"),
+    "peak_distance": ("distance to the most similar patch", "px"),
+    "own": ("CKA with the own patch", "1"),
+    "contrast": ("highest minus mean CKA over patches", "1"),
+    "own_contrast": ("CKA with the own patch minus mean over patches", "1"),
+}
 # The four tokens of the paper's 7 x 7 grids, (0, 0), (2, 1), (4, 2), (4, 4), in parts of the grid.
 TOKENS = ((0, 0), (2 / 6, 1 / 6), (4 / 6, 2 / 6), (4 / 6, 4 / 6))
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a config sets.
+    """The settings that a config can change.
 
     Attributes:
-      max_positions: most positions of a grid; finer grids are measured in coarser cells.
+      max_positions: most positions of a grid; grids with more are measured in coarser cells.
     """
 
     max_positions: int = 256
 
 
-def measure(group, config, given):
-    """Returns the HSIC sums of every token with every patch, one tap after the other."""
+def measure(group: Group, config: Config, given: Mapping) -> dict:
+    """Returns the HSIC sums of every token with every patch, one tap after the other.
+
+    Raises:
+      ValueError: a tap has no positions, or its grid cannot be measured or does not divide the
+        image.
+    """
     ((model, view),) = group.models.items()
     image = view.image
     grids = {name: _cell_grid(info, config.max_positions) for name, info in view.info.items()}
@@ -87,16 +105,20 @@ def measure(group, config, given):
 
     for name, grid in grids.items():
         tokens = _cells(_features(view.taps[name], view.info[name]), grid)
-        found = _each(jax.tree_util.Partial(against, *patches[grid]), tokens)
-        sums["cross"][name], sums["tokens"][name] = found
+        with_patches = jax.tree_util.Partial(against, *patches[grid])
+        sums["cross"][name], sums["tokens"][name] = _each(with_patches, tokens)
     return sums
 
 
 def _cell_grid(info: TapInfo, max_positions: int) -> tuple[int, int]:
-    """Returns the (rows, columns) in which a tap is measured; a ValueError if there are none."""
+    """Returns the (rows, columns) of cells in which a tap is measured.
+
+    Raises:
+      ValueError: the tap has no positions, or no number of cells fits `max_positions`.
+    """
     if info.grid is None or info.layout == "attention":
         raise ValueError(
-            f"{info.name} has no features at positions of the image; choose others in "
+            f"{info.name} has no features at positions of the image; choose other taps in "
             "config.analyses.<name>.taps"
         )
     rows, columns = info.grid
@@ -105,14 +127,14 @@ def _cell_grid(info: TapInfo, max_positions: int) -> tuple[int, int]:
         if rows % k == columns % k == 0 and 2 <= cells <= max_positions:
             return rows // k, columns // k
     raise ValueError(
-        f"{info.name} has a grid of {rows} x {columns} positions, which square cells divide into "
-        f"no number from 2 to max_positions = {max_positions}; raise config.analyses.<name>."
+        f"{info.name} has a grid of {rows} x {columns} positions, which cannot be divided into 2 "
+        f"to max_positions = {max_positions} square cells; raise config.analyses.<name>."
         "max_positions, or choose other taps"
     )
 
 
 def _features(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n rows columns features"]:
-    """Returns all that a tap has at each position."""
+    """Returns a tap with all its numbers at one position as one vector of features."""
     return info.positions(x).reshape(len(x), *info.grid, -1)
 
 
@@ -130,74 +152,74 @@ def _gram(cell: Float[Array, "n features"]):
 
 
 def _each(function, cells: Float[Array, "positions n features"]):
-    """Returns a function of every position, in slices that bound the memory of the Grams."""
+    """Applies a function to every position, in slices that bound the memory of the Grams."""
     batch = max(1, SLICE // cells.shape[1] ** 2)
     if batch >= len(cells):
         return jax.vmap(function)(cells)
     return jax.lax.map(function, cells, batch_size=batch)
 
 
-def finalize(sums, config) -> xarray.Dataset:
-    """Returns the maps of every layer, and what they say of its place.
+def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
+    """Returns the maps of every layer, and summaries of how well its tokens are localised.
 
     Variables, `<grid>` such as 14x14:
       cka_<grid> [layer_<grid>, token_row_<grid>, token_column_<grid>, patch_row_<grid>,
         patch_column_<grid>]: CKA of tokens and patches, for all layers of one grid; `cka_of` reads
         it by layer. NaN where a token or a patch does not vary over the images.
       own_rate [layer]: share of the tokens whose most similar patch is their own.
-      own_rate_chance [layer]: what it would be by chance, one over the number of positions.
-      peak_distance [layer]: from a token to its most similar patch, px, mean over tokens.
+      own_rate_chance [layer]: own_rate by chance, one over the number of positions.
+      peak_distance [layer]: distance from a token to its most similar patch, px, mean over tokens.
       own [layer]: CKA of a token with its own patch, mean over tokens.
-      contrast [layer]: CKA of a token with its most similar patch minus its mean over patches, mean
-        over tokens. A difference: the mean is near zero, and may be negative, where tokens are well
-        localised, so that a ratio to it says nothing.
-      own_contrast [layer]: the same with its own patch in place of the most similar one.
-    Means are over tokens that vary and whose own patch does. What rests on the most similar patch
-    jumps where two patches are nearly as similar, and its jackknife errors are rough. Coordinate
-    `grid` [layer] has the grid of each layer, `cell` [layer] how many positions of the tap are
-    along a side of its cells.
+      contrast [layer]: CKA of a token with its most similar patch minus its mean CKA over patches,
+        mean over tokens. It is a difference because the mean CKA is near zero, and may be negative,
+        where tokens are well localised: a ratio would say nothing.
+      own_contrast [layer]: the same with the own patch in place of the most similar patch.
+    Means are over tokens that vary and whose own patch varies. The variables that rest on the most
+    similar patch jump where two patches are nearly as similar, and their jackknife errors are
+    rough.
+    Coordinates: `grid` [layer], the grid of each layer; `cell` [layer], the number of positions of
+    the tap along a side of its cells.
     """
     infos = {info.name: info for info in config.infos}
     grids = {name: _cell_grid(info, config.max_positions) for name, info in infos.items()}
     size = sums["size"] / sums["images"]
-    patches = {}
+    patch_norms = {}
     for grid in dict.fromkeys(grids.values()):
-        own, label = sums["patches"][grid_name(grid)], grid_name(grid)
-        patches[grid] = _norms(own, f"patches of the {label} grid", grid)
-    maps, read = {}, {}
+        label = grid_name(grid)
+        patch_norms[grid] = _norms(sums["patches"][label], f"patches of the {label} grid", grid)
+    maps, summaries = {}, {}
     for name, grid in grids.items():
         norms = _norms(sums["tokens"][name], f"tokens of {name}", grid)
-        cka = sums["cross"][name] / norms[:, None] / patches[grid][None, :]
+        cka = sums["cross"][name] / norms[:, None] / patch_norms[grid][None, :]
         maps.setdefault(grid, {})[name] = cka
-        read[name] = _read(cka, patch_distances(grid, tuple(size)))
+        summaries[name] = _summary(cka, patch_distances(grid, tuple(size)))
     variables = {}
     for grid, layers in maps.items():
         label = grid_name(grid)
-        dims = ("layer", "token_row", "token_column", "patch_row", "patch_column")
+        axes = ("layer", "token_row", "token_column", "patch_row", "patch_column")
+        dims = [f"{axis}_{label}" for axis in axes]
         values = np.stack(list(layers.values())).reshape(-1, *grid, *grid)
-        attrs = {"long_name": "unbiased linear CKA of token and patch", "units": "1"}
-        variables[f"cka_{label}"] = ([f"{dim}_{label}" for dim in dims], values, attrs)
-    for key, (long_name, units) in {
-        "own_rate": ("tokens most similar to their own patch", "1"),
-        "peak_distance": ("distance to the most similar patch", "px"),
-        "own": ("CKA with the own patch", "1"),
-        "contrast": ("highest minus mean CKA over patches", "1"),
-        "own_contrast": ("CKA with the own patch minus mean over patches", "1"),
-    }.items():
-        values = np.array([row[key] for row in read.values()])
-        variables[key] = ("layer", values, {"long_name": long_name, "units": units})
+        long_name = "unbiased linear CKA of token and patch"
+        variables[f"cka_{label}"] = variable(dims, values, long_name)
+    for key, (long_name, units) in SUMMARIES.items():
+        values = np.array([summary[key] for summary in summaries.values()])
+        variables[key] = variable("layer", values, long_name, units)
     chance = np.array([1 / math.prod(grid) for grid in grids.values()])
-    attrs = {"long_name": "own_rate by chance", "units": "1", "standard_error": "none"}
-    variables["own_rate_chance"] = ("layer", chance, attrs)
+    variables["own_rate_chance"] = variable("layer", chance, "own_rate by chance", estimate=False)
     coords: dict[str, Any] = {f"layer_{grid_name(g)}": list(maps[g]) for g in maps}
     coords["layer"] = list(grids)
     coords["grid"] = ("layer", [grid_name(grid) for grid in grids.values()])
     coords["cell"] = ("layer", [infos[name].grid[0] // grid[0] for name, grid in grids.items()])
-    return xarray.Dataset(variables, coords)
+    has_class_token = any(info.class_token for info in config.infos)
+    return xarray.Dataset(variables, coords, {"class_token": int(has_class_token)})
 
 
 def _norms(own: hsic.HsicSums, what: str, grid: tuple[int, int]) -> Float[np.ndarray, " positions"]:
-    """Returns the root of the HSIC of each position with itself, NaN where it is dead; warns."""
+    """Returns the root of the HSIC of each position with itself, NaN for dead positions.
+
+    Warns:
+      UserWarning: there are dead positions; `what` says of what.
+    """
     squares = own.hsic[:, 0, 0]
     total = hsic.HsicSums(
         np.diag(squares), own.energy[:, 0], own.square[:, 0], own.pairs[0], own.images[0]
@@ -205,24 +227,22 @@ def _norms(own: hsic.HsicSums, what: str, grid: tuple[int, int]) -> Float[np.nda
     live = hsic.alive(total)
     if not live.all():
         places = [f"({i // grid[1]}, {i % grid[1]})" for i in np.flatnonzero(~live)]
-        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        more = f" and {len(places) - LISTED} more" if len(places) > LISTED else ""
         warnings.warn(
             f"{what} that do not vary over the images beyond rounding noise, or are not finite, "
-            f"CKA is NaN: {', '.join(places[:SHOWN])}{more}",
+            f"have a CKA of NaN: {', '.join(places[:LISTED])}{more}",
             stacklevel=3,
         )
     return np.sqrt(np.where(live, squares, np.nan))
 
 
-def _read(
+def _summary(
     cka: Float[np.ndarray, "tokens patches"], distance: Float[np.ndarray, "tokens patches"]
 ) -> dict[str, float]:
-    """Returns what the map of one layer says, see `finalize`."""
+    """Returns the `SUMMARIES` of the map of one layer; see `finalize`."""
     counted = np.isfinite(np.diagonal(cka))
     if not counted.any():
-        return dict.fromkeys(
-            ("own_rate", "peak_distance", "own", "contrast", "own_contrast"), np.nan
-        )
+        return dict.fromkeys(SUMMARIES, np.nan)
     rows, patches = np.flatnonzero(counted), np.isfinite(cka).any(0)
     best = np.argmax(np.where(patches, cka[rows], -np.inf), axis=1)
     own, peak = cka[rows, rows], cka[rows, best]
@@ -242,12 +262,12 @@ def cka_of(result: xarray.Dataset, layer: str, name: str = "cka") -> xarray.Data
     Args:
       result: Result of this analysis.
       layer: name of the tap.
-      name: "cka"; or "standard_error", that of the CKA.
+      name: "cka"; or "standard_error" for the standard error of the CKA.
     """
     grid = str(result.grid.sel(layer=layer).item())
-    variable = result[f"cka_{grid}" + ("" if name == "cka" else f"_{name}")]
-    one = variable.sel({f"layer_{grid}": layer}, drop=True)
-    return one.rename({dim: str(dim).removesuffix(f"_{grid}") for dim in one.dims})
+    maps = result[f"cka_{grid}" + ("" if name == "cka" else f"_{name}")]
+    cka = maps.sel({f"layer_{grid}": layer}, drop=True)
+    return cka.rename({dim: str(dim).removesuffix(f"_{grid}") for dim in cka.dims})
 
 
 @figure(
@@ -255,8 +275,8 @@ def cka_of(result: xarray.Dataset, layer: str, name: str = "cka") -> xarray.Data
     "CKA of the last layer's token at one position (framed) with the image patch at every "
     "position (paper: Figs 9, 10).",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws maps of a corner and of inner tokens of the last layer of each result (Fig. 9)."""
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws maps of a corner and of inner tokens of the last layer of each Result (Fig. 9)."""
     from vitcnn import figures
 
     panels, layers = [], []
@@ -277,17 +297,20 @@ def draw(results: Sequence[xarray.Dataset]):
     "Share of positions whose token is most similar to its own patch, and how far the "
     "greatest CKA stands out from the mean, by relative depth.",
 )
-def draw_curves(results: Sequence[xarray.Dataset]):
+def draw_curves(results: Sequence[xarray.Dataset]) -> Figure:
     """Draws the share of tokens that match their own patch best, and the contrast, by depth."""
     from vitcnn import figures
 
-    named = {"own_rate": "tokens that match their patch", "contrast": "highest minus mean CKA"}
+    labels = {"own_rate": "tokens that match their patch", "contrast": "highest minus mean CKA"}
     panels, chance = [], []
     for result in results:
-        depth = np.linspace(0, 1, result.sizes["layer"])
+        depth = relative_depth(result.sizes["layer"])
         panels.append(
-            {n: (depth, result[k], result[f"{k}_standard_error"]) for k, n in named.items()}
+            {
+                label: (depth, result[key], result[f"{key}_standard_error"])
+                for key, label in labels.items()
+            }
         )
         chance.append(((depth, result.own_rate_chance.values), "match by chance"))
-    title = "relative depth (first layer 0, last 1)"
-    return figures.curves(results, panels, title, "share of tokens, or CKA", chance, share=True)
+    scale = "share of tokens, or CKA"
+    return figures.curves(results, panels, DEPTH_TITLE, scale, chance, share=True)

@@ -22,8 +22,8 @@ is one eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2 distanc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,12 +31,15 @@ import xarray
 from jaxtyping import Array, Float
 
 from vitcnn import tap_layout
-from vitcnn.analyses import Traits, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import gram, measures
 from vitcnn.similarity import measure as measuring
 from vitcnn.taps import TapInfo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAPS = tap_layout.PAPER_LAYERS
 TRAITS = Traits(
@@ -48,7 +51,7 @@ POOLS = ("none", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a config sets.
+    """The settings that a config can change.
 
     Attributes:
       measures: names out of `vitcnn.similarity`: cka, cka_biased, cka_rbf, procrustes, svcca,
@@ -69,8 +72,12 @@ class Settings:
     bandwidth: float = 1.0
 
 
-def measure(group, config, given):
-    """Returns the sums of every measure of one group of images, of all layers of all models."""
+def measure(group: Group, config: Config, given: Mapping) -> Any:
+    """Returns the sums of every measure of one group of images, for all layers of all models.
+
+    Raises:
+      ValueError: a setting is out of its range, or a measure does not fit the layers or the group.
+    """
     chosen = _measures(config)
     tap_layout.check_tokens(config.tokens, config.infos)
     check_name("pool", config.pool, POOLS)
@@ -104,7 +111,7 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
 
     Args:
       x: the tap, or the tokens of it that `TapInfo.tokens` returned.
-      info: what is known of the tap. Without a grid, it is returned as it is.
+      info: description of the tap. A tap without a grid is returned as it is.
     """
     if info.grid is None:
         return x
@@ -112,7 +119,7 @@ def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:
     return jnp.mean(x.astype(jnp.float32), axes)
 
 
-def finalize(sums, config) -> xarray.Dataset:
+def finalize(sums: Any, config: Config) -> xarray.Dataset:
     """Returns the similarity of every layer with every layer, by every measure of the config.
 
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output, as
@@ -128,7 +135,7 @@ def finalize(sums, config) -> xarray.Dataset:
     of CCA, if these measures are in the config. With groups of several sizes, both are means over
     images.
     """
-    chosen, coords = _measures(config), coordinates(config)
+    chosen, coords = _measures(config), coordinates(config.layers)
     matrices = measuring.matrices(sums, chosen, coords["layer_x"])
     of_what = tap_layout.TOKENS[config.tokens] + ", mean over positions" * (config.pool == "mean")
     attrs = measuring.attributes(sums, chosen, _options(config, chosen))
@@ -137,12 +144,12 @@ def finalize(sums, config) -> xarray.Dataset:
 
 @figure(
     "Layers by other measures",
-    "The same layers compared by measures beside CKA, each with its own colour scale where "
-    "it says so. Where CKA of these layers was measured too, a table says how far they "
+    "The same layers compared by measures other than CKA, each with its own colour scale where "
+    "it says so. Where CKA of these layers was measured too, a table says how far the measures "
     "agree.",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws the heatmaps of every model and pair of models, the measures side by side."""
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws the heatmaps of every model and pair of models, measure next to measure."""
     from vitcnn import figures
 
     common = [
@@ -154,7 +161,7 @@ def draw(results: Sequence[xarray.Dataset]):
     return figures.heatmaps(results, {name: titles.get(name, name) for name in common})
 
 
-def _measures(config) -> list[measuring.Measure]:
+def _measures(config: Config) -> list[measuring.Measure]:
     """Returns the measures of the config; raises ValueError for none, or an unknown one."""
     names = config.measures
     names = (names,) if isinstance(names, str) else dict.fromkeys(names)
@@ -164,7 +171,7 @@ def _measures(config) -> list[measuring.Measure]:
     return [measures.find(name) for name in names]
 
 
-def _options(config, chosen: Sequence[measuring.Measure]) -> dict[str, Any]:
+def _options(config: Config, chosen: Sequence[measuring.Measure]) -> dict[str, Any]:
     """Returns the options of the measures as the config has them."""
     defaults = measuring.default_options(chosen)
     return {

@@ -1,24 +1,31 @@
-"""Skip ratio: how much of each layer comes by the skip connection (paper: Figs 7, E.1, E.2).
+"""Skip ratio: how much of each layer comes through the skip connection (paper: Figs 7, E.1, E.2).
 
-z goes through the skip, f(z) through the long branch (attention, MLP, or the convolutions of a
-ResNet unit, z there after the projection). Per token or location: the ratio |z| / |f(z)|, the
-cosine of z with z + f(z), and the cosine of z with f(z). All are means over images of the ratio
-of an image; the paper does not say whether it averages ratios or norms, nor which cosine its
-range of 0.6 to 1 shows (only that with the sum fits). Where a vector is zero nothing of this is
-defined, so that image is left out of the means of that token, and a warning says so.
+Let z be what goes through the skip (in a ResNet unit, after the projection) and f(z) what goes
+through the long branch (attention, MLP, or the convolutions of a ResNet unit). The statistics, for
+each token or location, are the ratio |z| / |f(z)|, the cosine of z with z + f(z), and the cosine of
+z with f(z). Each is the mean over images of the statistic of one image. The paper does not say
+whether it averages ratios or norms, nor which cosine its range of 0.6 to 1 shows (only the cosine
+with the sum fits). The statistics are not defined where a vector is zero, so such an image is left
+out of the means of that token, and a warning says so.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
 import xarray
 from jaxtyping import Array, Bool, Float
 
-from vitcnn.analyses import Traits, figure
+from vitcnn.analyses import Config, Group, Traits, figure
+from vitcnn.results.datasets import variable
+from vitcnn.taps import TapInfo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TAPS = (
     "*block*/in",
@@ -43,10 +50,10 @@ STATISTICS = {
 }
 
 
-def measure(group, config, given):
-    """Returns the sums over images of the three statistics at every token, and of how many images.
+def measure(group: Group, config: Config, given: Mapping) -> dict:
+    """Returns, for every token, the sums over images of the three statistics and their counts.
 
-    Those with a vector of norm 0 are left out.
+    Images with a vector of norm 0 are left out of the sums and of the counts.
     """
     (view,) = group.models.values()
     sums = {"images": jnp.float32(len(view.image))}
@@ -56,7 +63,7 @@ def measure(group, config, given):
         z, f = (view.taps[tap].astype(jnp.float32) for tap in (info.skip, name))
         z, f = (a.reshape(len(a), -1, a.shape[-1]) for a in (z, f))
         norm_z, norm_f, norm_sum = (jnp.linalg.norm(a, axis=-1) for a in (z, f, z + f))
-        both = (norm_z != 0) & (norm_f != 0)  # NaN is not left out: it has to show
+        both = (norm_z != 0) & (norm_f != 0)  # NaN is kept, so that it shows in the Result
         sums[name] = {
             "ratio": _sum(norm_z / norm_f, both),
             "cosine_output": _sum(
@@ -67,22 +74,25 @@ def measure(group, config, given):
     return sums
 
 
-def _sum(values: Float[Array, "n token"], known: Bool[Array, "n token"]) -> dict[str, Array]:
-    """Returns, for every token, the sum over images of what is known, and the number of these."""
-    total = jnp.sum(jnp.where(known, values, 0), axis=0)
-    return {"total": total, "count": jnp.sum(known, axis=0)}
+def _sum(values: Float[Array, "n token"], defined: Bool[Array, "n token"]) -> dict[str, Array]:
+    """Returns, for every token, the sum over images of the defined values, and their number."""
+    total = jnp.sum(jnp.where(defined, values, 0), axis=0)
+    return {"total": total, "count": jnp.sum(defined, axis=0)}
 
 
-def finalize(sums, config) -> xarray.Dataset:
+def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     """Returns each statistic for the class token, for the image positions, and for every token.
 
     Variables, for each of ratio, cosine_output and cosine_branch:
-      <name>_class [branch]: of the class token, NaN without one.
-      <name>_spatial [branch]: mean over images and image positions; other prefix tokens (registers,
-        a distillation token) are in neither.
-      <name>_token [branch, token]: every token; only if all branches have as many (a ViT).
-    And phases, a number: see the function of this name. NaN where no image is left.
-    Attribute `prefix_tokens`: how many of the tokens come before the image positions.
+      <name>_class [branch]: statistic of the class token, NaN without one.
+      <name>_spatial [branch]: mean over images and image positions. Other prefix tokens (registers,
+        a distillation token) are in neither <name>_class nor <name>_spatial.
+      <name>_token [branch, token]: statistic of every token; only if all branches have the same
+        number of tokens (a ViT).
+    And a number:
+      phases: see the function of this name.
+    All are NaN where no image is left.
+    Attribute `prefix_tokens`: number of tokens before the image positions.
 
     Warns:
       UserWarning: a skip, a branch or their sum was zero; with the share that was left out.
@@ -90,44 +100,50 @@ def finalize(sums, config) -> xarray.Dataset:
     infos = {info.name: info for info in config.infos if info.skip is not None}
     variables, attributes = {}, {}
     for statistic, long_name in STATISTICS.items():
-        rows, spatial = {}, []
-        for name, info in infos.items():
-            total, count = sums[name][statistic]["total"], sums[name][statistic]["count"]
-            rows[name] = _mean(total, count)
-            places = slice(info.prefix_tokens, None)
-            spatial.append(_mean(total[places].sum(), count[places].sum()))
-        attrs = {"long_name": long_name, "units": "1"}
-        first = [row[0] if infos[name].class_token else np.nan for name, row in rows.items()]
-        variables[f"{statistic}_class"] = ("branch", np.array(first), attrs)
-        variables[f"{statistic}_spatial"] = ("branch", np.array(spatial), attrs)
+        rows = {name: _mean(**sums[name][statistic]) for name in infos}
+        spatial = {name: _spatial(sums[name][statistic], infos[name]) for name in infos}
+        of_class = {name: rows[name][0] if infos[name].class_token else np.nan for name in infos}
+        for part, values in (("class", of_class), ("spatial", spatial)):
+            array = np.array(list(values.values()))
+            variables[f"{statistic}_{part}"] = variable("branch", array, long_name)
         if len({row.size for row in rows.values()}) == 1:
             tokens = np.stack(list(rows.values()))
-            variables[f"{statistic}_token"] = (("branch", "token"), tokens, attrs)
+            variables[f"{statistic}_token"] = variable(("branch", "token"), tokens, long_name)
             attributes["prefix_tokens"] = next(iter(infos.values())).prefix_tokens
     _warn(sums, infos)
+    ratios = [variables[f"ratio_{part}"][1] for part in ("class", "spatial")]
+    variables["phases"] = variable(
+        (), phases(*ratios), "class token skips first, image positions later"
+    )
     roles = [info.role for info in infos.values()]
-    apart = [variables[f"ratio_{part}"][1] for part in ("class", "spatial")]
-    said = {"long_name": "class token skips first, image positions later", "units": "1"}
-    variables["phases"] = ((), phases(*apart), said)
     return xarray.Dataset(variables, {"branch": list(infos), "role": ("branch", roles)}, attributes)
 
 
-def _mean(total, count) -> np.ndarray:
+def _spatial(sums: Mapping, info: TapInfo) -> np.ndarray:
+    """Returns the mean of a statistic over images and image positions."""
+    total, count = (sums[key][info.prefix_tokens :].sum() for key in ("total", "count"))
+    return _mean(total, count)
+
+
+def _mean(
+    total: Float[np.ndarray, "..."], count: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """Returns total / count, NaN where the count is 0."""
     return total / np.where(count > 0, count, np.nan)
 
 
-def _warn(sums, infos) -> None:
-    """Says of which branches, and what share, was left out of some statistic."""
+def _warn(sums: Mapping, infos: Mapping[str, TapInfo]) -> None:
+    """Warns of the branches of which some statistic leaves images out, with the share left out."""
     left = {}
     for name in infos:
         counts = [sums[name][statistic]["count"] for statistic in STATISTICS]
         if least := 1 - min(map(np.mean, counts)) / sums["images"]:
             left[name] = least
     if left:
-        said = ", ".join(f"{name} ({share:.2g})" for name, share in left.items())
+        shares = ", ".join(f"{name} ({share:.2g})" for name, share in left.items())
         warnings.warn(
-            "a skip, a branch or their sum is zero, so that this share of images and tokens is "
-            f"left out: {said}",
+            "a skip, a branch or their sum is zero, so this share of images and tokens is "
+            f"left out: {shares}",
             stacklevel=3,
         )
 
@@ -137,9 +153,10 @@ def phases(
 ) -> float:
     """Returns how far the class token and the positions change places half-way (Figs 7, E.1).
 
-    With log2 of the ratio of the class token over that of the positions, it is the lesser of its
-    mean over the first half of the branches and of minus its mean over the second half: above 0
-    only if the class token goes by the skip first and by the branch later. NaN without class token.
+    Take log2 of the ratio of the class token over the ratio of the positions. The result is the
+    lesser of its mean over the first half of the branches and minus its mean over the second half.
+    It is above 0 only if the class token goes through the skip in the first half and through the
+    branch in the second. NaN without a class token.
     """
     share = np.log2(class_token / spatial)
     half = len(share) // 2
@@ -148,12 +165,12 @@ def phases(
 
 @figure(
     "Skip ratio",
-    "Norm of what comes by the skip connection over the norm of what the branch adds "
+    "Norm of the skip connection over the norm of the branch that is added to it "
     "(paper: Fig. 7 right). Above 1 the skip carries more. Units of a ResNet have their "
     "projected shortcut.",
 )
-def draw(results: Sequence[xarray.Dataset]):
-    """Draws the ratio by depth, class token and image positions apart.
+def draw(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws the ratio by depth, with separate curves for class token and image positions.
 
     Blocks of a ViT are numbered as in the names of taps, from 0; residual units of a ResNet are
     counted through all its stages, from 1.
@@ -169,9 +186,8 @@ def draw(results: Sequence[xarray.Dataset]):
             for part in ("spatial", "class"):
                 value, error = rows[f"ratio_{part}"], rows[f"ratio_{part}_standard_error"]
                 if np.isfinite(value).any():
-                    branch = (
-                        "unit" if role in ("norm", "conv") else role
-                    )  # the last of a ResNet unit
+                    # The branch of a ResNet unit ends in its last norm or convolution.
+                    branch = "unit" if role in ("norm", "conv") else role
                     name = f"{branch}, {'class token' if part == 'class' else 'spatial'}"
                     panels[-1][name] = (place, value, error)
         titles.append(_depth(result))
@@ -183,7 +199,7 @@ def draw(results: Sequence[xarray.Dataset]):
     "The same for every token in every block (paper: Figs 7 left, E.1), the class token and "
     "any other prefix tokens on top.",
 )
-def draw_tokens(results: Sequence[xarray.Dataset]):
+def draw_tokens(results: Sequence[xarray.Dataset]) -> Figure | None:
     """Draws the ratio of every token in every block of ViTs (paper: Figs 7 left, E.1).
 
     Returns None if no Result has the same tokens in all its branches.
@@ -202,9 +218,10 @@ def draw_tokens(results: Sequence[xarray.Dataset]):
 
 
 def _depth(result: xarray.Dataset) -> str:
-    """Returns what the branches of a Result are counted by."""
+    """Returns the axis title for the depth of a Result: it counts blocks or residual units."""
     return "residual unit, from 1" if _units(result) else "block"
 
 
 def _units(result: xarray.Dataset) -> bool:
+    """Returns whether the branches are residual units of a ResNet, counted from 1."""
     return any(str(name).startswith("stage") for name in result.branch.values)

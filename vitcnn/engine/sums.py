@@ -17,7 +17,7 @@ import numpy as np
 import xarray
 
 from vitcnn.numerics.statistics import jackknife
-from vitcnn.results.datasets import NO_ERROR
+from vitcnn.results.datasets import is_estimate
 
 BLOCKS = 64
 
@@ -174,4 +174,4 @@ def estimate(sums: Sums, finalize: Callable[[Any], xarray.Dataset]) -> xarray.Da
 
 def _estimated(variable: xarray.DataArray, name: str, result: xarray.Dataset) -> bool:
     own = name.endswith("_standard_error") or f"{name}_standard_error" in result
-    return variable.dtype.kind == "f" and not own and variable.attrs.get(NO_ERROR) != "none"
+    return is_estimate(variable) and not own

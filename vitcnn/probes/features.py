@@ -1,9 +1,10 @@
-"""What a linear probe reads at a tap: one vector an image, or one at each position.
+"""The features that a linear probe reads at a tap: one vector an image, or one at each position.
 
 The paper (section 2.6 of its method; Figs 11, 13, D.4, F.1 to F.3) reads the class token, a mean
 over tokens, the first token, or each token by itself. Maps of a ResNet are first split into
-patches, flattened into channels, so that the channels get near those of the last layer, and then
-averaged to the grid of the last layer; every layer has the same positions then.
+patches, which are flattened into channels, so that the number of channels gets near that of the
+last layer; then they are averaged to the grid of the last layer. Every layer then has the same
+positions.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from vitcnn.lookup import check_name
 from vitcnn.tap_layout import split
 from vitcnn.taps import TapInfo
 
-FEATURES = ("class", "spatial", "all", "first", "tokens")  # to be asked for
-WHOLE = "whole"  # of a tap without positions, such as "pooled": all of it
-EVERY = (*FEATURES, WHOLE)  # in the order of the results
+FEATURES = ("class", "spatial", "all", "first", "tokens")  # that a config can name
+WHOLE = "whole"  # the feature of a tap without positions, such as "pooled": all of the tap
+ORDER = (*FEATURES, WHOLE)  # of the features in a Result
 POOLED = ("first", "tokens")  # these need the grid of the last layer
 
 
 def available(info: TapInfo, features: Sequence[str]) -> tuple[str, ...]:
-    """Returns which of the features asked for a tap has.
+    """Returns the features of a list that a tap has.
 
     Args:
       info: the tap.
@@ -41,30 +42,30 @@ def available(info: TapInfo, features: Sequence[str]) -> tuple[str, ...]:
         return (WHOLE,)
     channels(info)
     has = {"class": info.class_token, "all": info.prefix_tokens > 0}  # else "all" is "spatial"
-    found = tuple(f for f in FEATURES if f in features and has.get(f, True))
-    if not found:
+    present = tuple(f for f in FEATURES if f in features and has.get(f, True))
+    if not present:
         raise ValueError(
-            f"{info.name} has none of the features {tuple(features)}: without a class token there "
-            'are only "spatial", "first" and "tokens" (without registers "all" would be "spatial"),'
+            f"{info.name} has none of the features {tuple(features)}: a tap without a class token "
+            'has only "spatial", "first" and "tokens" (without registers "all" would be "spatial"),'
             ' and "tokens" only where the field token_taps allows it; change features, or taps, or '
             "models"
         )
-    return found
+    return present
 
 
 def channels(info: TapInfo) -> int:
     """Returns the length of the vector at each position of a tap that has a grid.
 
     Raises:
-      ValueError: its array has another layout, as attention weights have.
+      ValueError: the tap does not have one vector at each position, for example attention weights.
     """
     if info.layout == "map":
         return math.prod(info.shape[2:])
     tokens = info.prefix_tokens + info.grid[0] * info.grid[1]
     if info.layout != "tokens" or info.shape[0] != tokens:
         raise ValueError(
-            f"{info.name} is {list(info.shape)} an image: a probe reads one vector at each position"
-            f" of the grid {list(info.grid)}; set taps to others"
+            f"{info.name} is {list(info.shape)} for one image, but a probe reads one vector at each"
+            f" position of the grid {list(info.grid)}; choose other taps in the field taps"
         )
     return math.prod(info.shape[1:])
 
@@ -79,14 +80,15 @@ def patch_side(info: TapInfo, patch: int | str, grid: tuple[int, int], most: int
     """Returns the side of the patches into which a map is split, in positions.
 
     Args:
-      info: the tap; anything but a map of a convolutional network has 1.
-      patch: the side asked for, or "auto": the largest that divides the grid of the tap, gives at
-        most `most` channels, and leaves a grid not smaller than that of the last layer. For
+      info: the tap. The side is 1 for any tap but a map of a convolutional network.
+      patch: the side; or "auto", the largest side that divides the grid of the tap, gives at most
+        `most` channels, and leaves a grid not smaller than the grid of the last layer. For
         ResNet-50 that is 2, 2, 1, 1 by stage.
-      grid, most: grid and channels of the last layer.
+      grid: grid of the last layer.
+      most: number of channels of the last layer.
 
     Raises:
-      ValueError: `patch` is neither, or does not divide the grid.
+      ValueError: `patch` is not a side or "auto", or does not divide the grid.
     """
     if patch != "auto" and (isinstance(patch, str) or patch < 1 or patch != int(patch)):
         raise ValueError(f'patch = {patch!r}: expected "auto" or a side of 1 or more')
@@ -116,13 +118,13 @@ def take(
 
     Args:
       x: the tap.
-      info: what is known of it.
-      feature: one that `available` returned.
-      side: from `patch_side`.
-      grid: of the last layer.
+      info: description of the tap.
+      feature: a feature that `available` returned.
+      side: side of the patches, from `patch_side`.
+      grid: grid of the last layer.
 
     Raises:
-      ValueError: the grid cannot be averaged to that of the last layer.
+      ValueError: the grid of the tap is not a multiple of the grid of the last layer.
     """
     n = len(x)
     x = x.astype(jnp.float32)
@@ -139,9 +141,9 @@ def take(
         return x.mean((1, 2))
     if coarse[0] % grid[0] or coarse[1] % grid[1]:
         raise ValueError(
-            f"{info.name}: its grid {list(coarse)}, in patches of {side}, cannot be averaged to "
-            f"that of the last layer, {list(grid)}; set patch, or taps, or features without "
-            f"{' and '.join(POOLED)}"
+            f"the grid of {info.name} in patches of {side}, {list(coarse)}, cannot be averaged to "
+            f"the grid of the last layer, {list(grid)}; change patch or taps, or leave "
+            f"{' and '.join(POOLED)} out of features"
         )
     x = split(x, grid).mean((3, 4))
     return x[:, 0, 0] if feature == "first" else x.reshape(n, -1, x.shape[-1])

@@ -1,23 +1,23 @@
-"""Fitted probes: how a Result holds them, and how many images they get right."""
+"""Fitted probes: how a Result holds them, and how many images they classify correctly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vitcnn.probes import features as probe_features
+from vitcnn.probes import features
 from vitcnn.taps import TapInfo
 
-PARTS = {  # part of a probe -> (dimensions behind draw and position, long name)
+PARTS = {  # part of a probe -> (dimensions after draw and position, long name)
     "mean": (("channel",), "mean of each channel"),
     "scale": (("channel",), "deviation of each channel, infinite where it does not vary"),
     "basis": (("channel", "component"), "eigenvectors of the whitened X'X"),
     "eigenvalues": (("component",), "eigenvalues of the whitened X'X"),
-    "projection": (("component", "class"), "whitened X'Y in that basis"),
+    "projection": (("component", "class"), "whitened X'Y in that basis"),  # of the eigenvectors
 }
 
 
@@ -26,30 +26,33 @@ def variable(tap: str, feature: str, part: str) -> str:
     return f"{tap.replace('/', '.')}.{feature}.{part}"
 
 
-def fitted(config, given) -> tuple[Mapping, dict[str, tuple[str, ...]]]:
-    """Returns the arrays of the fit, and which features it has by tap.
+def fitted(
+    stage: str, layers: Sequence[tuple[str, str]], given: Mapping[str, Mapping]
+) -> tuple[Mapping, dict[str, tuple[str, ...]]]:
+    """Returns the arrays of the fit, and the features that it has for each tap.
 
     Args:
-      config: of the analysis that scores it.
-      given: its Results of earlier stages.
+      stage: name of the stage of the fit.
+      layers: (model, tap) of every layer that is scored.
+      given: by name of the stage, the arrays of the Result of the job with the same name.
 
     Raises:
-      ValueError: there is no fit of this model, or not of the same taps.
+      ValueError: there is no fit of this model, or the fit is of other taps.
     """
-    if config.fit not in given:
+    if stage not in given:
         raise ValueError(
-            f"the stage {config.fit!r} has no probe of this model; give both jobs the same models"
+            f"the stage {stage!r} has no probe of this model; give both jobs the same models"
         )
-    fit = given[config.fit]
+    fit = given[stage]
     if "target_mean" not in fit:
         raise ValueError(
-            f"the stage {config.fit!r} has fitted nothing; its job needs analysis = probe_fit"
+            f"the stage {stage!r} fitted no probe; its job needs the analysis probe_fit"
         )
     probes = {
-        tap: tuple(f for f in probe_features.EVERY if variable(tap, f, "basis") in fit)
-        for _, tap in config.layers
+        tap: tuple(f for f in features.ORDER if variable(tap, f, "basis") in fit)
+        for _, tap in layers
     }
-    missing = [tap for tap, features in probes.items() if not features]
+    missing = [tap for tap, present in probes.items() if not present]
     if missing:
         raise ValueError(
             f"the fit has no probe of {', '.join(missing)}; give both jobs the same taps"
@@ -63,20 +66,25 @@ def fitted(config, given) -> tuple[Mapping, dict[str, tuple[str, ...]]]:
 
 
 def side(info: TapInfo, feature: str, channels: int) -> int:
-    """Returns the side of the patches that the fit made, which its number of channels tells.
+    """Returns the side of the patches of a fit, inferred from its number of channels.
+
+    Args:
+      info: description of the tap.
+      feature: feature that the probe reads.
+      channels: number of channels of the fit: channels of the tap times the square of the side.
 
     Raises:
-      ValueError: it cannot have been made of this tap.
+      ValueError: the fit cannot be of this tap.
     """
-    is_whole = feature == probe_features.WHOLE
-    whole = math.prod(info.shape) if is_whole else probe_features.channels(info)
-    side = math.isqrt(channels // whole)
-    if whole * side * side != channels:
+    whole = feature == features.WHOLE
+    width = math.prod(info.shape) if whole else features.channels(info)
+    length = math.isqrt(channels // width)
+    if width * length * length != channels:
         raise ValueError(
-            f"the fit of {info.name} has {channels} channels, the layer here {whole}; it was made "
-            "with another model"
+            f"the fit of {info.name} has {channels} channels, the layer here {width}: the fit is "
+            "of another model; give both jobs the same models"
         )
-    return side
+    return length
 
 
 def count_right(
@@ -86,27 +94,35 @@ def count_right(
     penalties: Float[Array, "draw penalty"],
     label: Int[Array, " n"],
 ) -> Float[Array, "draw penalty *position"]:
-    """Returns how many images each probe gets right, one after the other to save memory."""
+    """Returns how many images each probe classifies correctly, probe by probe to save memory.
+
+    Args:
+      x: the feature of the images, from `features.take`.
+      parts: the `PARTS` of the probes.
+      target_mean: the intercepts.
+      penalties: the L2 penalties to score.
+      label: class index of each image; an image with -1 does not count.
+    """
 
     def of_draw(operands):
         parts, target_mean, penalties = operands
-        one = lambda a: _right(*a, target_mean, penalties, label)  # noqa: E731
-        return jax.lax.map(one, (x, parts)).T if x.ndim == 3 else one((x, parts))
+        of_position = lambda a: _right(*a, target_mean, penalties, label)  # noqa: E731
+        return jax.lax.map(of_position, (x, parts)).T if x.ndim == 3 else of_position((x, parts))
 
     return jax.lax.map(of_draw, (parts, target_mean, penalties))
 
 
 def _right(x, part, target_mean, penalties, label) -> Float[Array, " penalty"]:
-    """Returns the number of right answers of one probe; see `probe_fit`."""
+    """Returns the number of correct answers of one probe; see `probe_fit` for the formula."""
     highest = {"precision": jax.lax.Precision.HIGHEST}
-    # The mean goes first: it may be much larger than what is left.
+    # The mean is subtracted first, since it may be much larger than the rest of x.
     x = jnp.matmul((x - part["mean"]) / part["scale"], part["basis"], **highest)
 
     def right(penalty):
         scores = jnp.matmul(x / (part["eigenvalues"] + penalty), part["projection"], **highest)
         scores += target_mean
         true = jnp.take_along_axis(scores, jnp.maximum(label, 0)[:, None], axis=1)
-        # Ties count against the probe, or one that knows nothing would be right about class 0.
+        # Ties count against the probe; otherwise a constant probe would be right about class 0.
         other = jnp.arange(scores.shape[1]) != label[:, None]
         beaten = jnp.any((scores >= true) & other, axis=1) | ~jnp.isfinite(true[:, 0])
         return jnp.sum(~beaten & (label >= 0)).astype(jnp.float32)

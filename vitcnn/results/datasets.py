@@ -9,33 +9,72 @@ from __future__ import annotations
 import io
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray
+from jaxtyping import Float
 
 from vitcnn.storage import PathLike, atomic
 
-NO_ERROR = "standard_error"  # attribute of a variable that is no estimate, "none"
+DEPTH_TITLE = "relative depth (first layer 0, last 1)"  # of an axis in figures
 
 
-def coordinates(config) -> dict[str, Any]:
+def variable(
+    dims: str | Sequence[str],
+    values: Any,
+    long_name: str,
+    units: str | None = "1",
+    *,
+    estimate: bool = True,
+    **attrs: Any,
+) -> tuple[str | Sequence[str], Any, dict[str, Any]]:
+    """Returns a variable of a Result, as `xarray.Dataset` takes it.
+
+    Args:
+      dims: names of the dimensions of the values; () for a number.
+      values: the numbers.
+      long_name: what the variable is, for axes and captions.
+      units: unit of the values; None, for counts and indices, writes no unit.
+      estimate: whether the engine adds a standard error from the jackknife. False for a variable
+        that is not an estimate, or whose error `finalize` itself has; the attribute
+        `standard_error` is then "none".
+      **attrs: further attributes.
+    """
+    named = {"long_name": long_name} | ({} if units is None else {"units": units}) | attrs
+    return dims, values, named if estimate else named | {"standard_error": "none"}
+
+
+def is_estimate(values: xarray.DataArray) -> bool:
+    """Returns whether a variable of a Result can have a standard error; see `variable`."""
+    return values.dtype.kind == "f" and values.attrs.get("standard_error") != "none"
+
+
+def relative_depth(layers: int) -> Float[np.ndarray, " layers"]:
+    """Returns the relative depth of each layer: 0 for the first layer, 1 for the last."""
+    return np.linspace(0, 1, layers)
+
+
+def coordinates(layers: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Returns the coordinates of [layer_x, layer_y], the layers of all models from input to output.
 
-    They are "<model>/<tap>" (layer_x, layer_y), the model (model_of_x, model_of_y), and the depth
-    in it, 0 at its first layer and 1 at its last (depth_x, depth_y).
+    A layer is called "<model>/<tap>" (layer_x, layer_y). It has a model (model_of_x, model_of_y)
+    and a relative depth in that model (depth_x, depth_y).
+
+    Args:
+      layers: (model, tap) of every layer.
     """
-    layers = [f"{model}/{tap}" for model, tap in config.layers]
-    owner = np.array([model for model, _ in config.layers])
-    names = dict.fromkeys(owner)
-    depth = np.concatenate([np.linspace(0, 1, (owner == name).sum()) for name in names])
-    made: dict[str, Any] = {}
+    names = [f"{model}/{tap}" for model, tap in layers]
+    owner = np.array([model for model, _ in layers])
+    models = dict.fromkeys(owner)
+    depth = np.concatenate([relative_depth((owner == model).sum()) for model in models])
+    coords: dict[str, Any] = {}
     for side in ("x", "y"):
-        made[f"layer_{side}"] = layers
-        made[f"model_of_{side}"] = (f"layer_{side}", owner)
-        made[f"depth_{side}"] = (f"layer_{side}", depth)
-    return made
+        coords[f"layer_{side}"] = names
+        coords[f"model_of_{side}"] = (f"layer_{side}", owner)
+        coords[f"depth_{side}"] = (f"layer_{side}", depth)
+    return coords
 
 
 def stamp(dataset: xarray.Dataset, provenance: Mapping[str, Any]) -> xarray.Dataset:
@@ -89,7 +128,8 @@ def provenance(dataset: xarray.Dataset) -> dict[str, Any]:
 def summary(name: str, dataset: xarray.Dataset) -> str:
     """Returns the numbers of a result in a few lines: scalars with errors, arrays by shape.
 
-    What is NaN throughout, as all that is of a class token where there is none, is left out.
+    A variable that is NaN throughout is left out, such as those of the class token in a network
+    without one.
     """
     lines = [f"{name}:"]
     for key, variable in dataset.data_vars.items():
