@@ -179,6 +179,7 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     rough.
     Coordinates: `grid` [layer], the grid of each layer; `cell` [layer], the number of positions of
     the tap along a side of its cells.
+    Attribute `class_token`: 1 if the model has a class token, else 0; claim 7 asks it.
     """
     infos = {info.name: info for info in config.infos}
     grids = {name: _cell_grid(info, config.max_positions) for name, info in infos.items()}

@@ -121,7 +121,7 @@ class Mixer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[ArrayLike, "batch height width 3"], train: bool = False
+        self, images: Float[ArrayLike, "batch height width channel"], train: bool = False
     ) -> Float[Array, "batch classes"]:
         """Returns the logits of normalised RGB images; `train` changes nothing in this family.
 
