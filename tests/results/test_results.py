@@ -2,7 +2,9 @@
 
 import json
 import os
+import pathlib
 import stat
+import subprocess
 
 import numpy as np
 import pytest
@@ -86,6 +88,15 @@ def test_a_workdir_belongs_to_one_run(tmp_path):
 def test_versions_name_the_libraries():
     found = environment.versions()
     assert {"python", "jax", "flax", "numpy", "vitcnn", "revision"} <= set(found)
+
+
+def test_a_checkout_has_a_revision():
+    git = ["git", "-C", str(pathlib.Path(__file__).parents[2]), "rev-parse", "HEAD"]
+    run = subprocess.run(git, capture_output=True, text=True, check=False)
+    if run.returncode:
+        pytest.skip("the tests are not in a git checkout")
+    revision = environment.versions()["revision"]
+    assert revision.removesuffix("+changes") == run.stdout.strip()
 
 
 def test_nearest_names():

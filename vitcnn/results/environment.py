@@ -1,4 +1,4 @@
-"""What a number may depend on beside its models and images: versions and the revision."""
+"""What a number may depend on, apart from its models and images: versions and the revision."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 
 def versions() -> dict[str, str]:
     """Returns the versions that a number may depend on, and the project's git revision."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in ("vitcnn", "jax", "jaxlib", "flax", "numpy", "pillow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    found["revision"] = _revision()
-    return found
+            numbers[package] = importlib.metadata.version(package)
+    numbers["revision"] = _revision()
+    return numbers
 
 
 @functools.cache
 def _revision() -> str:
-    here = pathlib.Path(__file__).parent
+    root = pathlib.Path(__file__).parents[2]  # the folder that holds vitcnn/
     run: Callable[..., Any] = functools.partial(
-        subprocess.run, cwd=here, capture_output=True, text=True, timeout=10
+        subprocess.run, cwd=root, capture_output=True, text=True, timeout=10
     )
     try:
-        if pathlib.Path(run(["git", "rev-parse", "--show-toplevel"]).stdout.strip()) != here.parent:
+        if pathlib.Path(run(["git", "rev-parse", "--show-toplevel"]).stdout.strip()) != root:
             return "unknown"  # an installed copy inside some other repository
         revision = run(["git", "rev-parse", "--verify", "--quiet", "HEAD"]).stdout.strip()
         dirty = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
