@@ -89,6 +89,22 @@ def test_every_pair_of_a_vit_and_a_resnet_is_asked():
     assert sorted(asked) == sorted([*expected, *((n, ("b", "d")) for n in (1, 2, 3))])
 
 
+def test_results_of_one_model_from_two_runs_are_two_claims():
+    first, second = (
+        alone("skip_ratio", "v", "vit", {"phases": ((), effect)}) for effect in (0.1, 0.2)
+    )
+    assert [claim.effect for claim in claims.all_claims([first, second])] == [0.1, 0.2]
+    folders = {"a/skip_ratio.v": first, "b/skip_ratio.v": second}
+    assert [claim.effect for claim in claims.all_claims(folders)] == [0.1, 0.2]
+
+
+def test_cka_of_one_model_each_gives_no_claim_between_them():
+    """The claims on CKA need both models in one Result."""
+    taps = vit_layers(1)
+    results = [cka({"v": ("vit", "tiny", taps)}), cka({"r": ("resnet", "small", taps)})]
+    assert claims.all_claims(results) == []
+
+
 def test_no_pair_or_no_cka_no_claim():
     assert claims.all_claims([cka({"a": ("vit", "tiny", vit_layers(1))})]) == []
     known = provenance("accuracy", {"a": ("vit", "x"), "b": ("resnet", "y")})

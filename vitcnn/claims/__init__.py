@@ -130,26 +130,36 @@ def all_claims(results: Mapping[str, xarray.Dataset] | Iterable[xarray.Dataset])
     return sorted(claims, key=lambda claim: claim.number)
 
 
-def _runs(results: Mapping[str, xarray.Dataset], analysis: str) -> Iterator[dict[str, Any]]:
+def _runs(
+    results: Mapping[str, xarray.Dataset], analysis: str
+) -> Iterator[dict[str, xarray.Dataset]]:
     """Yields the Results of each run of an analysis, by model.
 
-    Results of one model each belong together if they lie in one folder and come from one job.
+    Results of one model each, as a job "localization" writes them to "localization.vit" and
+    "localization.resnet", belong together if they come from one job and lie in one folder. A model
+    that occurs twice there, as in a list of Results of several workdirs, begins another run.
     """
-    runs: dict[tuple[str, ...], dict[str, Any]] = collections.defaultdict(dict)
+    runs: dict[tuple[str, ...], list[dict[str, xarray.Dataset]]] = collections.defaultdict(list)
     for name, result in results.items():
         origin = datasets.provenance(result)
         if origin["analysis"] != analysis:
             continue
-        if len(origin["models"]) == 1:
-            (model,) = origin["models"]
-            run = name.rpartition("/")[0], origin["name"].removesuffix(f".{model}")
+        models = list(origin["models"])
+        job = origin["name"].removesuffix(f".{models[0]}")
+        alone = len(models) == 1 and job != origin["name"]
+        run = (name.rpartition("/")[0], job) if alone else (name,)
+        by_model = dict.fromkeys(models, result)
+        for earlier in runs[run]:
+            if not earlier.keys() & by_model.keys():
+                earlier |= by_model
+                break
         else:
-            run = (name,)
-        runs[run] |= dict.fromkeys(origin["models"], result)
-    yield from runs.values()
+            runs[run].append(by_model)
+    yield from itertools.chain.from_iterable(runs.values())
 
 
 def _kind(result: xarray.Dataset, model: str) -> str:
+    """Returns the kind of a model; Results from before models had kinds have none, ""."""
     return datasets.provenance(result)["models"][model].get("kind", "")
 
 
