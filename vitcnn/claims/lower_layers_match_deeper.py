@@ -5,11 +5,11 @@ from __future__ import annotations
 from vitcnn.claims import ROUGH, Effect, number_of
 
 NUMBER = 2
-STATEMENT = "It takes many more lower layers of a ResNet to match the lower layers of a ViT."
+STATEMENT = "It takes many more lower layers of a CNN to match the lower layers of a ViT."
 SOURCE = "Fig. 2"
 DEFINITION = (
-    "relative depth (0 first layer, 1 last) of a layer of the ResNet minus that of the ViT layer "
-    "with the highest CKA to it, mean over the lower half of the ResNet"
+    "relative depth (0 first layer, 1 last) of a layer of the CNN minus that of the ViT layer "
+    "with the highest CKA to it, mean over the lower half of the CNN"
 )
 ANALYSIS = "cka"
 KINDS = ("vit", "cnn")

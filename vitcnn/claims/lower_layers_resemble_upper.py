@@ -5,7 +5,7 @@ from __future__ import annotations
 from vitcnn.claims import Effect, number_of
 
 NUMBER = 1
-STATEMENT = "Lower and higher layers are more similar to each other in a ViT than in a ResNet."
+STATEMENT = "Lower and higher layers are more similar to each other in a ViT than in a CNN."
 SOURCE = "Fig. 1"
 DEFINITION = (
     "mean CKA of the lowest third of a model's layers with its highest third; the difference "

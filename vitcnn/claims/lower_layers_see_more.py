@@ -7,7 +7,7 @@ import math
 from vitcnn.claims import Effect, difference
 
 NUMBER = 9
-STATEMENT = "Lower layers of a ViT see more of the image than lower layers of a ResNet."
+STATEMENT = "Lower layers of a ViT see more of the image than lower layers of a CNN."
 SOURCE = "Fig. 6"
 DEFINITION = (
     "radius of the disc that holds the share `mass` of the mean |gradient| of the central "

@@ -8,10 +8,10 @@ from __future__ import annotations
 from vitcnn.claims import ROUGH, Effect, number_of
 
 NUMBER = 3
-STATEMENT = "The highest layers of a ViT are less like any layer of a ResNet than its other layers."
+STATEMENT = "The highest layers of a ViT are less like any layer of a CNN than its other layers."
 SOURCE = "Fig. 2"
 DEFINITION = (
-    "CKA of a ViT layer with the layer of the ResNet most similar to it, mean over a third of the "
+    "CKA of a ViT layer with the layer of the CNN most similar to it, mean over a third of the "
     "depth; the lesser of the first and the middle third, minus the last, from -1 to 1"
 )
 ANALYSIS = "cka"

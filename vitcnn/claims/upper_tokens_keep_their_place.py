@@ -7,7 +7,7 @@ from vitcnn.claims import Effect, difference, number_of
 NUMBER = 7
 STATEMENT = (
     "On top of a ViT with a class token a token still resembles its own patch most; the last "
-    "layer of a ResNet is blurred."
+    "layer of a CNN is blurred."
 )
 SOURCE = "Figs 9, D.3"
 DEFINITION = "CKA of the token at a position with the patch at every position, last layer of each"
