@@ -1,9 +1,8 @@
-"""Figures: Results in, a matplotlib figure out, in one house style.
+"""Figures: Results in, a matplotlib figure out, in one style.
 
 Depth runs from input to output: left to right, bottom to top. Every CKA panel has the same colour
-scale, 0 to 1. What a panel shows is titled from the provenance of its Result. Figures are made
-without pyplot, so nothing global changes and nothing has to be closed; matplotlib is imported only
-to draw.
+scale, 0 to 1. The title of a panel comes from the provenance of its Result. Figures do not use
+pyplot, so nothing global changes and nothing has to be closed. matplotlib is imported only to draw.
 """
 
 from vitcnn.figures._correspondence import correspondence

@@ -1,4 +1,4 @@
-"""Which layer of another model each layer is most like (paper: read off Fig. 2)."""
+"""The most similar layer of another model, for every layer (paper: read off Fig. 2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray
 
-from vitcnn.figures._describe import describe_cka, describe_images, describe_model, origin
+from vitcnn.figures._describe import describe_cka, panel_title
 from vitcnn.figures._heatmaps import layer_names
 from vitcnn.figures._style import (
     BLUE,
@@ -45,31 +45,31 @@ def correspondence(results: Sequence[xarray.Dataset]) -> Figure:
     Raises:
       ValueError: every Result is of one model only.
     """
-    todo = []
+    directions = []
     for result in results:
         for a, b in itertools.combinations(result.model_x.values.tolist(), 2):
-            todo += [(result, a, b), (result, b, a)]
-    if not todo:
-        raise ValueError("a correspondence needs a CKA result of at least two models")
+            directions += [(result, a, b), (result, b, a)]
+    if not directions:
+        raise ValueError("a correspondence needs a CKA Result of at least two models")
     left, right, bottom, top, between = 0.55, 0.6, 0.65, 0.5, 0.12
     cell = bottom + CKA + between + DEPTH + top
-    rows = len(todo) // 2
+    rows = len(directions) // 2
     figure = new_figure(2 * (left + WIDTH + right), rows * cell + NOTE)
-    for k, (result, x, y) in enumerate(todo):
+    for k, (result, x, y) in enumerate(directions):
         row, column = divmod(k, 2)
         at = column * (left + WIDTH + right) + left
         base = (rows - 1 - row) * cell + bottom + NOTE
         upper = add_axes(figure, at, base + CKA + between, WIDTH, DEPTH)
         lower = add_axes(figure, at, base, WIDTH, CKA)
-        mine = result.isel(layer_x=result.model_of_x.values == x).sel(model_y=y)
-        layers = layer_names(mine.layer_x.values, x)
+        matches = result.isel(layer_x=result.model_of_x.values == x).sel(model_y=y)
+        layers = layer_names(matches.layer_x.values, x)
         others = layer_names(result.layer_x.values[result.model_of_x.values == y], y)
         place = np.arange(len(layers))
         upper.plot(
             place[[0, -1]], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=0.7, zorder=1
         )
         for axes, name in ((upper, "match_depth"), (lower, "match_cka")):
-            value, error = mine[name].values, Z * mine[f"{name}_standard_error"].values
+            value, error = matches[name].values, Z * matches[f"{name}_standard_error"].values
             low = 0 if name == "match_depth" else -1
             floor, ceiling = np.clip((value - error, value + error), low, 1)
             band = {"step": "mid", "color": BLUE, "alpha": 0.25, "linewidth": 0}
@@ -91,10 +91,8 @@ def correspondence(results: Sequence[xarray.Dataset]) -> Figure:
         names = upper.secondary_yaxis("right", functions=_depth_to_layer(len(others)))
         label_layers(names.yaxis, others, LABEL_GAP / 72 / DEPTH)
         names.set_ylabel(f"{short(y)} layers")
-        provenance = origin(result)
-        made_of = ", ".join(describe_model(provenance, name) for name in (x, y))
-        lines = (made_of, describe_cka(result), describe_images(provenance))
-        title(upper, f"{short(x, 18)} \u2192 {short(y, 18)}", [line for line in lines if line])
+        _, lines = panel_title(result, (x, y), describe_cka(result))
+        title(upper, f"{short(x, 18)} \u2192 {short(y, 18)}", lines)
     text = (
         "Each layer of the first model and its most similar layer (highest CKA) in the second. "
         "Dashed: the same relative depth. Bands: 95%."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray
 
-from vitcnn.figures._describe import describe_images, describe_model, origin
+from vitcnn.figures._describe import panel_title
 from vitcnn.figures._style import GREY, add_axes, new_figure, short, styled, title
 from vitcnn.numerics.statistics import Z
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, made for colour-blind readers, in an order of contrast; with markers, so
-# that curves can be told apart in grey too. Further curves go round with another dash and marker.
+# that curves can be told apart in grey too. From the seventh curve on, the colours start again with
+# another dash and marker.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
@@ -40,30 +41,30 @@ def curves(
     reference: Sequence[Reference] = (),
     share: bool = False,
 ) -> Figure:
-    """Draws curves with bands of 95%, one panel for each Result, all on one scale upwards.
+    """Draws curves with 95% bands, one panel for each Result, all with the same vertical scale.
 
-    One name has one look in every panel. Where x holds only whole numbers, so do the ticks.
+    A curve looks the same in every panel. Ticks are whole numbers where x is.
 
     Args:
       results: Results, which title the panels.
       panels: for each Result, name of a curve -> (x, y, standard error); NaN is a gap.
-      x_title: title of the axis to the right, with units; or one for each Result.
-      y_title: title of the axis upwards, with units.
-      reference: for each Result, what is drawn dashed: a level or a line, and its name; () for
+      x_title: title of the horizontal axis, with units; or one for each Result.
+      y_title: title of the vertical axis, with units.
+      reference: for each Result, a level or a line that is drawn dashed, and its name; () for
         none.
       share: whether all values are shares, so that bands end at 0 and 1.
     """
     x_titles = [x_title] * len(panels) if isinstance(x_title, str) else x_title
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    known = list(dict.fromkeys(name for panel in panels for name in panel))
-    names = [*known, *dict.fromkeys(name for _, name in reference)]
+    curve_names = list(dict.fromkeys(name for panel in panels for name in panel))
+    names = [*curve_names, *dict.fromkeys(name for _, name in reference)]
     left, right, bottom, top = 0.5, 0.15, 0.45, 0.42
     cell = (left + WIDTH + right, bottom + HEIGHT + top)
-    lines = max(1, int((rows * cell[1] - top) / ENTRY))  # that the legend has room for
+    lines = max(1, int((rows * cell[1] - top) / ENTRY))  # as many as the legend has room for
     blocks = math.ceil(len(names) / lines)
-    shown = [short(name, LONGEST) for name in names]
-    legend = max(1.25, blocks * (0.42 + max(map(_inches, shown), default=0)) + 0.05)
+    entries = [short(name, LONGEST) for name in names]
+    legend = max(1.25, blocks * (0.42 + max(map(_inches, entries), default=0)) + 0.05)
     figure = new_figure(columns * cell[0] + legend, rows * cell[1])
     drawn = []
     for k, (result, named) in enumerate(zip(results, panels, strict=True)):
@@ -71,7 +72,7 @@ def curves(
         base = (rows - 1 - row) * cell[1] + bottom
         axes = add_axes(figure, column * cell[0] + left, base, WIDTH, HEIGHT)
         for name, curve in named.items():
-            _draw(axes, name, curve, known.index(name), share)
+            _draw(axes, name, curve, curve_names.index(name), share)
         if reference:
             dashed = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 1}
             where, name = reference[k]
@@ -85,11 +86,7 @@ def curves(
         axes.xaxis.get_major_locator().set_params(integer=whole)
         axes.set_xlabel(short(x_titles[k], 46))
         axes.set_ylabel(y_title)
-        provenance = origin(result)
-        models = list(provenance.get("models", {}))
-        made_of = ", ".join(describe_model(provenance, name) for name in models)
-        about = [line for line in (made_of, describe_images(provenance)) if line]
-        title(axes, " and ".join(models), about)
+        title(axes, *panel_title(result))
         drawn.append(axes)
     ends = [v for axes in drawn for v in axes.get_ylim()]
     for axes in drawn:
@@ -99,7 +96,7 @@ def curves(
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     drawn[columns - 1].legend(
         [handles[name] for name in names],
-        shown,
+        entries,
         loc="upper left",
         bbox_to_anchor=(1.03, 1.02),
         borderaxespad=0,

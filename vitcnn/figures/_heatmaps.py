@@ -12,20 +12,23 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
-from vitcnn.figures._describe import (
-    describe_cka,
-    describe_images,
-    describe_model,
-    kind,
-    origin,
+from vitcnn.figures._describe import describe_cka, kind, origin, panel_title
+from vitcnn.figures._style import (
+    COLOUR_MAP,
+    LABEL_GAP,
+    NOTE,
+    add_axes,
+    new_figure,
+    note,
+    short,
+    styled,
+    title,
 )
-from vitcnn.figures._style import LABEL_GAP, NOTE, add_axes, new_figure, note, short, styled, title
 from vitcnn.figures._ticks import label_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = "magma"  # perceptually even, for colour-blind readers and grey print too
 CKA = MappingProxyType({"cka": "CKA"})
 PANEL = 1.5  # side of a heatmap, in inches; three make a page 7 inches wide
 
@@ -54,13 +57,13 @@ class Panel:
 def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list[Panel]:
     """Returns the heatmaps of one Result: every model with itself, then every pair.
 
-    In a pair, a ViT is model y and the other one model x (paper: Fig. 2); else the first is x. The
-    Dataset of `vitcnn.cka` or `vitcnn.compare` is one heatmap.
+    In a pair with one ViT, the ViT is model y (paper: Fig. 2); in any other pair the first model is
+    model x. The Dataset of `vitcnn.cka` or `vitcnn.compare` gives one heatmap.
 
     Args:
       result: Result with similarities of layers.
       name: variable [layer_x, layer_y].
-      what: what titles the heatmap of a Dataset without models.
+      what: title of the heatmap of a Dataset without models.
     """
     matrix, errors = result[name], result[f"{name}_standard_error"]
     if "model_of_x" not in result.coords:
@@ -68,17 +71,17 @@ def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list
         return [Panel(what, (), ("x", "y"), x, y, matrix.values.T, errors.values.T)]
     provenance = origin(result)
     names = list(dict.fromkeys(map(str, result.model_of_x.values)))
-    which = describe_cka(result) if name == "cka" else ""
-    made = []
+    measure = describe_cka(result) if name == "cka" else ""
+    pairs = []
     for a, b in [(n, n) for n in names] + list(itertools.combinations(names, 2)):
         x, y = (b, a) if kind(provenance, a) == "vit" != kind(provenance, b) else (a, b)
         at = {"layer_x": result.model_of_x.values == x, "layer_y": result.model_of_y.values == y}
-        made_of = ", ".join(dict.fromkeys(describe_model(provenance, name) for name in (y, x)))
+        who, lines = panel_title(result, (y, x), measure)
         part = matrix.isel(at).transpose("layer_y", "layer_x")
-        made.append(
+        pairs.append(
             Panel(
-                title=x if x == y else f"{y} and {x}",
-                subtitle=tuple(filter(None, (made_of, which, describe_images(provenance)))),
+                title=who,
+                subtitle=lines,
                 models=(x, y),
                 x_layers=layer_names(part.layer_x.values, x),
                 y_layers=layer_names(part.layer_y.values, y),
@@ -86,7 +89,7 @@ def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list
                 errors=errors.isel(at).transpose("layer_y", "layer_x").values,
             )
         )
-    return made
+    return pairs
 
 
 def layer_names(names: Sequence[str], model: str) -> tuple[str, ...]:
@@ -96,11 +99,11 @@ def layer_names(names: Sequence[str], model: str) -> tuple[str, ...]:
 
 @styled
 def heatmaps(results: Sequence[xarray.Dataset], measures: Mapping[str, str] = CKA) -> Figure:
-    """Draws the similarity of all layers, one heatmap a model and a pair of models (Figs 1, 2).
+    """Draws the similarity of all layers: a heatmap for each model and pair of models (Figs 1, 2).
 
     Panels are square, so that the diagonal joins layers of the same relative depth. Layers without
-    a value are hatched. One measure is drawn from 0 to 1, and the colour bar says if values below 0
-    occur. Several stand side by side, each on a scale of its own up to 1.
+    a value are hatched. One measure is drawn from 0 to 1, and the colour bar shows whether values
+    below 0 occur. Several measures stand side by side, each with a scale of its own up to 1.
 
     Args:
       results: Results of the analyses `cka` or `similarity`, or Datasets of `vitcnn.compare`.
@@ -115,11 +118,11 @@ def heatmaps(results: Sequence[xarray.Dataset], measures: Mapping[str, str] = CK
     several, count = len(drawn) > 1, max(map(len, drawn.values()))
     columns = len(drawn) if several else min(count, 3)
     rows = count if several else -(-count // columns)
-    lowest = {name: min(_lowest(panel) for panel in todo) for name, todo in drawn.items()}
+    lowest = {name: min(_lowest(panel) for panel in column) for name, column in drawn.items()}
     notes = []
     if not several and min(lowest.values()) < 0:
         notes.append(f"Lowest {''.join(measures.values())} {min(lowest.values()):.3f}, drawn as 0.")
-    if any(np.isnan(panel.values).any() for todo in drawn.values() for panel in todo):
+    if any(np.isnan(panel.values).any() for column in drawn.values() for panel in column):
         what = "" if several else f"{''.join(measures.values())} is "
         notes.append(f"Hatched: {what}undefined.")
     left, right, bottom, top = 0.68, 0.55 if several else 0.06, 0.65, 0.6 if several else 0.5
@@ -127,10 +130,10 @@ def heatmaps(results: Sequence[xarray.Dataset], measures: Mapping[str, str] = CK
     height = rows * (bottom + PANEL + top) + strip
     width = columns * (left + PANEL + right)
     figure = new_figure(width if several else width + 0.55, height)
-    for i, (name, todo) in enumerate(drawn.items()):
+    for i, (name, name_panels) in enumerate(drawn.items()):
         low = np.floor(10 * min(lowest[name], 0.9)) / 10 if several else 0
         norm = matplotlib.colors.Normalize(low, 1)
-        for k, panel in enumerate(todo):
+        for k, panel in enumerate(name_panels):
             row, column = (k, i) if several else divmod(k, columns)
             x = column * (left + PANEL + right) + left
             y = strip + (rows - 1 - row) * (bottom + PANEL + top) + bottom
@@ -168,7 +171,7 @@ def _heatmap(axes, panel, norm):
         panel.values,
         origin="lower",
         aspect="auto",
-        cmap=matplotlib.colormaps[COLOURS].with_extremes(bad=(0, 0, 0, 0)),
+        cmap=matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=(0, 0, 0, 0)),
         norm=norm,
         interpolation="nearest",
     )

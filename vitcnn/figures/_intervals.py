@@ -1,4 +1,4 @@
-"""Numbers of models side by side, each with its 95% interval."""
+"""Single numbers of several models, each with its 95% interval."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
 
 @styled
-def intervals(results: Sequence[xarray.Dataset], shown: Mapping[str, tuple[str, float]]) -> Figure:
-    """Draws one line a Result and one panel a variable: a dot, its 95% interval, and the number.
+def intervals(
+    results: Sequence[xarray.Dataset], variables: Mapping[str, tuple[str, float]]
+) -> Figure:
+    """Draws a dot, its 95% interval and the number, for each Result (line) and variable (panel).
 
     Args:
       results: Results of one model each, of an analysis whose variables are single numbers.
-      shown: name of a variable -> (title of its axis, factor to multiply by), such as {"top1":
+      variables: name of a variable -> (title of its axis, factor to multiply by), such as {"top1":
         ("top-1 accuracy (%)", 100)}.
     """
     line, bottom, top = 0.3, 0.4 + NOTE, 0.1
-    width, right = (1.6, 1.1) if len(shown) < 3 else (1.2, 0.85)  # a page is 7 inches wide
+    width, right = (1.6, 1.1) if len(variables) < 3 else (1.2, 0.85)  # a page is 7 inches wide
     height = line * len(results)
     total = bottom + height + top
     names = []
@@ -35,10 +37,10 @@ def intervals(results: Sequence[xarray.Dataset], shown: Mapping[str, tuple[str, 
         model = next(iter(provenance.get("models", {})), "")
         names.append(short(model) + "\n" + short(describe_model(provenance, model), 28))
     left = 0.2 + 0.055 * max(len(line) for name in names for line in name.split("\n"))
-    figure = new_figure(left + (width + right) * len(shown), total)
+    figure = new_figure(left + (width + right) * len(variables), total)
     images = list(dict.fromkeys(describe_images(origin(result)) for result in results))
     rows = np.arange(len(results))
-    for k, (name, (label, factor)) in enumerate(shown.items()):
+    for k, (name, (label, factor)) in enumerate(variables.items()):
         axes = add_axes(figure, left + k * (width + right), bottom, width, height)
         value = factor * np.array([float(result[name]) for result in results])
         error = factor * Z * np.array([float(r[f"{name}_standard_error"]) for r in results])
@@ -66,6 +68,6 @@ def intervals(results: Sequence[xarray.Dataset], shown: Mapping[str, tuple[str, 
 
 
 def _digits(errors: Sequence[float]) -> int:
-    """Returns how many digits behind the point show two digits of the smallest error."""
+    """Returns how many decimals show two digits of the smallest error."""
     smallest = min((e for e in errors if e > 0), default=0.01)
     return max(0, 1 - int(np.floor(np.log10(smallest))))

@@ -12,8 +12,9 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
-from vitcnn.figures._describe import describe_images, describe_model, origin
+from vitcnn.figures._describe import panel_title
 from vitcnn.figures._style import (
+    COLOUR_MAP,
     GREY,
     LINE,
     NOTE,
@@ -27,7 +28,6 @@ from vitcnn.figures._style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = "magma"  # as the heatmaps: perceptually even, for colour-blind readers and grey print
 SIDE, GAP = 0.97, 0.1  # longer side of the largest map and space between maps, in inches
 COLUMNS = 6  # with the colour bar a page 7 inches wide
 
@@ -57,28 +57,29 @@ def maps(
     limits: tuple[float | None, float | None] = (None, None),
     remark: str = "",
 ) -> Figure:
-    """Draws a block of maps for each Result, in reading order, at most six in a row.
+    """Draws a block of maps for each Result, row by row, at most six in a row.
 
     Args:
       results: Results, which title the blocks.
       panels: for each Result, its maps, at least one.
-      scale: what the colours are, with units; the title of the colour bar.
+      scale: what the colours mean, with units; the title of the colour bar.
       shared: one colour scale for the whole figure (True), one for each Result ("result"), or one
         for each map, with its range printed below it (False).
-      limits: ends of every colour scale; None is the least or greatest finite value that shares it.
+      limits: ends of every colour scale; None stands for the least or greatest finite value of
+        the maps that share the scale.
       remark: a line at the bottom of the figure.
 
     Raises:
-      ValueError: a Result has no maps, or `shared` is none of these.
+      ValueError: a Result has no maps, or `shared` is none of True, False and "result".
     """
     if shared not in (True, False, "result"):
         raise ValueError(f'shared = {shared!r} is not True, False or "result"')
     if not panels or not all(panels):
         raise ValueError("every Result needs at least one map")
-    every = [one for block in panels for one in block]
-    # Height and width of each map in inches: the longer sides of all are alike.
-    sizes = {id(one): SIDE * np.array(one.values.shape) / max(one.values.shape) for one in every}
-    height, width = np.max([sizes[id(one)] for one in every], axis=0)
+    every = [m for block in panels for m in block]
+    # Height and width of each map in inches: the longer side is the same for all maps.
+    sizes = {id(m): SIDE * np.array(m.values.shape) / max(m.values.shape) for m in every}
+    height, width = np.max([sizes[id(m)] for m in every], axis=0)
     row = 0.15 + height + (0.07 if shared else 0.17)  # title, map, range
     rows = [math.ceil(len(block) / COLUMNS) for block in panels]
     columns = [math.ceil(len(block) / n) for block, n in zip(panels, rows, strict=True)]
@@ -91,13 +92,13 @@ def maps(
     for k, (result, block) in enumerate(zip(results, panels, strict=True)):
         _block_title(figure, result, left, top)
         norm = _norm(block, limits) if shared == "result" else norm
-        for i, one in enumerate(block):
+        for i, m in enumerate(block):
             r, c = divmod(i, columns[k])
-            norm = _norm([one], limits) if not shared else norm
-            h, w = sizes[id(one)]
+            norm = _norm([m], limits) if not shared else norm
+            h, w = sizes[id(m)]
             y = top - head - r * row - 0.15 - h
             axes = add_axes(figure, left + c * (width + GAP), y, w, h)
-            image = _draw(axes, one, norm)
+            image = _draw(axes, m, norm)
             if not shared:
                 text = f"{_number(norm.vmin)} to {_number(norm.vmax)}"
                 place = {"xytext": (0, -2), "textcoords": "offset points", "va": "top"}
@@ -115,7 +116,7 @@ def _norm(sharing, limits):
     """Returns the colour scale of maps that share one."""
     from matplotlib.colors import Normalize
 
-    values = np.concatenate([np.ravel(one.values) for one in sharing])
+    values = np.concatenate([np.ravel(m.values) for m in sharing])
     values = values[np.isfinite(values)]
     ends = (values.min(), values.max()) if values.size else (0.0, 1.0)
     low, high = (float(e if s is None else s) for e, s in zip(ends, limits, strict=True))
@@ -123,30 +124,30 @@ def _norm(sharing, limits):
 
 
 def _beyond(sharing, limits) -> str:
-    """Returns the ends of a colour bar at which there are values that it does not show."""
+    """Returns the ends of a colour bar beyond which there are values, as `colorbar` calls them."""
     low, high = limits
-    low = low is not None and any(np.any(one.values < low) for one in sharing)
-    high = high is not None and any(np.any(one.values > high) for one in sharing)
+    low = low is not None and any(np.any(m.values < low) for m in sharing)
+    high = high is not None and any(np.any(m.values > high) for m in sharing)
     return {(1, 1): "both", (1, 0): "min", (0, 1): "max", (0, 0): "neither"}[low, high]
 
 
-def _draw(axes, one, norm):
+def _draw(axes, m, norm):
     import matplotlib
     from matplotlib.patches import Rectangle
 
     image = axes.imshow(
-        one.values,
+        m.values,
         aspect="auto",
-        cmap=matplotlib.colormaps[COLOURS].with_extremes(bad="0.8"),
+        cmap=matplotlib.colormaps[COLOUR_MAP].with_extremes(bad="0.8"),
         norm=norm,
         interpolation="antialiased",  # cells stay sharp, pixels of a photograph do not alias
     )
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(short(one.title, 22), loc="left", size=6, pad=2.5)
-    if one.mark is not None:
-        y, x, h, w = one.mark if len(one.mark) == 4 else (*one.mark, 1, 1)
-        points = 72 * SIDE * min(h, w) / max(one.values.shape)
+    axes.set_title(short(m.title, 22), loc="left", size=6, pad=2.5)
+    if m.mark is not None:
+        y, x, h, w = m.mark if len(m.mark) == 4 else (*m.mark, 1, 1)
+        points = 72 * SIDE * min(h, w) / max(m.values.shape)
         fine = min(1, points / 10)  # a thick frame would hide what is in a small box
         for colour, line in (("black", 1.8 * fine), ("white", 0.9 * fine)):  # on dark, on bright
             box = Rectangle((x - 0.5, y - 0.5), w, h, clip_on=False, zorder=3)
@@ -165,16 +166,14 @@ def _bar(figure, image, at, height, scale, beyond, own) -> None:
 
 
 def _block_title(figure, result, left, top) -> None:
-    provenance = origin(result)
-    models = list(provenance.get("models", {}))
-    made_of = ", ".join(describe_model(provenance, name) for name in models)
+    """Titles a block in two lines; it is wide, so the lines of a panel's title share one here."""
+    who, lines = panel_title(result)
     width, height = figure.get_size_inches()
-    said = " \u00b7 ".join(line for line in (made_of, describe_images(provenance)) if line)
     place = {"ha": "left", "va": "top"}
-    name = short(" and ".join(models), 40)
-    figure.text(left / width, (top - 0.06) / height, name, weight="bold", **place)
+    figure.text(left / width, (top - 0.06) / height, short(who, 40), weight="bold", **place)
     y = top - 0.06 - (LINE + 1.5) / 72
-    figure.text(left / width, y / height, short(said, 60), color=GREY, size=6, **place)
+    about = short(" \u00b7 ".join(lines), 60)
+    figure.text(left / width, y / height, about, color=GREY, size=6, **place)
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The house style: sizes, colours, titles, and figures that need no pyplot."""
+"""The style that all figures share: sizes, colours, titles, and figures that need no pyplot."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ STYLE: Mapping[str, Any] = {
     "ytick.minor.size": 2.5,
     "pdf.fonttype": 42,  # text stays text, as journals ask
 }
+COLOUR_MAP = "magma"  # perceptually even, for colour-blind readers and grey print too
 BLUE, GREY = "#0072B2", "0.45"  # the blue of Okabe and Ito, made for colour-blind readers
 LABEL_GAP = 9.0  # least distance of two tick labels, in points
 NOTE = 0.17  # height of the line of notes at the bottom, in inches
@@ -38,7 +39,7 @@ LINE = 7.5  # height of a line of a panel's title, in points
 
 
 def styled(draw: Callable) -> Callable:
-    """Runs a drawing function in the house style, whatever the user's own settings are."""
+    """Returns a drawing function that draws in this style, whatever the user's own settings are."""
 
     @functools.wraps(draw)
     def wrapped(*args, **kwargs):
@@ -52,13 +53,16 @@ def styled(draw: Callable) -> Callable:
 
 @styled
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a figure to a .png, .pdf or .svg file, atomically; the same figure, the same bytes."""
+    """Writes a figure to a .png, .pdf or .svg file, atomically.
+
+    A .png or .pdf file holds no date, so that the same figure gives the same bytes.
+    """
     path = pathlib.Path(path)
-    kind = path.suffix[1:]
+    extension = path.suffix[1:]
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    dpi = 300 if kind == "png" else 600  # of the heatmaps; all else is vectors
+    dpi = 300 if extension == "png" else 600  # of the heatmaps; everything else is vectors
     with storage.atomic(path) as partial:
-        figure.savefig(partial, format=kind, dpi=dpi, metadata=dates.get(kind))
+        figure.savefig(partial, format=extension, dpi=dpi, metadata=dates.get(extension))
 
 
 @styled
@@ -79,13 +83,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float):
-    """Adds axes at a place in inches, so that labels have the room they were counted to need."""
+    """Adds axes at a place in inches, which keeps the room for labels independent of the figure."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
 
 def title(axes: Any, text: str, lines: Sequence[str] = ()) -> None:
-    """Titles a panel: bold, then lines in small grey."""
+    """Titles a panel: a bold line, then small grey lines below it."""
     axes.set_title(short(text, 25), loc="left", weight="bold", pad=3 + LINE * len(lines))
     for i, line in enumerate(reversed(lines)):
         axes.annotate(
@@ -106,5 +110,5 @@ def note(figure: Figure, text: str) -> None:
 
 
 def short(text: str, length: int = 24) -> str:
-    """Returns a text cut to a length, so that it stays in its place."""
+    """Returns a text cut to a length, so that it fits its place."""
     return text if len(text) <= length else text[: length - 1] + "\u2026"

@@ -1,4 +1,4 @@
-"""Labels of an axis of layers: at blocks and stages, without crowding."""
+"""Labels of an axis of layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def ticks(layers: Sequence[str], gap: float) -> tuple[list[float], list[str], li
     """Returns where and how to label an axis of layers: at blocks and stages, without crowding.
 
     Layers are grouped by the first part of their name ("block03/ln1" and "block03/out" are "block
-    3"). Of a numbered series every n-th is labelled, n as small as the gap allows; then the last,
-    the first and the other groups where there is room.
+    3"). Of a numbered series every n-th group is labelled, n as small as the gap allows; then the
+    last, the first and the other groups, where there is room.
 
     Args:
       layers: names from input to output.
@@ -63,7 +63,7 @@ def ticks(layers: Sequence[str], gap: float) -> tuple[list[float], list[str], li
 
 
 def label_layers(axis: Any, names: Sequence[str], gap: float) -> None:
-    """Labels an axis whose layer i is at i; gap in parts of the axis."""
+    """Labels an axis on which layer i is at i; `gap` is the least distance in parts of the axis."""
     positions, labels, edges = ticks(names, gap * len(names))
     axis.set_ticks(positions, [short(label, 10) for label in labels])
     axis.set_ticks(edges, minor=True)

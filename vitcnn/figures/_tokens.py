@@ -9,13 +9,12 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
-from vitcnn.figures._describe import describe_images, describe_model, origin
-from vitcnn.figures._style import add_axes, new_figure, styled, title
+from vitcnn.figures._describe import panel_title
+from vitcnn.figures._style import COLOUR_MAP, add_axes, new_figure, styled, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = "magma"  # as the heatmaps: perceptually even, for colour-blind readers and grey print
 WIDTH, HEIGHT, STRIP = 1.7, 1.7, 0.13  # of a panel and of the strip of prefix tokens, in inches
 
 
@@ -29,26 +28,26 @@ def tokens(
 ) -> Figure:
     """Draws a row of heatmaps for each Result, depth to the right and tokens downwards.
 
-    Prefix tokens (the class token) have a strip of their own on top, or they would be too thin to
-    see. All share one colour scale, which is logarithmic, as befits a ratio.
+    Prefix tokens (the class token) have a strip of their own on top, because a single row would be
+    too thin to see. All heatmaps share one logarithmic colour scale, since the values are ratios.
 
     Args:
       results: Results, which title the rows.
-      panels: for each Result, name of a panel -> values above 0; others are grey.
+      panels: for each Result, name of a panel -> values; what is not finite and above 0 is grey.
       prefix: for each Result, the number of prefix tokens.
-      x_title: title of the axis to the right; or one for each Result. The first column is 0.
-      scale: what the colours are, with units; the title of the colour bar.
+      x_title: title of the horizontal axis, where the first column is 0; or one for each Result.
+      scale: what the colours mean, with units; the title of the colour bar.
     """
     import matplotlib
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     x_titles = [x_title] * len(panels) if isinstance(x_title, str) else x_title
-    every = np.concatenate([np.ravel(v) for named in panels for v in named.values()])
-    every = every[np.isfinite(every) & (every > 0)]
-    low, high = (every.min(), every.max()) if every.size else (1, 10)
+    drawn = np.concatenate([np.ravel(v) for named in panels for v in named.values()])
+    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    low, high = (drawn.min(), drawn.max()) if drawn.size else (1, 10)
     norm = LogNorm(low, high if high > low else low * 1.01)
-    colours = matplotlib.colormaps[COLOURS].with_extremes(bad="0.8")
+    colours = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad="0.8")
     left, gap, bottom, top, bar = 0.7, 0.15, 0.45, 0.55, 0.75
     columns = max(map(len, panels))
     height = bottom + HEIGHT + top
@@ -64,12 +63,12 @@ def tokens(
             if p:
                 head = add_axes(figure, at, base + HEIGHT - STRIP, WIDTH, STRIP)
                 parts[head] = (0, p)
-            for one, (start, stop) in parts.items():
+            for part, (start, stop) in parts.items():
                 extent = (-0.5, values.shape[1] - 0.5, stop - 0.5, start - 0.5)
                 how = {"aspect": "auto", "interpolation": "nearest", "extent": extent}
-                image = one.imshow(whole[start:stop], cmap=colours, norm=norm, **how)
-                one.spines[:].set_visible(False)
-                one.tick_params(labelleft=j == 0, left=j == 0)
+                image = part.imshow(whole[start:stop], cmap=colours, norm=norm, **how)
+                part.spines[:].set_visible(False)
+                part.tick_params(labelleft=j == 0, left=j == 0)
             axes.locator_params(axis="both", integer=True)
             axes.set_xlabel(x_titles[k])
             if j == 0:
@@ -81,11 +80,8 @@ def tokens(
                 middle, label = (p - 1) / 2, "class token" if p == 1 else "prefix tokens"
                 head.set_yticks([middle], [label] if j == 0 else [""])
                 head.tick_params(left=False)
-            provenance = origin(result)
-            models = list(provenance.get("models", {}))
-            made_of = ", ".join(describe_model(provenance, model) for model in models)
-            about = [line for line in (made_of, describe_images(provenance)) if line]
-            title(upper, " and ".join(models) if j == 0 else "", [*about * (j == 0), name])
+            who, lines = panel_title(result) if j == 0 else ("", ())
+            title(upper, who, [*lines, name])
     at = left + columns * (WIDTH + gap)
     cax = add_axes(figure, at, (len(panels) - 1) * height + bottom, 0.09, HEIGHT)
     legend = figure.colorbar(image, cax=cax)
