@@ -1,8 +1,8 @@
-"""Makes the report of one or several workdirs: claims, figures, tables, and one HTML page.
+"""Writes the report of one or several workdirs: claims, figures, tables, and one HTML page.
 
     python scripts/report.py --workdir=runs/cifar10_pair
 
-It reads the results (<analysis>.nc) alone: models, weights and images may be elsewhere by now.
+The report needs only the results (<analysis>.nc), not the models, weights or images.
 """
 
 import logging
@@ -12,18 +12,18 @@ from absl import app, flags
 from vitcnn import claims, report
 
 WORKDIR = flags.DEFINE_list("workdir", None, "Folders with results, separated by commas.")
-OUT = flags.DEFINE_string("out", "", "Folder to write into; <first workdir>/report if not given.")
+OUT = flags.DEFINE_string("out", "", "Folder to write into; the default is <first workdir>/report.")
 
 
 def main(_):
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # talks of every letter of a PDF
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # logs every letter of a PDF
     results = report.read(WORKDIR.value)
     page = report.write(results, OUT.value or f"{WORKDIR.value[0]}/report")
-    found = claims.all_claims(results)
-    for claim in found:
+    verdicts = claims.all_claims(results)
+    for claim in verdicts:
         print(f"{claim}\n")
-    if not found:
-        print("No claim to judge: they compare the CKA of a ViT with that of a ResNet.")
+    if not verdicts:
+        print('No claim to judge: most compare a model of kind "vit" with one of kind "cnn".')
     print(f"report: {page}")
 
 

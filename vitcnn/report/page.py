@@ -1,7 +1,7 @@
 """Report: Results -> figures, tables, claims, and one HTML page that stands alone.
 
-It reads Results and nothing else, so it can be made on another day, on another machine. The one
-exception are the images of the source `scenes`, which are remade from their provenance.
+A report needs only Results, so it can be written on another day, on another machine. Images are not
+in Results; those of the source `scenes` are rendered again from their provenance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vitcnn.results import datasets
 
 Results = Mapping[str, xarray.Dataset]
 
-# The order of the figures by analysis; those of others come behind.
+# The order of the figures by analysis; the figures of all other analyses come last.
 ORDER = (
     "cka",
     "accuracy",
@@ -46,7 +46,7 @@ ORDER = (
     "decoding",
     "probe",
 )
-SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of a job
+SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of its job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Drawing:
 
 
 def read(workdirs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str, xarray.Dataset]:
-    """Reads the Results of one workdir, or of several: then each name begins with its workdir.
+    """Reads the Results of one workdir or of several; several workdirs begin their Results' names.
 
     Raises:
       FileNotFoundError: a workdir has no results.
@@ -90,7 +90,7 @@ def write(
 
     Args:
       results: Results by name, as `vitcnn.analyze` returns them; or a workdir, or several.
-      out: folder to write into; made if it is not there.
+      out: folder to write into, which is created if it does not exist.
 
     Returns:
       Path of index.html.
@@ -102,60 +102,63 @@ def write(
     if not isinstance(results, Mapping):
         results = read(results)
     if not results:
-        raise ValueError("a report needs at least one result")
+        raise ValueError("a report needs at least one Result, and `results` is empty")
     results = dict(sorted(results.items()))
     out = pathlib.Path(out)
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    found = all_claims(results)
+    claims = all_claims(results)
     drawn = drawings(results)
     for drawing in drawn:
-        for kind in ("png", "pdf"):
-            figures.save(drawing.figure, out / "figures" / f"{drawing.name}.{kind}")
-    for name, table in tables(results, found).items():
+        for extension in ("png", "pdf"):
+            figures.save(drawing.figure, out / "figures" / f"{drawing.name}.{extension}")
+    for name, table in tables(results, claims).items():
         with storage.atomic(out / "tables" / f"{name}.csv") as partial:
             table.to_csv(partial, float_format="%.9g", na_rep="nan")
     page = out / "index.html"
     with storage.atomic(page) as partial:
-        partial.write_text(html(results, found, drawn), encoding="utf-8")
+        partial.write_text(html(results, claims, drawn), encoding="utf-8")
     return page
 
 
 def drawings(results: Results) -> list[Drawing]:
     """Returns every figure that the analyses of the Results draw."""
-    kinds = collections.defaultdict(dict)
+    by_analysis = collections.defaultdict(dict)
     for name, result in results.items():
-        kinds[datasets.provenance(result)["analysis"]][name] = result
-    rank = {kind: i for i, kind in enumerate(ORDER)}
+        by_analysis[datasets.provenance(result)["analysis"]][name] = result
+    rank = {analysis: i for i, analysis in enumerate(ORDER)}
     drawn = []
-    for kind in sorted(kinds, key=lambda kind: (rank.get(kind, len(ORDER)), kind)):
-        analysis, jobs = analyses.find(kind), collections.defaultdict(dict)
-        for name, result in kinds[kind].items():
-            jobs[name if kind in SINGLE else _job(result)][name] = result
+    for name in sorted(by_analysis, key=lambda name: (rank.get(name, len(ORDER)), name)):
+        analysis, jobs = analyses.find(name), collections.defaultdict(dict)
+        for result_name, result in by_analysis[name].items():
+            jobs[result_name if name in SINGLE else _job(result)][result_name] = result
         for job, group in jobs.items():
-            stem, said = _stem(job), f": {job}" if len(jobs) > 1 else ""
+            suffix = f": {job}" if len(jobs) > 1 else ""
             for function in [f for f in dir(analysis) if f == "draw" or f.startswith("draw_")]:
-                figure = getattr(analysis, function)(list(group.values()))
+                draw = getattr(analysis, function)
+                figure = draw(list(group.values()))
                 if figure is None:
                     continue
-                heading = (analysis.__doc__ or kind).splitlines()[0].rstrip(".")
-                draw = getattr(analysis, function)
-                heading, caption = getattr(draw, "heading", heading), getattr(draw, "caption", "")
-                panels = (
-                    figures.panels(*group.values()) if (kind, function) == ("cka", "draw") else ()
-                )
-                name = stem + function.removeprefix("draw").replace("_", ".", 1)
-                drawn.append(Drawing(name, heading + said, caption, figure, panels))
+                default = (analysis.__doc__ or name).splitlines()[0].rstrip(".")
+                heading, caption = getattr(draw, "heading", default), getattr(draw, "caption", "")
+                heatmaps = (name, function) == ("cka", "draw")
+                panels = figures.panels(*group.values()) if heatmaps else ()
+                file = _stem(job) + function.removeprefix("draw").replace("_", ".", 1)
+                drawn.append(Drawing(file, heading + suffix, caption, figure, panels))
     return drawn
 
 
-def tables(results: Results, found: Sequence[Claim]) -> dict[str, Any]:
-    """Returns every number as pandas tables: the claims, and one a shape of variable a Result."""
+def tables(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    """Returns every number as pandas tables.
+
+    One table holds the claims, one the agreement of the measures. Of each Result, variables with
+    the same dimensions share a table.
+    """
     import pandas as pd
 
-    made = {"claims": pd.DataFrame(map(dataclasses.asdict, found)).rename_axis("row")}
-    if agreed := agreement(results):
-        made["agreement"] = pd.DataFrame(agreed).rename_axis("row")
+    frames = {"claims": pd.DataFrame(map(dataclasses.asdict, claims)).rename_axis("row")}
+    if rows := agreement(results):
+        frames["agreement"] = pd.DataFrame(rows).rename_axis("row")
     for name, result in results.items():
         shapes = collections.defaultdict(list)
         for key, variable in result.data_vars.items():
@@ -164,52 +167,51 @@ def tables(results: Results, found: Sequence[Claim]) -> dict[str, Any]:
             part = result[keys]
             if dims:
                 end = "" if keys[0] == name.rpartition("/")[2] else f".{keys[0]}"
-                made[_stem(name) + end] = part.to_dataframe()
+                frames[_stem(name) + end] = part.to_dataframe()
             else:
                 values = {key: [part[key].item()] for key in keys}
-                made[_stem(name)] = pd.DataFrame(values).rename_axis("row")
-    return made
+                frames[_stem(name)] = pd.DataFrame(values).rename_axis("row")
+    return frames
 
 
-def html(results: Results, found: Sequence[Claim], drawn: Sequence[Drawing]) -> str:
-    """Returns the page: styles, pictures, script and data inside, nothing loaded from outside."""
+def html(results: Results, claims: Sequence[Claim], drawn: Sequence[Drawing]) -> str:
+    """Returns the page, which holds its styles, pictures, script and data and loads nothing."""
     template = importlib.resources.files("vitcnn.report").joinpath("page.html").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     origins = {name: datasets.provenance(result) for name, result in results.items()}
     models = _models(results, origins)
     names = list(dict.fromkeys(model["name"] for model in models))
-    sheets, agreed = [], agreement(results)
-    for known in _unique(origin["data"] for origin in origins.values()):
-        if known.get("source") == "scenes":
-            sheets.append((known, _picture(_sheet(known))))
+    agreed = agreement(results)
+    sources = _unique(origin["data"] for origin in origins.values())
+    scenes_only = [source for source in sources if source.get("source") == "scenes"]
     return environment.from_string(template).render(
         title=" and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "vitcnn",
         images=list(dict.fromkeys(map(figures.describe_images, origins.values()))),
         models=models,
         origins=origins,
-        datas=_unique(origin["data"] for origin in origins.values()),
+        datas=sources,
         versions=_unique(origin["versions"] for origin in origins.values()),
-        claims=found,
-        plots=_plots(found),
+        claims=claims,
+        plots=_plots(claims),
         agreement=agreed,
         columns=list(dict.fromkeys(itertools.chain.from_iterable(agreed)))[2:],
         drawings=[(d, _picture(figures.png(d.figure)), hover(d)) for d in drawn],
         warnings=[(name, text) for name, o in origins.items() for text in o["warnings"]],
-        sheets=sheets,
+        sheets=[(fields, _picture(_sheet(fields))) for fields in scenes_only],
         configs={run: json.dumps(config, indent=2) for run, config in _configs(origins).items()},
     )
 
 
 def hover(drawing: Drawing) -> str:
-    """Returns what the page shows under the pointer, as JSON; "" if there are no heatmaps.
+    """Returns the numbers that the page shows under the pointer, as JSON; "" without heatmaps.
 
-    Values and errors are whole numbers of 1e-4, row by row, row 0 at the bottom; null is undefined.
-    Boxes are left, top, width and height of the axes in parts of the picture.
+    Values and errors are integers in units of 1e-4, row by row, with row 0 at the bottom; null is
+    undefined. A box is left, top, width and height of the axes as parts of the picture.
     """
-    made = []
+    boxes = []
     for panel, axes in zip(drawing.panels, drawing.figure.axes, strict=False):
         box = axes.get_position()
-        made.append(
+        boxes.append(
             {
                 "box": [round(v, 6) for v in (box.x0, 1 - box.y1, box.width, box.height)],
                 "models": panel.models,
@@ -219,7 +221,7 @@ def hover(drawing: Drawing) -> str:
                 "errors": _whole(panel.errors),
             }
         )
-    return json.dumps(made, separators=(",", ":")).replace("<", "\\u003c") if made else ""
+    return json.dumps(boxes, separators=(",", ":")).replace("<", "\\u003c") if boxes else ""
 
 
 def _whole(array: np.ndarray) -> list[int | None]:
@@ -227,7 +229,7 @@ def _whole(array: np.ndarray) -> list[int | None]:
 
 
 def _job(result: xarray.Dataset) -> str:
-    """Returns the name of the job that a Result is of, without that of its one model."""
+    """Returns the name of the job that wrote a Result, without the name of its one model."""
     origin = datasets.provenance(result)
     return origin["name"].removesuffix("." + "".join(origin["models"]))
 
@@ -241,31 +243,31 @@ def _unique(items: Any) -> list[Any]:
 
 
 def _models(results: Results, origins: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a row for every model, with its accuracy where a Result has it."""
+    """Returns a row of the table of models for each model, with its accuracy if a Result has it."""
     rows = {}
     for name, origin in origins.items():
-        for model, known in origin["models"].items():
+        for model, record in origin["models"].items():
             row = rows.setdefault(
-                (model, json.dumps(known, sort_keys=True)),
-                {"name": model, "known": known, "weights": known.get("weights", {})},
+                (model, json.dumps(record, sort_keys=True)),
+                {"name": model, "record": record, "weights": record.get("weights", {})},
             )
             if origin["analysis"] == "accuracy":
-                right = results[name]
-                numbers = (float(right.top1), float(right.top1_standard_error))
-                row["accuracy"] = (*(100 * v for v in numbers), int(right.images))
+                accuracy = results[name]
+                numbers = (float(accuracy.top1), float(accuracy.top1_standard_error))
+                row["accuracy"] = (*(100 * v for v in numbers), int(accuracy.images))
     return list(rows.values())
 
 
-def _plots(found: Sequence[Claim]) -> list[tuple[float, float, float] | None]:
+def _plots(claims: Sequence[Claim]) -> list[tuple[float, float, float] | None]:
     """Returns (low, effect, high) of each claim in percent of a common axis with zero at 50."""
-    ends = [abs(v) for claim in found for v in (claim.effect, *claim.interval) if math.isfinite(v)]
+    ends = [abs(v) for claim in claims for v in (claim.effect, *claim.interval) if math.isfinite(v)]
     reach = max([0.05, *ends]) * 1.05
 
     def place(claim):
-        shown = (claim.interval[0], claim.effect, claim.interval[1])
-        return tuple(round(50 + 50 * v / reach, 2) for v in shown) if _finite(shown) else None
+        values = (claim.interval[0], claim.effect, claim.interval[1])
+        return tuple(round(50 + 50 * v / reach, 2) for v in values) if _finite(values) else None
 
-    return [place(claim) for claim in found]
+    return [place(claim) for claim in claims]
 
 
 def _finite(values: Sequence[float]) -> bool:
@@ -276,10 +278,10 @@ def _picture(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _sheet(known: Mapping[str, Any]) -> bytes:
-    """Returns a PNG of the first images of each class of scenes, remade from their provenance."""
+def _sheet(record: Mapping[str, Any]) -> bytes:
+    """Returns a PNG of the first images of each class of scenes, rendered from their provenance."""
     fields = inspect.signature(scenes.load).parameters
-    source = data.load("scenes", **{k: v for k, v in known.items() if k in fields})
+    source = data.load("scenes", **{k: v for k, v in record.items() if k in fields})
     sheet = data.contact_sheet(source, rows=3, columns=min(source.classes, 12), by_class=True)
     file = io.BytesIO()
     PIL.Image.fromarray(sheet).save(file, format="png")
@@ -287,7 +289,7 @@ def _sheet(known: Mapping[str, Any]) -> bytes:
 
 
 def _configs(origins: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of each run, as far as its Results record them, in a config's form."""
+    """Returns the settings that the Results of each run record, arranged as in a config."""
     runs = collections.defaultdict(lambda: {"models": {}, "analyses": {}})
     for name, origin in origins.items():
         run = runs[name.rpartition("/")[0]]
