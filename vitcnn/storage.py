@@ -1,4 +1,4 @@
-"""Storage: files that are written whole or not at all."""
+"""Storage: files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ PathLike = str | os.PathLike
 
 @contextlib.contextmanager
 def atomic(path: PathLike) -> Iterator[pathlib.Path]:
-    """Yields a path to write to; on success it replaces `path` in one step, else all stays."""
+    """Yields a path to write to, and then replaces `path` by that file in one step.
+
+    If the block raises, `path` stays as it was. If the machine crashes, `path` holds the old or the
+    new content, whole.
+    """
     path = pathlib.Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)

@@ -1,4 +1,4 @@
-"""Results: what was measured (`datasets`), the folder of a run (`workdir`), and `provenance`."""
+"""Results (`datasets`), the folder of a run (`workdir`), and versions (`environment`)."""
 
 from vitcnn.results.datasets import load, load_all, provenance, save, stamp, summary
 

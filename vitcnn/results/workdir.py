@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and its log."""
+"""The folder of a run: which run it belongs to, and its log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def log_line(path: PathLike, **values: Any) -> None:
 
 
 def cut_log(path: PathLike, key: str, last: int) -> None:
-    """Leaves out the lines of a run log whose `key` is above `last`, if there is such a log."""
+    """Removes the lines of a run log whose `key` is above `last`; without a log does nothing."""
     path = pathlib.Path(path)
     if path.is_file():
         lines = path.read_text().splitlines(keepends=True)
@@ -27,11 +27,11 @@ def cut_log(path: PathLike, key: str, last: int) -> None:
 
 
 def claim_workdir(workdir: PathLike, run: Mapping[str, Any]) -> pathlib.Path:
-    """Makes a workdir, or checks that an existing one belongs to the same run.
+    """Creates a workdir, or checks that an existing one belongs to the same run.
 
     Args:
       workdir: folder of the run.
-      run: what decides the run's numbers, as far as it is known yet: any of the keys of run.json.
+      run: the keys of run.json that are known so far, which decide the run's numbers.
 
     Raises:
       ValueError: the folder holds a run of another config; the message shows each difference.
