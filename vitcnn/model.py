@@ -14,12 +14,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn import checkpoints, models, taps
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.layers import image_sizes
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 
 
 @dataclasses.dataclass(eq=False)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.taps import TapInfo
 
 # Tokens of a tap that an analysis can take -> how titles name them.

@@ -20,9 +20,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.lookup import check_name, nearest
+from vitcnn.numerics.arrays import Array
 
 LAYOUTS = ("tokens", "map", "vector", "attention")
 COLLECTION = "intermediates"  # any other collection would leak into `init` and into checkpoints
@@ -317,7 +318,7 @@ def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> Tap
 def forward(
     module: nn.Module,
     variables: Any,
-    images: Float[Array, "batch height width channel"],
+    images: Float[Array, "batch ..."],
     table: TapTable,
     names: Sequence[str],
     **call: Any,

@@ -34,9 +34,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from vitcnn import lookup, tap_layout
+from vitcnn.numerics.arrays import Array
 from vitcnn.similarity import gram, hsic
 from vitcnn.taps import TapInfo
 

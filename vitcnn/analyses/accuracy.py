@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array
 
 from vitcnn.analyses import ALL, Config, Group, Traits, figure
+from vitcnn.numerics.arrays import Array
 from vitcnn.results.datasets import variable
 
 if TYPE_CHECKING:

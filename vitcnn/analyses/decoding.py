@@ -38,10 +38,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Product
 from vitcnn.numerics.ridge import Moments, held_out
 from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable

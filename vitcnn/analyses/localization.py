@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.analyses import Config, Group, Traits, figure
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Scaled
 from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
 from vitcnn.similarity import hsic

@@ -35,9 +35,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.analyses import ALL, Config, Group, Traits, figure, probe_fit
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.statistics import wilson
 from vitcnn.probes import features as probe_features
 from vitcnn.probes import scoring

@@ -38,10 +38,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.analyses import ALL, Config, Group, Traits
 from vitcnn.lookup import nearest
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Product
 from vitcnn.numerics.ridge import NOISE
 from vitcnn.probes import features as probe_features

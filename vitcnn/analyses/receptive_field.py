@@ -25,10 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.analyses import Config, Group, Traits, View, figure
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
 from vitcnn.tap_layout import cell, edges, geometry
 from vitcnn.taps import TapInfo

@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn import tap_layout
 from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.results.datasets import coordinates
 from vitcnn.similarity import gram, measures
 from vitcnn.similarity import measure as measuring

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from vitcnn.analyses import Config, Group, Traits, figure
+from vitcnn.numerics.arrays import Array
 from vitcnn.results.datasets import variable
 from vitcnn.taps import TapInfo
 

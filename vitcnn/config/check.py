@@ -12,6 +12,7 @@ from vitcnn import analyses, models
 from vitcnn.config.schema import (
     PRECISIONS,
     STAGE,
+    Fields,
     Measurement,
     Training,
     model_fields,
@@ -22,7 +23,7 @@ from vitcnn.data import sources
 from vitcnn.lookup import REQUIRED, Field, check_name, fields_of
 
 
-def check_measurement(config: Mapping[str, Any], images: Any = None) -> ConfigDict:
+def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
     """Returns a checked measurement: defaults filled in, unset fields removed.
 
     Args:
@@ -52,7 +53,7 @@ def check_measurement(config: Mapping[str, Any], images: Any = None) -> ConfigDi
     return ConfigDict(full)
 
 
-def check_training(config: Mapping[str, Any]) -> ConfigDict:
+def check_training(config: Fields) -> ConfigDict:
     """Returns a checked training config: defaults filled in, unset fields removed.
 
     Args:
@@ -94,7 +95,7 @@ def check_file_name(name: str) -> None:
         )
 
 
-def _check_schema(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
+def _check_schema(config: Fields, schema: type) -> dict[str, Any]:
     """Returns the top level of a config, with defaults and converted values."""
     fields = fields_of(schema)
     values = {name: field.default for name, field in fields.items()}
@@ -104,7 +105,7 @@ def _check_schema(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
     return values
 
 
-def _check_model(fields: Mapping[str, Any], where: str, fields_of_family: Any) -> dict[str, Any]:
+def _check_model(fields: Fields, where: str, fields_of_family: Any) -> dict[str, Any]:
     for required in ("family", "variant"):
         if not fields.get(required):
             raise ValueError(f"{where}.{required} is not set")
@@ -116,7 +117,7 @@ def _check_model(fields: Mapping[str, Any], where: str, fields_of_family: Any) -
     return {**identity, **_check_fields(rest, fields_of_family(identity["family"]), where)}
 
 
-def _check_source(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _check_source(fields: Fields, where: str) -> dict[str, Any]:
     if not fields.get("source"):
         raise ValueError(f"{where}.source is not set: name one of {sources.names()}")
     source_fields = sources.fields(fields["source"])
@@ -127,7 +128,7 @@ def _check_source(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"source": fields["source"], **_check_fields(rest, source_fields, where)}
 
 
-def _check_analyses(configs: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _check_analyses(configs: Fields, where: str) -> dict[str, Any]:
     checked = {}
     for name, fields in configs.items():
         check_file_name(name)
@@ -138,9 +139,7 @@ def _check_analyses(configs: Mapping[str, Any], where: str) -> dict[str, Any]:
     return checked
 
 
-def _check_fields(
-    values: Mapping[str, Any], fields: Mapping[str, Any], where: str
-) -> dict[str, Any]:
+def _check_fields(values: Fields, fields: Fields, where: str) -> dict[str, Any]:
     """Returns values converted to the types of their fields; a field may be a mapping of fields."""
     checked = {}
     for name, value in values.items():
@@ -156,7 +155,7 @@ def _check_fields(
     return checked
 
 
-def _without_unset(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_unset(config: Fields) -> dict[str, Any]:
     """Returns a config as plain dictionaries, without its unset fields."""
     plain = {}
     for name, value in config.items():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optax
+from ml_collections import ConfigDict
 
 from vitcnn import models
 from vitcnn.data.preprocess import Preprocess
@@ -23,6 +24,8 @@ STAGE = {
     "data": "`source(...)`; left out, the stage takes the data of the config.",
     "analyses": "name -> `analysis(...)`.",
 }
+
+Fields = Mapping[str, Any] | ConfigDict  # of a config or of a part of it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from vitcnn import analyses, models
 from vitcnn.config.schema import (
+    Fields,
     Measurement,
     Training,
     model_fields,
@@ -18,7 +21,7 @@ from vitcnn.data import sources
 from vitcnn.lookup import REQUIRED, Field, fields_of
 
 
-def walk(config: Mapping[str, Any], where: str = "config") -> Iterator[tuple[str, Any, Field]]:
+def walk(config: ConfigDict, where: str = "config") -> Iterator[tuple[str, Any, Field]]:
     """Yields (path, value, field) for every field of a config that a flag can set.
 
     Args:
@@ -45,7 +48,7 @@ def walk(config: Mapping[str, Any], where: str = "config") -> Iterator[tuple[str
             yield path, value, field
 
 
-def _walk_plugin(plugin: Mapping[str, Any], where: str, of_family: Any = model_fields):
+def _walk_plugin(plugin: Fields, where: str, of_family: Any = model_fields):
     """Yields the fields that identify a model, a source or an analysis, then its own fields."""
     if not plugin:
         return
@@ -76,7 +79,7 @@ _SOURCE_IDENTITY = {
 _ANALYSIS_IDENTITY = {"analysis": "a file of vitcnn/analyses; the fields below are its own"}
 
 
-def _walk_fields(values: Mapping[str, Any], fields: Mapping[str, Any], where: str):
+def _walk_fields(values: Fields, fields: Fields, where: str):
     for name, field in fields.items():
         if isinstance(field, Mapping):
             yield from _walk_fields(values[name], field, f"{where}.{name}")

@@ -25,7 +25,7 @@ _FOREVER = 2**50  # steps; grain needs a length
 def groups(
     source: Any,
     preprocesses: Mapping[str, Preprocess],
-    indices: Sequence[Int64[np.ndarray, " n"]],
+    indices: Sequence[Int64[np.ndarray, " _"]],
     threads: int = 2,
     prefetch: int = 4,
 ) -> Iterator[dict[str, Any]]:

@@ -53,7 +53,12 @@ def label_of(source: Any, i: int) -> int:
 
 
 def subset(
-    source: Any, start: int = 0, stop: int = 0, shots: int = 0, draws: int = 1, draw_seed: int = 0
+    source: Any,
+    start: int = 0,
+    stop: int | None = 0,
+    shots: int = 0,
+    draws: int = 1,
+    draw_seed: int = 0,
 ) -> Any:
     """Returns some of the images of a source, or the source itself if nothing is chosen.
 

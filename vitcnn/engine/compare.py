@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 import xarray
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.engine.groups import check_group
 from vitcnn.engine.sums import Sums, estimate
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Scaled, to_host
 from vitcnn.similarity import gram, hsic, measures
 from vitcnn.similarity.measure import group_sums, matrices, resolve, variables

@@ -11,6 +11,7 @@ import xarray
 
 from vitcnn.figures._describe import panel_title
 from vitcnn.figures._style import GREY, add_axes, new_figure, short, styled, title
+from vitcnn.numerics.arrays import Numbers
 from vitcnn.numerics.statistics import Z
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ COLUMNS = 3
 ENTRY = 0.125  # height of a line of the legend, in inches
 LONGEST = 34  # letters of a name in the legend
 
-Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]  # x, y, standard error
+Curve = tuple[Numbers, Numbers, Numbers]  # x, y, standard error
 # A level, or (x, y) of a line, and its name.
-Reference = tuple[float | tuple[Sequence[float], Sequence[float]], str]
+Reference = tuple[float | tuple[Numbers, Numbers], str]
 
 
 @styled

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import xarray
 
+from vitcnn.numerics.arrays import Names
 from vitcnn.results import datasets
 
 
@@ -52,7 +53,7 @@ def describe_images(provenance: Mapping[str, Any]) -> str:
 
 
 def panel_title(
-    result: xarray.Dataset, models: Sequence[str] | None = None, measure: str = ""
+    result: xarray.Dataset, models: Names | None = None, measure: str = ""
 ) -> tuple[str, tuple[str, ...]]:
     """Returns the title of a panel and the lines below it, from the provenance of a Result.
 

@@ -25,6 +25,7 @@ from vitcnn.figures._style import (
     title,
 )
 from vitcnn.figures._ticks import label_layers
+from vitcnn.numerics.arrays import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def panels(result: xarray.Dataset, name: str = "cka", what: str = "CKA") -> list
     return pairs
 
 
-def layer_names(names: Sequence[str], model: str) -> tuple[str, ...]:
+def layer_names(names: Names, model: str) -> tuple[str, ...]:
     """Returns the names of layers without their model."""
     return tuple(str(name).removeprefix(f"{model}/") for name in names)
 

@@ -10,6 +10,7 @@ import xarray
 
 from vitcnn.figures._describe import describe_images, describe_model, origin
 from vitcnn.figures._style import BLUE, NOTE, add_axes, new_figure, note, short, styled
+from vitcnn.numerics.arrays import Numbers
 from vitcnn.numerics.statistics import Z
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def intervals(
     return figure
 
 
-def _digits(errors: Sequence[float]) -> int:
+def _digits(errors: Numbers) -> int:
     """Returns how many decimals show two digits of the smallest error."""
     smallest = min((e for e in errors if e > 0), default=0.01)
     return max(0, 1 - int(np.floor(np.log10(smallest))))

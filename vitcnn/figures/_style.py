@@ -6,10 +6,11 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vitcnn import storage
+from vitcnn.numerics.arrays import Names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
 
-def title(axes: Any, text: str, lines: Sequence[str] = ()) -> None:
+def title(axes: Any, text: str, lines: Names = ()) -> None:
     """Titles a panel: a bold line, then small grey lines below it."""
     axes.set_title(short(text, 25), loc="left", weight="bold", pad=3 + LINE * len(lines))
     for i, line in enumerate(reversed(lines)):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from vitcnn.figures._style import short
+from vitcnn.numerics.arrays import Names
 
 
-def ticks(layers: Sequence[str], gap: float) -> tuple[list[float], list[str], list[float]]:
+def ticks(layers: Names, gap: float) -> tuple[list[float], list[str], list[float]]:
     """Returns where and how to label an axis of layers: at blocks and stages, without crowding.
 
     Layers are grouped by the first part of their name ("block03/ln1" and "block03/out" are "block
@@ -62,7 +62,7 @@ def ticks(layers: Sequence[str], gap: float) -> tuple[list[float], list[str], li
     return [middle[head] for head in chosen], [labels[head] for head in chosen], edges
 
 
-def label_layers(axis: Any, names: Sequence[str], gap: float) -> None:
+def label_layers(axis: Any, names: Names, gap: float) -> None:
     """Labels an axis on which layer i is at i; `gap` is the least distance in parts of the axis."""
     positions, labels, edges = ticks(names, gap * len(names))
     axis.set_ticks(positions, [short(label, 10) for label in labels])

@@ -21,7 +21,7 @@ WIDTH, HEIGHT, STRIP = 1.7, 1.7, 0.13  # of a panel and of the strip of prefix t
 @styled
 def tokens(
     results: Sequence[xarray.Dataset],
-    panels: Sequence[Mapping[str, Float[np.ndarray, "token depth"]]],
+    panels: Sequence[Mapping[str, Float[np.ndarray, "_ _"]]],
     prefix: Sequence[int],
     x_title: str | Sequence[str],
     scale: str,

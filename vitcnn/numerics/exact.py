@@ -8,7 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
+
+from vitcnn.numerics.arrays import Array
 
 
 @flax.struct.dataclass

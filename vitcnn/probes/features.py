@@ -13,9 +13,10 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.tap_layout import split
 from vitcnn.taps import TapInfo
 

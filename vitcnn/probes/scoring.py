@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from vitcnn.numerics.arrays import Array
 from vitcnn.probes import features
 from vitcnn.taps import TapInfo
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray
 
+from vitcnn.numerics.arrays import Names
 from vitcnn.results import datasets
 from vitcnn.similarity.maps import rank_correlation
 from vitcnn.similarity.measure import LESS_ALIKE, measured
@@ -51,7 +52,7 @@ def agreement(results: Mapping[str, xarray.Dataset]) -> list[dict[str, Any]]:
     return rows
 
 
-def _comparable(cka: xarray.Dataset, origin: Mapping[str, Any], layers: Sequence[str]) -> bool:
+def _comparable(cka: xarray.Dataset, origin: Mapping[str, Any], layers: Names) -> bool:
     """Returns whether a Result of `cka` is of the images and features of one of `similarity`.
 
     Args:

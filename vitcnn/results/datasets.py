@@ -68,7 +68,7 @@ def coordinates(layers: Sequence[tuple[str, str]]) -> dict[str, Any]:
     names = [f"{model}/{tap}" for model, tap in layers]
     owner = np.array([model for model, _ in layers])
     models = dict.fromkeys(owner)
-    depth = np.concatenate([relative_depth((owner == model).sum()) for model in models])
+    depth = np.concatenate([relative_depth(int((owner == model).sum())) for model in models])
     coords: dict[str, Any] = {}
     for side in ("x", "y"):
         coords[f"layer_{side}"] = names

@@ -16,9 +16,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vitcnn.lookup import check_name
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Scaled
 
 KERNELS = ("linear", "rbf")

@@ -22,8 +22,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Scaled
 from vitcnn.similarity.gram import EPS, Gram, add_scaled, centre, linear, u_centre
 from vitcnn.similarity.maps import warn_undefined

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vitcnn.numerics.arrays import Names
 from vitcnn.numerics.statistics import spearman
 
 
@@ -63,7 +63,7 @@ def rank_correlation(
 
 
 def warn_undefined(
-    why: str, names: Sequence[str], which: Bool[np.ndarray, " layers"], measures: Sequence[str]
+    why: str, names: Names, which: Bool[np.ndarray, " layers"], measures: Names
 ) -> None:
     """Warns of the layers, by name, for which some measures are NaN, if there are any.
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from vitcnn.numerics.arrays import Array, Names
 from vitcnn.similarity import gram, hsic
 from vitcnn.similarity.maps import warn_undefined
 
@@ -108,7 +109,7 @@ class Measure:
         """
         raise NotImplementedError
 
-    def lacking(self, total: Any) -> tuple[Bool[np.ndarray, " layers"], str]:
+    def lacking(self, total: Any) -> tuple[Bool[np.ndarray, " layers"] | np.bool_ | bool, str]:
         """Returns the layers that vary, but not as this measure requires, and what they lack."""
         return np.bool_(False), ""
 
@@ -170,18 +171,20 @@ class GroupMean(Measure):
             matrices[f"{self.name}_chance"] = total["chance"] / total["images"]
         return matrices
 
-    def lacking(self, total: Mapping[str, Any]) -> tuple[Bool[np.ndarray, " layers"], str]:
+    def lacking(
+        self, total: Mapping[str, Any]
+    ) -> tuple[Bool[np.ndarray, " layers"] | np.bool_ | bool, str]:
         """Returns the layers that `defined` excludes in some group, and `undefined`."""
         return total.get("lacking", np.zeros(len(total["mean"]))) > 0, self.undefined
 
 
-def default_options(measures: Sequence[Measure]) -> dict[str, Any]:
+def default_options(measures: Collection[Measure]) -> dict[str, Any]:
     """Returns the options of some measures with their defaults."""
     return {option: value for m in measures for option, value in m.options.items()}
 
 
 def resolve(
-    measures: Sequence[Measure], options: Options, images: int, sizes: Mapping[str, int]
+    measures: Collection[Measure], options: Options, images: int, sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     """Returns the options to measure with: defaults filled in and everything checked.
 
@@ -201,7 +204,7 @@ def resolve(
 
 
 def group_sums(
-    grams: Sequence[gram.Gram], measures: Sequence[Measure], options: Options
+    grams: Sequence[gram.Gram], measures: Collection[Measure], options: Options
 ) -> dict[str, Any]:
     """Returns the sums of one group of images that give every measure of every pair of layers.
 
@@ -218,7 +221,7 @@ def group_sums(
 
 
 def matrices(
-    total: Mapping[str, Any], measures: Sequence[Measure], names: Sequence[str]
+    total: Mapping[str, Any], measures: Collection[Measure], names: Names
 ) -> dict[str, Float[np.ndarray, "layers layers"]]:
     """Returns the matrix of each measure and its chance by name, measures in their order.
 
@@ -250,7 +253,9 @@ def matrices(
 
 
 def variables(
-    matrices: Mapping[str, Float[np.ndarray, "x y"]], measures: Sequence[Measure], suffix: str = ""
+    matrices: Mapping[str, Float[np.ndarray, "x y"]],
+    measures: Collection[Measure],
+    suffix: str = "",
 ) -> dict[str, tuple]:
     """Returns the matrices as variables of a Dataset [layer_x, layer_y].
 
@@ -271,7 +276,7 @@ def variables(
 
 
 def attributes(
-    total: Mapping[str, Any], measures: Sequence[Measure], options: Options
+    total: Mapping[str, Any], measures: Collection[Measure], options: Options
 ) -> dict[str, float]:
     """Returns the attributes of a Dataset that the measures give it.
 

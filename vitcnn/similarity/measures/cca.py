@@ -22,8 +22,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from vitcnn.numerics.arrays import Array
 from vitcnn.similarity.gram import Spectra
 from vitcnn.similarity.measure import GroupMean, Layers, Options
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from vitcnn.numerics.arrays import Array
 from vitcnn.similarity.gram import squared_distances
 from vitcnn.similarity.measure import GroupMean, Options
 

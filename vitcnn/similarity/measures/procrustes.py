@@ -13,8 +13,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from vitcnn.numerics.arrays import Array
 from vitcnn.similarity.gram import Spectra
 from vitcnn.similarity.measure import GroupMean
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import rankdata
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from vitcnn.numerics.arrays import Array
 from vitcnn.similarity.gram import EPS
 from vitcnn.similarity.measure import GroupMean
 
