@@ -29,8 +29,10 @@ EXEMPT = {
     "vitcnn.similarity.hsic",
     # their functions check what users give them and raise a ValueError that says more.
     "vitcnn.data.preprocess",
+    "vitcnn.data.sources.scenes",
     "vitcnn.engine.compare",
     "vitcnn.model",
+    "vitcnn.similarity.maps",
 }
 PACKAGE = pathlib.Path(__file__).parents[1] / "vitcnn"
 jaxtyping.install_import_hook(sorted(modules(PACKAGE) - EXEMPT), "checked.typechecker")

@@ -72,7 +72,7 @@ def test_provenance_follows_names_and_labels(tmp_path):
     write_csv(tmp_path / "other.csv", [("a.png", 1), ("b.png", 0)])
     shas = [
         data.load("folder", path=str(tmp_path), labels=labels).provenance["listing_sha256"]
-        for labels in ("labels.csv", "other.csv", None)
+        for labels in ("labels.csv", "other.csv", "")
     ]
     assert len(set(shas)) == 3
 
