@@ -187,6 +187,13 @@ def test_a_value_of_another_type_is_named(path):
         configs.check_measurement(config)
 
 
+def test_values_are_typed_where_they_are_given():
+    assert configs.analysis("cka", models="vit", taps="a,b").to_dict()["models"] == ("vit",)
+    assert configs.model("vit", "B/16", no_skip=[3], layer_scale=1).no_skip == (3,)
+    with pytest.raises(ValueError, match=r"vit B/16.depth = inf: expected a whole number"):
+        configs.model("vit", "B/16", depth=float("inf"))
+
+
 def test_constructors_name_the_nearest_field():
     with pytest.raises(ValueError, match="field of vit B/16: 'widht': did you mean 'width'"):
         configs.model("vit", "B/16", widht=3)

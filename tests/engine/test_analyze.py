@@ -298,7 +298,7 @@ def test_images_without_a_label_do_not_count(tmp_path):
 
 BAD = {
     "group of 3": ({"group": 3}, "at least 4"),
-    "group above data": ({"group": 61}, "group = 61, but there are only 60 images"),
+    "group above data": ({"group": 61}, "config.group = 61, but the data have 60 images"),
     "group below the least": (
         {"analyses": {"similarity": {"taps": ("*/out",)}}, "group": 8},
         "config.analyses.similarity needs groups of at least 16 images, but config.group = 8",

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from vitcnn import analyses
+from vitcnn.config.convert import converted
 from vitcnn.config.schema import (
     STAGE,
     Measurement,
@@ -115,6 +116,7 @@ def _with_placeholders(
         elif field.type is dict:
             config[name] = ConfigDict(value or {})
         else:
+            value = None if value is None else converted(value, field, f"{owner}.{name}")
             config[name] = FieldReference(value, field_type=field.type)
     return config
 

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vitcnn import analyses, models
+from vitcnn.config.convert import converted
 from vitcnn.config.schema import (
     PRECISIONS,
     STAGE,
@@ -20,7 +21,7 @@ from vitcnn.config.schema import (
     optimizer_fields,
 )
 from vitcnn.data import sources
-from vitcnn.lookup import REQUIRED, Field, check_name, fields_of
+from vitcnn.lookup import REQUIRED, check_name, fields_of
 
 
 def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
@@ -101,7 +102,7 @@ def _check_schema(config: Fields, schema: type) -> dict[str, Any]:
     values = {name: field.default for name, field in fields.items()}
     for name, value in _without_unset(config).items():
         check_name("field of the config", name, fields)
-        values[name] = _converted(value, fields[name], f"config.{name}")
+        values[name] = converted(value, fields[name], f"config.{name}")
     return values
 
 
@@ -151,7 +152,7 @@ def _check_fields(values: Fields, fields: Fields, where: str) -> dict[str, Any]:
             if inner := _check_fields(value, field, f"{where}.{name}"):
                 checked[name] = inner
         else:
-            checked[name] = _converted(value, field, f"{where}.{name}")
+            checked[name] = converted(value, field, f"{where}.{name}")
     return checked
 
 
@@ -164,36 +165,3 @@ def _without_unset(config: Fields) -> dict[str, Any]:
         elif value is not None:
             plain[name] = value
     return plain
-
-
-def _converted(value: Any, field: Field, where: str) -> Any:
-    """Returns a value as the type of its field; a ValueError says what was expected."""
-    if field.type is tuple:
-        return _converted_tuple(value, field)
-    if isinstance(value, list):  # a network has to be hashable
-        return tuple(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if field.type is float and is_number:
-        return float(value)
-    if field.type is int:
-        fits = is_number and value == int(value)
-    elif field.type is bool:
-        fits = value in (True, False)
-    else:
-        fits = field.type in (object, dict) or isinstance(value, field.type)
-    if not fits:
-        raise ValueError(f"{where} = {value!r}: expected {_TYPES[field.type]}")
-    return field.type(value) if field.type in (int, bool) else value
-
-
-def _converted_tuple(value: Any, field: Field) -> tuple:
-    if isinstance(value, str):  # a flag gives several names as "a,b"
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple):
-        value = (value,)
-    if field.item is str:  # a flag may also have wrapped "a,b" as one item, ("a,b",)
-        value = [part.strip() for item in value for part in str(item).split(",")]
-    return tuple(value)
-
-
-_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

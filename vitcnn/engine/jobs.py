@@ -15,7 +15,6 @@ from typing import Any
 from vitcnn import analyses
 from vitcnn.config import check_file_name
 from vitcnn.data import sources
-from vitcnn.engine.groups import check_group
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
 
@@ -99,7 +98,6 @@ def plan_jobs(
       ValueError: unknown model or tap pattern (with the nearest names), a group smaller than an
         analysis needs, or more images than the source has.
     """
-    check_group(group, len(source), "the analyses")
     for name in models:
         check_file_name(name)
     if not configs:
