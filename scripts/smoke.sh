@@ -27,14 +27,13 @@ if [ -z "$python" ]; then
 fi
 venv=${VENV:-.venv-smoke}
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check -e . beartype pytest
+"$venv/bin/pip" install --quiet --disable-pip-version-check -e . beartype pytest pytest-xdist
 "$venv/bin/python" -c "
 import jax, sys
 print('smoke: Python', sys.version.split()[0], 'and JAX', jax.__version__)"
 if [ $# -gt 0 ]; then
-  exec "$venv/bin/python" -m pytest -q -m "not slow and not oracle" "$@"
+  exec "$venv/bin/python" -m pytest -q -n 2 --dist loadfile -m "not slow and not oracle" "$@"
 fi
 # Taps, similarity, models and configs: they touch every part of JAX and Flax that the package uses.
-exec "$venv/bin/python" -m pytest -q -m "not slow and not oracle" \
-  tests/test_taps.py tests/test_configs.py tests/similarity/test_cka.py tests/models/test_mixer.py \
-  tests/engine/test_sums.py
+exec "$venv/bin/python" -m pytest -q -n 2 --dist loadfile -m "not slow and not oracle" \
+  tests/test_taps.py tests/test_configs.py tests/similarity/test_cka.py tests/engine/test_sums.py

@@ -207,10 +207,16 @@ def test_constructors_name_the_nearest_field():
         configs.training("adamw", weight_decy=0.1)
 
 
-@pytest.mark.parametrize("path", paths("analyze"), ids=name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        # A ResNet-50 is one at any size of the images: 125 layers to compile.
+        pytest.param(path, id=name(path), marks=[pytest.mark.slow] * ("resnet50" in path.stem))
+        for path in paths("analyze")
+        if path.stem != "everything"  # tests/engine/test_everything.py runs it
+    ],
+)
 def test_smallest_analysis_runs(path, tmp_path):
-    if path.stem == "everything":
-        return  # tests/engine/test_everything.py runs it
     config = load(path).get_config("smallest")
     # Heads and last norms of a fresh network are zero: dead layers, which CKA names.
     with pytest.warns(UserWarning, match=r"cka: layers that do not vary .*/logits"):

@@ -33,7 +33,7 @@ PAPER_LAYERS = (
 
 
 def split(
-    x: Float[Array, "n height width c"], grid: tuple[int, int]
+    x: Float[Array, "n height width c"], grid: Sequence[int]
 ) -> Float[Array, "n rows columns cell_height cell_width c"]:
     """Returns the non-overlapping cells of a map; the grid has to divide the map evenly."""
     (n, height, width, _), (rows, columns) = x.shape, grid
@@ -41,7 +41,7 @@ def split(
     return x.transpose(0, 1, 3, 2, 4, 5)
 
 
-def cell(info: TapInfo, position: Sequence[float]) -> tuple[int, int]:
+def cell(info: TapInfo, position: Sequence[float]) -> Sequence[int]:
     """Returns the (row, column) of the cell of a tap's grid that contains a point of the image.
 
     Args:
@@ -64,7 +64,7 @@ def edges(at: int, cells: int, size: int) -> tuple[float, float]:
 
 
 def geometry(
-    info: TapInfo, position: Sequence[float], image: tuple[int, int]
+    info: TapInfo, position: Sequence[float], image: Sequence[int]
 ) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
     """Returns the distance of each pixel from the middle of a cell, and its share inside the cell.
 
@@ -86,7 +86,7 @@ def geometry(
 
 
 def patch_distances(
-    grid: tuple[int, int], image: tuple[int, int]
+    grid: Sequence[int], image: Sequence[float]
 ) -> Float[np.ndarray, "patches patches"]:
     """Returns the distance in px between the centres of every two patches, row by row.
 
@@ -123,7 +123,7 @@ def which(info: TapInfo, tokens: str) -> str:
     return tokens if present else "all"
 
 
-def grid_name(grid: tuple[int, int]) -> str:
+def grid_name(grid: Sequence[int]) -> str:
     """Returns the name of a grid in Results, such as "14x14"."""
     return "x".join(map(str, grid))
 
@@ -142,7 +142,7 @@ def attention(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n heads 
     return x.transpose(0, 2, 1, 3, 4).reshape(n, heads, windows * queries, keys)
 
 
-def attention_distances(info: TapInfo, image: tuple[int, int]) -> Float[np.ndarray, "queries keys"]:
+def attention_distances(info: TapInfo, image: Sequence[int]) -> Float[np.ndarray, "queries keys"]:
     """Returns the distances in px between the positions that `attention` connects.
 
     Args:

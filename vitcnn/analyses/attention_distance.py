@@ -12,7 +12,7 @@ of 14 px has a distance of 115.5, 116.5 or 116.6 px.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -109,7 +109,7 @@ def _padded(values: Float[np.ndarray, " heads"], heads: int) -> Float[np.ndarray
     return np.pad(values, (0, heads - len(values)), constant_values=np.nan)
 
 
-def local_and_global(distance: Sequence[Float[np.ndarray, " head"]]) -> float:
+def local_and_global(distance: Sequence[Any] | np.ndarray) -> float:
     """Returns how clearly low layers have local and global heads, high ones only global (Fig. 3).
 
     In the first two layers the most local head should be below `LOCAL` and the most global head

@@ -197,7 +197,9 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     )
 
 
-def subsets_of(order: Sequence[int], mode: str, size: int) -> Bool[np.ndarray, "subsets heads"]:
+def subsets_of(
+    order: Sequence[int] | np.ndarray, mode: str, size: int
+) -> Bool[np.ndarray, "subsets heads"]:
     """Returns which heads are in each subset, from the most local subset to the most global.
 
     Args:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
+from vitcnn.config.schema import Fields
 from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
@@ -94,7 +95,7 @@ class _Pass:
 
     stage: str
     workdir: pathlib.Path
-    config: Mapping[str, Any]
+    config: Fields
     source: Any
     jobs: Sequence[Job]
 

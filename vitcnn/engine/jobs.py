@@ -7,6 +7,7 @@ run, or another host, plans the same jobs.
 from __future__ import annotations
 
 import dataclasses
+import types
 import warnings
 from collections.abc import Mapping
 from types import ModuleType
@@ -14,6 +15,7 @@ from typing import Any
 
 from vitcnn import analyses
 from vitcnn.config import check_file_name
+from vitcnn.config.schema import Fields
 from vitcnn.data import sources
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
@@ -65,12 +67,12 @@ class Job:
         }
 
 
-def load_models(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Model]:
+def load_models(configs: Fields) -> dict[str, Model]:
     """Loads every model of a checked config: name -> `vitcnn.load(**fields)`."""
     return {name: load(**_plain(fields)) for name, fields in configs.items()}
 
 
-def load_source(fields: Mapping[str, Any]) -> Any:
+def load_source(fields: Fields) -> Any:
     """Opens the images of a checked config."""
     fields = _plain(fields)
     return sources.load(fields.pop("source"), **fields)
@@ -79,9 +81,9 @@ def load_source(fields: Mapping[str, Any]) -> Any:
 def plan_jobs(
     models: Mapping[str, Model],
     source: Any,
-    configs: Mapping[str, Mapping[str, Any]],
+    configs: Fields,
     group: int,
-    stages: Mapping[str, Mapping[str, Any]] = {},
+    stages: Fields = types.MappingProxyType({}),
     where: str = "config.",
 ) -> list[Job]:
     """Resolves and checks the analyses of a config before any long work.
@@ -134,7 +136,7 @@ class _Request:
         return analyses.traits(self.analysis)
 
     @classmethod
-    def parse(cls, name: str, fields: Mapping[str, Any], where: str) -> _Request:
+    def parse(cls, name: str, fields: Fields, where: str) -> _Request:
         fields = dict(fields)
         analysis = analyses.find(fields.pop("analysis", None) or name)
         shared = [f.name for f in dataclasses.fields(analyses.Selection) if f.name in fields]
@@ -212,7 +214,7 @@ def _images(request: _Request, source: Any, group: int) -> int:
     return images
 
 
-def _check_stages(request: _Request, stages: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_stages(request: _Request, stages: Fields) -> None:
     """Raises ValueError unless the stages that an analysis continues from come before it."""
     name = request.name
     for field in request.traits.stages:
@@ -248,5 +250,5 @@ def _taps(request: _Request, models: Mapping[str, Model]) -> dict[str, tuple[str
     return taps
 
 
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(fields: Fields) -> dict[str, Any]:
     return fields.to_dict() if hasattr(fields, "to_dict") else dict(fields)

@@ -21,6 +21,7 @@ import xarray
 
 from vitcnn import data, parallel
 from vitcnn.config import Measurement
+from vitcnn.config.schema import Fields
 from vitcnn.engine.jobs import Job
 from vitcnn.engine.program import group_program, shared_crops
 from vitcnn.engine.progress import Progress
@@ -41,7 +42,7 @@ class RunSettings:
     save_every_s: float = Measurement.save_every_s
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> RunSettings:
+    def of(cls, config: Fields) -> RunSettings:
         """Returns the settings of a checked config."""
         return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
 

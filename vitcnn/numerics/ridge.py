@@ -20,7 +20,7 @@ class Moments:
 
     def __init__(
         self,
-        products: Float[np.ndarray, "x+1 x+y+1"],
+        products: Float[np.ndarray, "rows columns"],
         squares: Float[np.ndarray, " y"],
     ):
         self.products, self.squares = products, squares

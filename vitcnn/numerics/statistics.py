@@ -10,10 +10,10 @@ Z = 1.96  # standard errors in half of a 95% interval
 
 
 def jackknife(
-    whole: Float[np.ndarray, "..."],
+    whole: Float[np.ndarray, "..."] | np.floating,
     left_out: Float[np.ndarray, "blocks ..."],
     sizes: Float[np.ndarray, " blocks"],
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, "..."] | np.floating:
     """Returns the delete-one-block jackknife standard error.
 
     Args:
@@ -30,7 +30,9 @@ def jackknife(
     return np.sqrt(((pseudo - centre) ** 2 / (h - 1)).sum(0) / g)
 
 
-def wilson(share: Float[np.ndarray, "..."], trials: float) -> Float[np.ndarray, "... 2"]:
+def wilson(
+    share: Float[np.ndarray, "..."], trials: float | np.ndarray
+) -> Float[np.ndarray, "... 2"]:
     """Returns the ends of the 95% interval of a share (Wilson 1927).
 
     Args:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from vitcnn import checkpoints, data, parallel, storage
 from vitcnn.config import Training, check_training
+from vitcnn.config.schema import Fields
 from vitcnn.engine.jobs import Job, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure
 from vitcnn.model import Model, load
@@ -95,7 +96,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     return load(family, variant, weights=workdir)
 
 
-def _open_labelled(config: Mapping[str, Any]) -> Any:
+def _open_labelled(config: Fields) -> Any:
     """Opens the images of a config; raises ValueError if they are none or have no labels."""
     source = load_source(config)
     if not source.labelled or not len(source):
