@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -208,12 +207,14 @@ def test_count_of_batches_is_dropped_and_foreign_keys_are_not():
 
     one = np.ones(3)
     raw = {"module.bn1.num_batches_tracked": one, "module.bn1.weight": one, "ema.x": one}
-    got = cifar_resnet_torch.convert(raw, nn.Module())
+    got = cifar_resnet_torch.convert(raw, models.create("resnet", "20"))
     assert list(got) == ["params/bn_root/scale", "ema.x"]
-    assert list(cifar_vit_torch.convert({"encoder.layers.0.x.weight": one}, nn.Module())) == [
-        "encoder.layers.0.x.weight"
-    ]
+    assert list(
+        cifar_vit_torch.convert({"encoder.layers.0.x.weight": one}, models.create("resnet", "20"))
+    ) == ["encoder.layers.0.x.weight"]
     root = np.arange(12.0).reshape(2, 1, 3, 2)
-    got = keras_resnet.convert({"conv1/kernel": root, "top/kernel": one}, nn.Module())
+    got = keras_resnet.convert(
+        {"conv1/kernel": root, "top/kernel": one}, models.create("resnet", "20")
+    )
     np.testing.assert_array_equal(got["params/conv_root/kernel"][:, :, 0], root[:, :, 2])
     assert list(got) == ["params/conv_root/kernel", "top/kernel"]
