@@ -30,6 +30,7 @@ def measured(models, tmp_path_factory):
     config.group = 20
     fields = {
         "attention_distance": {"models": ("toy",)},
+        "decoding": {"targets": ("position", "colour"), "folds": 3},
         "head_cka": {"subset": 1},
         "receptive_field": {"channels": 8, "images": 4, "taps": OUTPUTS},
         "similarity": {"measures": ("cka", "neighbours"), "images": 40, "taps": OUTPUTS},
