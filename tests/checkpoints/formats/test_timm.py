@@ -38,8 +38,8 @@ OTHERS = {  # of one class with a network that loads
     "gmlp_ti16_224": ("mixer", "S/16", "a gMLP"),
     "resnetv2_18": ("bit", "R50x1", "batch norms"),
     "resnetv2_50": ("bit", "R50x1", "batch norms"),
-    "resnetv2_50d_gn": ("bit", "R50x1", "stem is of three convolutions"),
-    "resnetv2_50d_evos": ("bit", "R50x1", "stem is of three convolutions"),
+    "resnetv2_50d_gn": ("bit", "R50x1", "stem has three convolutions"),
+    "resnetv2_50d_evos": ("bit", "R50x1", "stem has three convolutions"),
 }
 SIZES = [
     *((f"mixer_{v[0].lower()}{v[2:]}_224", "mixer", v) for v in mixer.VARIANTS if v != "H/14"),
