@@ -26,13 +26,17 @@ def network(family: str) -> type[nn.Module]:
 
 def variant(family: str, name: str) -> dict[str, Any]:
     """Returns the fields that make a variant; a ValueError gives the nearest variants."""
-    variants = _file(family).VARIANTS
-    lookup.check_name(f"variant of {family}", name, variants)
-    return dict(variants[name])
+    return _variant(family, name)
 
 
 def _file(family: str) -> ModuleType:
     return lookup.find("model family", sys.modules[__name__], family)
+
+
+def _variant(family: str, name: str) -> dict[str, Any]:  # `create` has an argument `variant`
+    variants = _file(family).VARIANTS
+    lookup.check_name(f"variant of {family}", name, variants)
+    return dict(variants[name])
 
 
 def create(family: str, variant: str, **overrides: Any) -> nn.Module:
@@ -48,24 +52,24 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
       ValueError: there is no such family, variant or field (the message lists the nearest names),
         or a field is None, which is never a value.
     """
-    file = _file(family)
-    lookup.check_name(f"variant of {family}", variant, file.VARIANTS)
+    network_class = network(family)
+    variant_fields = _variant(family, variant)
     defaults = {
         field.name: field.default
-        for field in dataclasses.fields(file.NETWORK)
+        for field in dataclasses.fields(network_class)
         if field.name not in ("parent", "name")
     }
     for name, value in overrides.items():
         lookup.check_name(f"field of {family}", name, defaults)
         if value is None:
-            default = file.VARIANTS[variant].get(name, defaults[name])
+            default = variant_fields.get(name, defaults[name])
             raise ValueError(
                 f"{name}=None: None is not a value of a field; leave {name} out, or write "
                 f"{name}={default!r}, which is the default of {family} {variant}"
             )
     # A module must be hashable, and configs give lists where the fields are tuples.
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    return file.NETWORK(**{**file.VARIANTS[variant], **overrides})
+    return network_class(**{**variant_fields, **overrides})
 
 
 @dataclasses.dataclass(frozen=True)

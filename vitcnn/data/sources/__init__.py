@@ -13,6 +13,7 @@ A file of this folder has a function `load(**fields)` that returns a source, whi
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import Any
 
 from vitcnn import lookup
@@ -34,8 +35,11 @@ def fields(name: str) -> dict[str, Field]:
     Raises:
       ValueError: there is no such source; the message gives the nearest names.
     """
-    module = lookup.find("data source", sys.modules[__name__], name)
-    return {**lookup.fields_of(module.load), **lookup.fields_of(subset, ("source",))}
+    return {**lookup.fields_of(_file(name).load), **lookup.fields_of(subset, ("source",))}
+
+
+def _file(name: str) -> ModuleType:
+    return lookup.find("data source", sys.modules[__name__], name)
 
 
 def load(name: str, /, **values: Any) -> Any:
@@ -63,7 +67,6 @@ def load(name: str, /, **values: Any) -> Any:
             f"data source {name!r} needs {', '.join(missing)}; its fields are "
             f"{', '.join(known_fields)}"
         )
-    module = lookup.find("data source", sys.modules[__name__], name)
     subset_fields = lookup.fields_of(subset)
-    source = module.load(**{k: v for k, v in values.items() if k not in subset_fields})
+    source = _file(name).load(**{k: v for k, v in values.items() if k not in subset_fields})
     return subset(source, **{k: v for k, v in values.items() if k in subset_fields})
