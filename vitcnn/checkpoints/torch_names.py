@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import flax.linen as nn
 import numpy as np
 
+from vitcnn.checkpoints.files.contents import renamed
+
 # Training scripts and their wrappers put these in front of every key.
-_WRAPPERS = ("module.", "teacher.", "backbone.", "model.")
+_WRAPPERS = ("module.", "backbone.", "model.", "student.", "timm_model.", "_orig_mod.")
+# In front of a second network, which is a moving average of the first one.
+_AVERAGES = ("teacher.", "ema.", "model_ema.", "ema_model.", "momentum_encoder.")
 _NORM = re.compile(r"(LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm|bn(_root|_proj|\d))")
 WEIGHT = {
     "weight": "params/{}/kernel",
@@ -64,14 +68,49 @@ class Names:
 
 
 def stripped(keys: Iterable[str]) -> dict[str, str]:
-    """Maps keys without the prefixes of training scripts to the keys as they are."""
-    names = {}
-    for key in keys:
-        name = key
-        while (prefix := next((p for p in _WRAPPERS if name.startswith(p)), None)) is not None:
-            name = name.removeprefix(prefix)
-        names[name] = key
-    return names
+    """Maps keys without the prefixes of training scripts to the keys as they are.
+
+    Raises:
+      ValueError: two keys differ by their prefixes alone.
+    """
+    return renamed((_bare(key)[0], key) for key in keys)
+
+
+def bare_names(keys: Iterable[str]) -> set[str]:
+    """Returns the keys without the prefixes of training scripts."""
+    return {_bare(key)[0] for key in keys}
+
+
+def _bare(key: str) -> tuple[str, bool]:
+    """Returns a key without prefixes, and whether one of them is the prefix of an average."""
+    average = False
+    while prefix := next((p for p in (*_WRAPPERS, *_AVERAGES) if key.startswith(p)), ""):
+        key = key.removeprefix(prefix)
+        average |= prefix in _AVERAGES
+    return key, average
+
+
+def one_network(
+    arrays: Mapping[str, np.ndarray], average: bool
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Returns the arrays of one network where a file holds a network and its moving average.
+
+    Args:
+      arrays: by the keys of the file, such as "student.norm.weight" and "teacher.norm.weight".
+      average: whether the moving average is meant.
+
+    Returns:
+      (arrays, which network they are); all arrays and None where no two keys differ by a prefix
+      of an average.
+    """
+    names = {key: _bare(key) for key in arrays}
+    plain = {name for name, is_average in names.values() if not is_average}
+    averaged = {name for name, is_average in names.values() if is_average}
+    if not plain & averaged:
+        return dict(arrays), None
+    chosen = {key: arrays[key] for key, (_, is_average) in names.items() if is_average == average}
+    network = "moving average" if average else "weights"
+    return chosen, f"the {network} of weights and their moving average"
 
 
 def convert(
@@ -88,16 +127,18 @@ def convert(
     Raises:
       ValueError: an array belongs to a network that we do not support.
     """
+    ours = []
+    for bare, key in stripped(raw).items():
+        name = names.translate(bare)
+        if name is not None:  # an unknown array keeps its key, which the merge reports
+            ours.append((key if name == bare else name, key))
     arrays = {}
-    for key, original in stripped(raw).items():
-        name = names.translate(key)
-        if name is None:
-            continue
-        value = np.asarray(raw[original], np.float32)
+    for name, key in renamed(ours).items():
+        value = np.asarray(raw[key], np.float32)
         if "/qkv/" in name and value.shape[0] % 3 == 0:  # stacked along the outputs
             for part, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
-                ours = name.replace("/qkv/", f"/{part}/")
-                arrays[ours] = _transposed(ours, third, heads)
+                full = name.replace("/qkv/", f"/{part}/")
+                arrays[full] = _transposed(full, third, heads)
         else:
             arrays[name] = _transposed(name, value, heads)
     return arrays

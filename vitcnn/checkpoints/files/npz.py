@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
 import zipfile
 
@@ -16,11 +17,15 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            other = [name for name in archive.namelist() if not name.endswith(".npy")]
+            names = archive.namelist()
+            other = [name for name in names if not name.endswith(".npy")]
+            twice = [name for name, count in collections.Counter(names).items() if count > 1]
         if other:
             raise ValueError(
                 f"{path.name} is not a NumPy archive: it is a zip file that holds {other[0]!r}"
             )
+        if twice:
+            raise ValueError(f"{path.name} holds the array {twice[0].removesuffix('.npy')!r} twice")
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, EOFError, OSError) as error:

@@ -6,11 +6,12 @@ support bfloat16, in which many weights are stored, so the format is read here.
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 
 import numpy as np
+
+from vitcnn.checkpoints.files.contents import json_object
 
 _TYPES = {
     **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"},
@@ -32,7 +33,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if size < 8 or not 2 <= length <= min(size - 8, _MAX_HEADER):
             raise _damaged(path, f"{size} bytes cannot hold a header of {length}")
         try:
-            header = json.loads(file.read(length))
+            header = json_object(file.read(length))
             entries = {key: value for key, value in header.items() if key != "__metadata__"}
             places = {
                 key: (value["dtype"], tuple(value["shape"]), tuple(value["data_offsets"]))
