@@ -24,7 +24,7 @@ SIGNATURES = {
     "cka": "(xs, ys=None, group=None)",
     "compare": "(xs, ys=None, measure='cka', group=None, **options)",
     "load": "(family, variant, weights=None, *, preprocess=None, seed=0, new_head=False, "
-    "position_resize='bicubic', position_grid=None, **overrides)",
+    "position_resize='bicubic', position_grid=None, average=True, **overrides)",
     "tap": "(module, name, value, *, role='', grid=None, prefix_tokens=0, heads=None, skip=None, "
     "class_token=False, window=None, layout='')",
     "train": "(config, workdir, *, progress=True)",

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -154,6 +155,7 @@ def load(
     new_head: bool = False,
     position_resize: str = "bicubic",
     position_grid: tuple[int, int] | None = None,
+    average: bool = True,
     **overrides: Any,
 ) -> Model:
     """Makes a model: a network by its usual name, with trained or random weights.
@@ -174,12 +176,18 @@ def load(
         "linear" as in Google's vision_transformer.
       position_grid: (rows, columns) of the patches that the weights were trained on, if they are
         not a square.
+      average: whether to take the moving average of the weights where a checkpoint has both, as
+        timm does; for a student and its teacher (DINO), the average is the teacher.
       **overrides: fields of the network that differ, such as num_classes=10 or image_size=384.
 
     Returns:
       The model. Its provenance has the SHA-256 of the weights. Unless `overrides` sets them,
       num_classes comes from the weights, and so do fields that change no array, such as the kind of
       GELU.
+
+    Warns:
+      UserWarning: the preprocessing is a guess, `overrides` contradict what lies beside the
+        weights, or the weights were trained with images of another size.
 
     Raises:
       ValueError: unknown family, variant or field (with the nearest names); or weights that do not
@@ -196,12 +204,22 @@ def load(
     else:
         head_seed = seed if new_head else None
         grid = position_grid or _grid(source)
-        checkpoint = _restore(source, family, variant, overrides, head_seed, position_resize, grid)
+        checkpoint = _restore(
+            source, family, variant, overrides, head_seed, position_resize, grid, average
+        )
 
     # Later entries win; `create` puts the fields of the variant first.
     fields = {**checkpoint.fields, **source.fields, **overrides}
-    preprocess = {**checkpoint.preprocess, **source.preprocess, **_preprocess_fields(preprocess)}
+    caller_steps = {**source.preprocess, **_preprocess_fields(preprocess)}
+    preprocess = {**checkpoint.preprocess, **caller_steps}
 
+    if checkpoint.preprocess_guess and not {"mean", "std"} <= caller_steps.keys():
+        warnings.warn(
+            f"{source.path.name} does not say how its images were prepared; vitcnn takes the "
+            f"preprocessing of {checkpoint.preprocess_guess}: {preprocess}; pass preprocess with "
+            "mean and std if you know better",
+            stacklevel=2,
+        )
     module = models.create(family, variant, **fields)
     variables = jax.tree.map(jnp.asarray, checkpoint.variables)  # to the device once, for all calls
     model = Model(module, variables, _preprocess(preprocess, module, source))
@@ -234,6 +252,7 @@ def _restore(
     head_seed: int | None,
     position_resize: str,
     position_grid: tuple[int, int] | None,
+    average: bool,
 ) -> checkpoints.Checkpoint:
     """Restores trained weights, with a new head of this seed unless it is None."""
     expected = {**source.fields, **overrides}
@@ -247,7 +266,8 @@ def _restore(
         position_resize=position_resize,
         position_grid=position_grid,
         new_head=None if head_seed is None else _head(module, family, shapes, head_seed),
-        any_classes="num_classes" not in expected,
+        chosen=expected,
+        average=average,
         sha256=source.sha256,
     )
     if source.address is not None:

@@ -59,7 +59,8 @@ def test_what_lies_beside_an_archive_is_that_of_this_archive(tmp_path):
     checkpoints.export(path, made.variables, {"preprocess": mean, "fields": {"epsilon": 0.001}})
     model = vitcnn.load("resnet", "mini", path)
     assert model.preprocess.mean == (0.1, 0.2, 0.3) and model.module.epsilon == 0.001
-    assert vitcnn.load("resnet", "mini", path, epsilon=0.01).module.epsilon == 0.01
+    with pytest.warns(UserWarning, match="epsilon = 0.01, where the JSON .* says 0.001"):
+        assert vitcnn.load("resnet", "mini", path, epsilon=0.01).module.epsilon == 0.01
     assert model.digest() == made.digest()
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model.variables))
     (tmp_path / "a.vitcnn.json").write_text("[")

@@ -10,7 +10,7 @@ import torch_vits
 
 import vitcnn
 from vitcnn import checkpoints
-from vitcnn.checkpoints import sidecar
+from vitcnn.checkpoints import sidecars
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 POSITIONS = "params/Transformer/posembed_input/pos_embedding"
@@ -83,7 +83,9 @@ def test_a_grid_that_is_no_square_fits_itself_alone(tmp_path):
     assert "resized" not in model.provenance["weights"]
     with pytest.raises(ValueError, match=r"pos_embedding: 1 x 61 x 12 in the checkpoint"):
         load(path)
-    assert load(path, position_grid=(6, 10)).image_size == (32, 32)
+    message = r"trained with images of 24 x 40 pixels.* runs at 32 x 32.* set image_size=\(24, 40\)"
+    with pytest.warns(UserWarning, match=message):
+        assert load(path, position_grid=(6, 10)).image_size == (32, 32)
 
 
 def test_another_head_is_made_only_when_asked_for(path, made):
@@ -110,7 +112,10 @@ def test_the_number_of_classes_is_that_of_the_weights_unless_given(path, made):
 
 
 def test_a_given_field_stays(path):
-    assert load(path, gelu="tanh").module.gelu == "tanh"
+    with pytest.warns(UserWarning, match="gelu = 'tanh', where the format .* says 'exact'"):
+        model = load(path, gelu="tanh")
+    assert model.module.gelu == "tanh"
+    assert "says 'exact'" in model.provenance["weights"]["contradicted"][0]
     assert load(path).module.gelu == "exact"
 
 
@@ -252,7 +257,7 @@ def test_pixels_are_those_of_transformers(tmp_path, kind, fields):
     module = importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}")
     processor = getattr(module, f"{names[kind]}ImageProcessorPil")(**fields)
     processor.save_pretrained(tmp_path)
-    settings = sidecar.read_published(tmp_path / "model.safetensors")
+    settings = sidecars.read_published(tmp_path / "model.safetensors")
     assert settings.file == "preprocessor_config.json"
     for shape in ((80, 80, 3), (90, 60, 3), (60, 90, 3)):  # all that is cut off is even
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -56,6 +56,7 @@ def test_exported_file_is_restored_bit_for_bit(tmp_path, family, variant, fields
         "sha256": hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest(),
         "format": {"vit": "google_vit_npz", "resnet": "google_resnet_npz"}[family],
         "arrays": {"in_file": count, "in_network": count, "renamed": 0},
+        **({"preprocess": "the format 'google_vit_npz'"} if family == "vit" else {}),
     }
     json.dumps(restored.provenance)
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from vitcnn import storage
-from vitcnn.checkpoints import sidecar
+from vitcnn.checkpoints import sidecars
 from vitcnn.checkpoints.formats import google_bit_npz
 
 
@@ -47,6 +47,6 @@ def export(
     with storage.atomic(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
     if settings is None:
-        path.with_suffix(sidecar.OWN).unlink(missing_ok=True)  # an older archive's
+        path.with_suffix(sidecars.OWN).unlink(missing_ok=True)  # an older archive's
     else:
-        storage.write_json(path.with_suffix(sidecar.OWN), settings)
+        storage.write_json(path.with_suffix(sidecars.OWN), settings)

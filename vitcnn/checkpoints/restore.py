@@ -8,6 +8,8 @@ import math
 import os
 import pathlib
 import re
+import types
+import warnings
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -18,9 +20,10 @@ import numpy as np
 from flax import traverse_util
 
 from vitcnn import lookup, models
-from vitcnn.checkpoints import formats, own_names, positions, sidecar
+from vitcnn.checkpoints import formats, google_names, implied, own_names, positions, torch_names
 from vitcnn.checkpoints.digest import sha256 as digest
-from vitcnn.checkpoints.files import read
+from vitcnn.checkpoints.files import open_file
+from vitcnn.checkpoints.files.contents import Contents
 from vitcnn.checkpoints.merge import merge
 from vitcnn.layers import image_sizes
 
@@ -31,18 +34,23 @@ class Checkpoint:
 
     Attributes:
       variables: a pytree such as `module.init` returns.
-      fields: fields of the network that the weights imply. Only `num_classes`, which is there if it
-        differs from the network's, changes the shape of arrays.
+      fields: fields of the network that the weights imply and that differ from the network's. Only
+        `num_classes` changes the shape of arrays.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess` that the weights were trained with.
       provenance: JSON-able: the name of the file, the SHA-256 of its bytes, the name of its format,
         and "arrays", the counts of the merge. Where they apply: the arrays that were "resized", the
-        arrays that are "new", and the file that the "preprocess" fields come from.
+        arrays that are "new", which "network" of a file with several these are, the "native_size"
+        that they were trained with, where the "preprocess" fields come from, and "contradicted"
+        fields.
+      preprocess_guess: where the preprocessing comes from if nothing says that it is that of these
+        weights; else None.
     """
 
     variables: Mapping[str, Any]
     fields: Mapping[str, Any]
     preprocess: Mapping[str, Any]
     provenance: dict[str, Any]
+    preprocess_guess: str | None = None
 
 
 def restore(
@@ -54,7 +62,8 @@ def restore(
     position_resize: str = "bicubic",
     position_grid: tuple[int, int] | None = None,
     new_head: Mapping[str, np.ndarray] | None = None,
-    any_classes: bool = False,
+    chosen: Mapping[str, Any] = types.MappingProxyType({}),
+    average: bool = True,
     sha256: str | None = None,
 ) -> Checkpoint:
     """Reads a checkpoint of any known format into the variables of a network.
@@ -69,7 +78,9 @@ def restore(
       position_grid: (rows, columns) of the patches that the weights were trained on; None for a
         square.
       new_head: arrays by full name that replace the checkpoint's head; None keeps its own head.
-      any_classes: whether a head with another number of classes replaces the network's.
+      chosen: the fields of the network that the caller has set. Of the others the weights decide
+        those that change no array, and num_classes.
+      average: whether to take the moving average of the weights where a file has both.
       sha256: of the file, if it is known; None to compute it.
 
     Returns:
@@ -79,29 +90,48 @@ def restore(
       FileNotFoundError: there is no such file.
       ImportError: the file is PyTorch's, and torch is not installed.
       ValueError: the file cannot be read, its format is unknown or belongs to another family, or
-        its keys and shapes are not the network's; one message lists both sides.
+        its keys and shapes are not the network's, and one message lists both sides; or what lies
+        beside the weights contradicts them or is not supported.
+
+    Warns:
+      UserWarning: a field that the caller has set contradicts what lies beside the weights, or the
+        weights were trained with images of another size than the network's.
     """
     path = pathlib.Path(path)
     traits = models.traits(family)
-    raw, expected = read(path), flat(shapes)
+    contents, expected = open_file(path, average), flat(shapes)
+    raw, network = _one_network(contents, average, path)
     name, file_format = _find_format(path, raw, family, expected)
     label = f"{path.name} (format {name!r})"
+    sha256 = sha256 or digest(path)
+    provenance = {"path": path.name, "sha256": sha256, "format": name}
+    if network is not None:
+        provenance["network"] = network
+    said = implied.read(path, sha256, contents.architecture, name, file_format)
+    fields, contradictions = implied.adopted(said, module, shapes, chosen, label)
+    if contradictions:
+        provenance["contradicted"] = contradictions
+        warnings.warn(f"{label} is used with {'; '.join(contradictions)}", stacklevel=3)
     try:
         arrays = file_format.convert(raw, module)
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
-    provenance = {"path": path.name, "sha256": sha256 or digest(path), "format": name}
-    fields, preprocess, sidecar_file = _settings(path, file_format, module)
+    _check_classes(arrays, said, traits, label, new_head)
     if new_head is not None:
         arrays = {k: v for k, v in arrays.items() if not _is_head(k, traits)} | dict(new_head)
         provenance["new"] = sorted(new_head)
-    elif any_classes and (classes := _classes(arrays, expected, traits)) is not None:
+    elif (
+        "num_classes" not in chosen and (classes := _classes(arrays, expected, traits)) is not None
+    ):
         expected = _with_classes(expected, classes, traits)
         fields["num_classes"] = classes
+    native = implied.native_size(said)
     if (table := arrays.get(traits.positions)) is not None and traits.positions in expected:
         count = expected[traits.positions].shape[1]
-        resized = _resized(table, count, module, position_resize, position_grid)
+        resized, grid = _resized(table, count, module, position_resize, position_grid)
         if resized is not table:
+            patch = image_sizes.pair(module.patch)
+            native = native or (grid[0] * patch[0], grid[1] * patch[1])
             arrays[traits.positions] = resized
             provenance["resized"] = {
                 traits.positions: [list(table.shape), list(resized.shape)],
@@ -113,15 +143,26 @@ def restore(
         if hints := _hints(arrays, expected, traits):
             raise ValueError("\n  ".join([str(error), *hints])) from None
         raise
-    if sidecar_file is not None:
-        provenance["preprocess"] = sidecar_file
+    size = image_sizes.pair(module.image_size)
+    if native is not None and native != size:
+        provenance["native_size"] = list(native)
+        if "image_size" not in chosen:
+            warnings.warn(
+                f"{label} was trained with images of {native[0]} x {native[1]} pixels, and the "
+                f"network runs at {size[0]} x {size[1]}, the size of its variant; set image_size="
+                f"{native[0] if native[0] == native[1] else native} to run it as it was trained",
+                stacklevel=3,
+            )
+    if said.origin is not None:
+        provenance["preprocess"] = f"guess: {said.origin}" if said.is_guess else said.origin
     bare = {key.removeprefix("params/") for key in raw}
     provenance["arrays"] = {
         "in_file": len(raw),
         "in_network": len(expected),
         "renamed": sum(key.removeprefix("params/") not in bare for key in expected),
     }
-    return Checkpoint(variables, fields, preprocess, provenance)
+    guess = said.origin if said.is_guess else None
+    return Checkpoint(variables, fields, said.preprocess, provenance, guess)
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,18 +170,35 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.flatten_dict(tree, sep="/")
 
 
-def _settings(
-    path: pathlib.Path, file_format: ModuleType, module: nn.Module
-) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """Returns fields of the network, fields of the preprocessing, and the file of the latter.
+def _one_network(
+    contents: Contents, average: bool, path: pathlib.Path
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Returns the arrays of one network of a file, and which one it is where there are several."""
+    arrays, network = dict(contents.arrays), contents.network
+    try:
+        for names in (torch_names, google_names):
+            arrays, chosen = names.one_network(arrays, average)
+            network = chosen or network
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return arrays, network
 
-    The format has defaults for both; JSON next to the weights overrides them.
-    """
-    fields = dict(getattr(file_format, "FIELDS", {}))
-    preprocess = dict(file_format.PREPROCESS)
-    beside = getattr(file_format, "SIDECAR", sidecar.read_own)(path)
-    fields |= {name: value for name, value in beside.fields.items() if hasattr(module, name)}
-    return fields, preprocess | beside.preprocess, beside.file
+
+def _check_classes(
+    arrays: Mapping[str, np.ndarray],
+    said: implied.Implied,
+    traits: models.Traits,
+    label: str,
+    new_head: Mapping[str, np.ndarray] | None,
+) -> None:
+    """Raises ValueError if the JSON beside weights counts other classes than their head has."""
+    bias = arrays.get(f"params/{traits.heads[0]}/bias") if traits.heads else None
+    if bias is None or new_head is not None or said.classes in (None, len(bias)):
+        return
+    raise ValueError(
+        f"{label} has a head of {len(bias)} classes, and {said.source} says {said.classes}; "
+        "correct the JSON, or move it away if it does not describe these weights"
+    )
 
 
 def _find_format(
@@ -239,8 +297,10 @@ def _resized(
     module: nn.Module,
     method: str,
     grid: tuple[int, int] | None,
-) -> np.ndarray:
-    """Returns a position embedding resized to the network's grid; itself if it has that grid.
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Returns a position embedding resized to the network's grid, and the grid that it had.
+
+    The embedding itself comes back if it has the network's grid.
 
     Args:
       table: the position embedding of the checkpoint.
@@ -253,20 +313,20 @@ def _resized(
     prefix = count - math.prod(after)
     patches = table.shape[1] - prefix if table.ndim == 3 else 0
     if patches <= 0:
-        return table  # the merge reports the mismatch
+        return table, after  # the merge reports the mismatch
     if grid is not None:
         before = (int(grid[0]), int(grid[1]))
     else:
         side = math.isqrt(patches)
         if side * side != patches:  # either the network's own grid, or the merge reports it
-            return table
+            return table, after
         before = (side, side)
         if patches == math.prod(after) and before != after:
             raise ValueError(
                 f"{patches} positions may be a grid of {side} x {side} or of {after[0]} x "
                 f"{after[1]}; set position_grid=(rows, columns) to the grid of the weights"
             )
-    return positions.resize(table, prefix, before, after, method)
+    return positions.resize(table, prefix, before, after, method), before
 
 
 def _hints(

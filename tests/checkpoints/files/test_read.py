@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vitcnn import checkpoints
-from vitcnn.checkpoints import sidecar
+from vitcnn.checkpoints import sidecars
 
 
 def test_npz_arrays_come_by_their_keys(tmp_path):
@@ -162,7 +162,7 @@ PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size"
 def test_strange_fields_of_timm_are_named(tmp_path, fields, message):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {**TIMM, **fields}}))
     with pytest.raises(ValueError, match="config.json beside the weights.* " + message):
-        sidecar.read_published(tmp_path / "model.safetensors")
+        sidecars.read_published(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_strange_fields_of_timm_are_named(tmp_path, fields, message):
 def test_strange_fields_of_the_network_are_named(tmp_path, config, message):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="config.json beside the weights: " + message):
-        sidecar.read_published(tmp_path / "model.safetensors")
+        sidecars.read_published(tmp_path / "model.safetensors", model_type="vit")
 
 
 CROP = {"do_center_crop": True, "crop_size": 32}
@@ -223,4 +223,4 @@ def test_strange_fields_of_transformers_are_named(tmp_path, fields, message):
     with pytest.raises(
         ValueError, match="preprocessor_config.json beside the weights.* " + message
     ):
-        sidecar.read_published(tmp_path / "model.safetensors")
+        sidecars.read_published(tmp_path / "model.safetensors")

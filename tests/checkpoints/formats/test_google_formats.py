@@ -207,9 +207,11 @@ def test_class_token_without_a_position_at_another_resolution(tmp_path):
     module, shapes, arrays = tiny("vit")
     ours = "Transformer/posembed_input/pos_embedding"
     grid = arrays[ours][:, :49]  # 7 x 7, and the network has 8 x 8
-    got = restore(tmp_path, "vit", module, shapes, big_vision({**arrays, ours: grid}))
+    with pytest.warns(UserWarning, match="trained with images of 28 x 28 pixels"):
+        got = restore(tmp_path, "vit", module, shapes, big_vision({**arrays, ours: grid}))
     arrays[ours] = np.pad(grid, ((0, 0), (1, 0), (0, 0)))
-    assert_same(got, restore(tmp_path, "vit", module, shapes, arrays))
+    with pytest.warns(UserWarning, match="trained with images of 28 x 28 pixels"):
+        assert_same(got, restore(tmp_path, "vit", module, shapes, arrays))
 
 
 def test_positions_that_do_not_fit_are_refused(tmp_path):

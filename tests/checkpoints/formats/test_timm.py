@@ -142,7 +142,7 @@ def test_resnets(tmp_path, library, name, variant, size):
         torch, made.create_model(name) if library == "timm" else made.models.get_model(name)
     )
     path = save(tmp_path / "a.safetensors", network)
-    model = vitcnn.load("resnet", variant, path, image_size=size)
+    model = vitcnn.load("resnet", variant, path, image_size=size, preprocess=HALF)
     names = [name for name in model.taps if name.endswith("/out")]
     blocks = [unit for s in (1, 2, 3, 4) for unit in getattr(network, f"layer{s}")]
     compare(torch, network, model, blocks, names, size)
@@ -151,7 +151,7 @@ def test_resnets(tmp_path, library, name, variant, size):
 def test_vit_of_torchvision(tmp_path):
     torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
     network = randomised(torch, torchvision.models.vit_b_32())
-    model = vitcnn.load("vit", "B/32", save(tmp_path / "a.safetensors", network))
+    model = vitcnn.load("vit", "B/32", save(tmp_path / "a.safetensors", network), preprocess=HALF)
     names = [f"block{i:02d}/out" for i in range(12)]
     compare(torch, network, model, network.encoder.layers, names, 224)
 

@@ -10,7 +10,7 @@ from networks import flat, shapes_of
 
 import vitcnn
 from vitcnn import models
-from vitcnn.checkpoints import sidecar
+from vitcnn.checkpoints import sidecars
 
 VARIANT = {"bit": "R50x1", "mixer": "S/32"}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -190,7 +190,7 @@ def test_wrong_family_and_missing_normalisation_are_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("global_padding", "SAME", "is 'SAME'; expected None, as in our BiT"),
+        ("global_padding", "SAME", "is 'SAME'; expected None, since vitcnn has no"),
         ("num_groups", 16, "is 16; expected 32"),
         ("hidden_act", "gelu", "is 'gelu'; expected 'relu'"),
         ("layer_type", "bottleneck", "is 'bottleneck'; expected 'preactivation'"),
@@ -201,7 +201,7 @@ def test_what_only_the_config_of_transformers_says_is_not_passed_over(
 ):
     config = {"model_type": "bit", "num_groups": 32, "hidden_act": "relu", "global_padding": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert sidecar.read_published(tmp_path / "a.safetensors").file is None
+    assert sidecars.read_published(tmp_path / "a.safetensors").file is None
     (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
     with pytest.raises(ValueError, match=rf"config.json beside the weights: {field} {message}"):
-        sidecar.read_published(tmp_path / "a.safetensors")
+        sidecars.read_published(tmp_path / "a.safetensors")

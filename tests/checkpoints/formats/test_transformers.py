@@ -35,6 +35,9 @@ VITS = {
 }
 
 
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
 @pytest.fixture(scope="module")
 def transformers():
     return pytest.importorskip("transformers")
@@ -120,9 +123,10 @@ def test_vits(tmp_path, transformers, name, size):
     compare(torch, network, model, images, blocks, [f"block{i:02d}/out" for i in range(3)])
 
 
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("size", [64, 80])
 @pytest.mark.parametrize(("kind", "variant"), [("basic", "18"), ("bottleneck", "50")])
-def test_resnets(tmp_path, transformers, kind, variant, size):
+def test_resnets(tmp_path, transformers, kind, variant, size, first):
     torch = pytest.importorskip("torch")
     factor = 4 if kind == "bottleneck" else 1
     config = transformers.ResNetConfig(
@@ -131,11 +135,13 @@ def test_resnets(tmp_path, transformers, kind, variant, size):
         depths=[2, 1, 2],
         layer_type=kind,
         num_labels=5,
+        downsample_in_bottleneck=first,
     )
     network = randomised(torch, transformers.ResNetForImageClassification(config))
     network.save_pretrained(tmp_path)
     fields = {"units": (2, 1, 2), "widths": (8, 16, 32), "num_classes": 5, "image_size": size}
-    model = vitcnn.load("resnet", variant, tmp_path, **fields)
+    model = vitcnn.load("resnet", variant, tmp_path, preprocess=HALF, **fields)
+    assert model.module.stride_conv == (1 if first else 2)
     blocks = [unit for stage in network.resnet.encoder.stages for unit in stage.layers]
     names = [n for n in model.taps if n.endswith("/out")]
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)

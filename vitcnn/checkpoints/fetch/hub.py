@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from vitcnn.checkpoints import sidecar
+from vitcnn.checkpoints import sidecars
 from vitcnn.checkpoints.fetch.source import Source
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -60,7 +60,7 @@ def fetch(address: str) -> Source:
             f"weights: hf:{repo}:<file>"
         )
     commit = _commit(path)
-    for name in sidecar.PUBLISHED:
+    for name in sidecars.PUBLISHED:
         # Many repositories lack one of these files, and offline the cache may lack both.
         optional = contextlib.suppress(errors.EntryNotFoundError)
         with _connection_errors(f"{name} of {repo}"), optional:

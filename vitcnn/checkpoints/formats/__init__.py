@@ -11,8 +11,12 @@ A format declares
 and, if the defaults do not fit,
 
 - `FIELDS`, fields of the network that the library of the format sets and that change no array;
-- `SIDECAR`, which JSON next to the weights is read: `sidecar.read_published` for timm's and Hugging
-  Face's; the default is `sidecar.read_own`;
+- `ASSUMED`, fields like those of `FIELDS` where the file may also be one of ours that has lost its
+  sidecar; a network that differs is an error, which asks for the field;
+- `DOCUMENTED`, whether the library has one preprocessing for all its weights, so that `PREPROCESS`
+  is no guess;
+- `SIDECAR`, which JSON next to the weights is read: `sidecars.read_published` for timm's and
+  Hugging Face's; the default is `sidecars.read_own`;
 - `SIGNATURE`, keys that every file of the format has. An error about an unknown file names the
   formats with the most similar signatures.
 """

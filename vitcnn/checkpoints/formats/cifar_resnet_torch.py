@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
-SIDECAR = sidecar.read_published
+SIDECAR = sidecars.read_published
+FIELDS = {"epsilon": 1e-5, "padding": "both", "shortcut": "pad"}
 PREPROCESS = {
     "size": (32, 32),
     "resize": 32,
@@ -29,7 +30,7 @@ _ROOT = {"conv1": "conv_root", "bn1": "bn_root", "linear": "head"}
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds a CIFAR ResNet: three stages of two-layer units."""
-    names = torch_names.stripped(keys).keys()
+    names = torch_names.bare_names(keys)
     deeper = {"layer4.0.conv1.weight", "layer1.0.conv3.weight"}
     return names >= SIGNATURE and not deeper & names
 

@@ -17,6 +17,7 @@ import numpy as np
 from vitcnn.checkpoints import google_names
 
 FAMILY = "bit"
+DOCUMENTED = True
 PREPROCESS = google_names.PREPROCESS
 
 _NUMBERED = re.compile(r"/standardized_conv2d_\d+/")

@@ -13,6 +13,8 @@ import numpy as np
 from vitcnn.checkpoints import google_names
 
 FAMILY = "mixer"
+ASSUMED = {"gelu": "tanh"}
+DOCUMENTED = True
 PREPROCESS = google_names.PREPROCESS
 
 

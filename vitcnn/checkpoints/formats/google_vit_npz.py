@@ -20,6 +20,8 @@ from vitcnn.layers import image_sizes
 from vitcnn.models import vit
 
 FAMILY = "vit"
+ASSUMED = {"gelu": "tanh", "epsilon": 1e-6}
+DOCUMENTED = True
 PREPROCESS = google_names.PREPROCESS
 
 _STACKED = "Transformer/encoderblock/"

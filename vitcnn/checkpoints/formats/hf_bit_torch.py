@@ -8,15 +8,17 @@ network pads, which has to be the default, `global_padding` None.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
+from vitcnn.checkpoints.files.contents import renamed
 
 FAMILY = "bit"
-SIDECAR = sidecar.read_published
+SIDECAR = functools.partial(sidecars.read_published, model_type="bit")
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"embedder.convolution.weight", "encoder.stages.0.layers.0.norm1.weight"})
 
@@ -39,7 +41,7 @@ _NAMES = torch_names.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds a BiT of transformers."""
-    return {name.removeprefix("bit.") for name in torch_names.stripped(keys)} >= SIGNATURE
+    return {name.removeprefix("bit.") for name in torch_names.bare_names(keys)} >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
@@ -48,5 +50,6 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     Raises:
       ValueError: the network of the file is not a BiT.
     """
-    bare = {name.removeprefix("bit."): raw[key] for name, key in torch_names.stripped(raw).items()}
-    return torch_names.convert(bare, _NAMES)
+    names = torch_names.stripped(raw)
+    bare = renamed((name.removeprefix("bit."), key) for name, key in names.items())
+    return torch_names.convert({name: raw[key] for name, key in bare.items()}, _NAMES)

@@ -5,16 +5,18 @@ Use them with the variant of their depth, "18" to "152".
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
-SIDECAR = sidecar.read_published
+SIDECAR = functools.partial(sidecars.read_published, model_type="resnet")
+FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both"}
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -37,7 +39,7 @@ _UNIT = re.compile(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds a ResNet of transformers."""
-    return {name.removeprefix("resnet.") for name in torch_names.stripped(keys)} >= SIGNATURE
+    return {name.removeprefix("resnet.") for name in torch_names.bare_names(keys)} >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:

@@ -9,18 +9,20 @@ is the layer `pre_logits`. A gated MLP of DINOv2 is "weights_in", whose first ha
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
+from vitcnn.checkpoints.files.contents import renamed
 from vitcnn.checkpoints.torch_names import ATTENTION
 from vitcnn.models import vit
 
 FAMILY = "vit"
-SIDECAR = sidecar.read_published
+SIDECAR = functools.partial(sidecars.read_published, model_type="vit")
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {"interpolation": "bilinear"}
 SIGNATURE = frozenset(
@@ -86,7 +88,7 @@ _NAMES = torch_names.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds a ViT of transformers."""
-    names = {_bare(name) for name in torch_names.stripped(keys)}
+    names = {_bare(name) for name in torch_names.bare_names(keys)}
     return {"embeddings.cls_token", "embeddings.position_embeddings"} <= names and any(
         map(_QUERY.fullmatch, names)
     )
@@ -99,8 +101,9 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
       ValueError: our ViT does not support the network of the file, or only one of the file and
         `module` has gated MLPs.
     """
-    bare = {_bare(name): raw[key] for name, key in torch_names.stripped(raw).items()}
-    arrays = _joined(torch_names.convert(bare, _NAMES, getattr(module, "heads", None)))
+    bare = renamed((_bare(name), key) for name, key in torch_names.stripped(raw).items())
+    bare_arrays = {name: raw[key] for name, key in bare.items()}
+    arrays = _joined(torch_names.convert(bare_arrays, _NAMES, getattr(module, "heads", None)))
     torch_names.check_gates(arrays, module)
     return arrays
 

@@ -18,7 +18,11 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
+from vitcnn.checkpoints.files.contents import renamed
+
 FAMILY = "resnet"
+FIELDS = {"epsilon": 1.001e-5, "stride_conv": 1, "padding": "both"}
+DOCUMENTED = True  # keras.applications has one preprocessing for all of its ResNets
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -61,8 +65,13 @@ def matches(keys: Iterable[str]) -> bool:
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
-    """Returns the arrays under our names, the first convolution taking RGB."""
-    arrays = {_name(key): np.asarray(value, np.float32) for key, value in raw.items()}
+    """Returns the arrays under our names, the first convolution taking RGB.
+
+    Raises:
+      ValueError: two weights have one name.
+    """
+    keys = renamed((_name(key), key) for key in raw)
+    arrays = {name: np.asarray(raw[key], np.float32) for name, key in keys.items()}
     root = arrays["params/conv_root/kernel"]  # [row, column, channel in, channel out]
     return {**arrays, "params/conv_root/kernel": np.ascontiguousarray(root[:, :, ::-1])}
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "bit"
-SIDECAR = sidecar.read_published
+SIDECAR = sidecars.read_published
 PREPROCESS = {"interpolation": "bilinear"}
 SIGNATURE = frozenset(
     {"stem.conv.weight", "stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
@@ -42,7 +42,7 @@ _NAMES = torch_names.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds timm's BiT, or another network of its class."""
-    names = torch_names.stripped(keys).keys()
+    names = torch_names.bare_names(keys)
     return names >= SIGNATURE or names >= SIGNATURE - {"stem.conv.weight"} | {_DEEP}
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "mixer"
-SIDECAR = sidecar.read_published
+SIDECAR = sidecars.read_published
 FIELDS = {"gelu": "exact"}
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"})
@@ -44,7 +44,7 @@ _NAMES = torch_names.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds timm's Mixer, or another network of its class."""
-    return torch_names.stripped(keys).keys() >= SIGNATURE
+    return torch_names.bare_names(keys) >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:

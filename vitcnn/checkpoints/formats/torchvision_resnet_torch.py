@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
-SIDECAR = sidecar.read_published
+SIDECAR = sidecars.read_published
+FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both"}
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -31,7 +32,7 @@ _SHORTCUT = {"0": "conv_proj", "1": "bn_proj"}
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds such a ResNet: four stages, batch norms."""
-    return torch_names.stripped(keys).keys() >= SIGNATURE
+    return torch_names.bare_names(keys) >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import sidecar, torch_names
+from vitcnn.checkpoints import sidecars, torch_names
 from vitcnn.checkpoints.torch_names import ATTENTION
 from vitcnn.models import vit
 
 FAMILY = "vit"
-SIDECAR = sidecar.read_published
-FIELDS = {"gelu": "exact"}
+SIDECAR = sidecars.read_published
+FIELDS = {"gelu": "exact", "epsilon": 1e-6}
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -61,7 +61,7 @@ _NAMES = torch_names.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds a ViT of torchvision."""
-    return torch_names.stripped(keys).keys() >= SIGNATURE
+    return torch_names.bare_names(keys) >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:

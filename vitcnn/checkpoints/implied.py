@@ -1,0 +1,197 @@
+"""What weights imply beyond their arrays: how a network computes, how its images are prepared.
+
+Later sources win: the defaults of the format, what the library documents of published weights, the
+JSON beside the file. Facts that arrays do not show are adopted; those that they do show, or that
+decide how arrays are read, are compared with the network, and a difference is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import traverse_util
+
+from vitcnn.checkpoints import published, sidecars
+from vitcnn.checkpoints.sidecars import timm
+from vitcnn.layers import image_sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Implied:
+    """What weights imply.
+
+    Attributes:
+      fields: fields of the network, as the format and the JSON beside the weights have them.
+      assumed: fields that are likely, but that nothing beside the weights says.
+      preprocess: fields of `vitcnn.data.preprocess.Preprocess`.
+      origin: where the preprocessing comes from, for provenance; None if there is none.
+      is_guess: whether nothing says that the preprocessing is that of these weights.
+      classes: number of classes of the head; None if nothing says it.
+      source: the file that says the fields, for errors.
+    """
+
+    fields: Mapping[str, Any]
+    assumed: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    origin: str | None
+    is_guess: bool
+    classes: int | None
+    source: str
+
+
+def read(
+    path: pathlib.Path,
+    sha256: str,
+    architecture: str | None,
+    format_name: str,
+    file_format: ModuleType,
+) -> Implied:
+    """Returns what a file of weights implies.
+
+    Args:
+      path: the file.
+      sha256: of its content.
+      architecture: name of the network that a training script wrote into the file; a name that is
+        not timm's says nothing.
+      format_name, file_format: the format of the file.
+
+    Raises:
+      ValueError: the JSON beside the weights is damaged, is of another family, or asks for
+        something that vitcnn does not support.
+    """
+    sidecar = getattr(file_format, "SIDECAR", sidecars.read_own)(path)
+    family = getattr(file_format, "FAMILY", None)
+    fields, source = dict(getattr(file_format, "FIELDS", {})), f"the format {format_name!r}"
+    families = [(sidecar.family, "the JSON beside it")]
+    if architecture is not None and timm.knows(architecture):
+        own_family, own_fields = timm.architecture(architecture)
+        families.append((own_family, f"its architecture {architecture!r}"))
+        fields, source = fields | own_fields, f"the architecture {architecture!r} in the file"
+    for other, place in families:
+        if other is not None and family is not None and other != family:
+            raise ValueError(
+                f"{path.name} holds weights of the family {family!r}, but {place} is of the family "
+                f"{other!r}"
+            )
+    if sidecar.fields:
+        fields, source = fields | sidecar.fields, "the JSON beside the weights"
+    assumed = {k: v for k, v in getattr(file_format, "ASSUMED", {}).items() if k not in fields}
+
+    preprocess, origin = dict(file_format.PREPROCESS), f"the format {format_name!r}"
+    is_guess = not getattr(file_format, "DOCUMENTED", False)
+    if "mean" not in preprocess:
+        origin = None
+    if (documented := published.find(path, sha256)) is not None:
+        preprocess |= documented.preprocess
+        origin = f"{documented.origin}, known by its SHA-256"
+        is_guess = not documented.is_certain
+        if is_guess:
+            origin = f"{documented.origin}, by the name of the file"
+    if sidecar.file is not None:
+        preprocess, origin = preprocess | sidecar.preprocess, sidecar.file
+        is_guess = not {"mean", "std"} <= sidecar.preprocess.keys() and is_guess
+    return Implied(
+        fields,
+        assumed,
+        preprocess,
+        origin,
+        is_guess and origin is not None,
+        sidecar.classes,
+        source,
+    )
+
+
+def adopted(
+    implied: Implied,
+    module: nn.Module,
+    shapes: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    label: str,
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the fields that the network takes over from its weights, and what contradicts them.
+
+    Args:
+      implied: what the weights imply.
+      module: the network.
+      shapes: shapes of its variables.
+      chosen: the fields of the network that the caller has set, which win.
+      label: name of the weights, for errors.
+
+    Returns:
+      (fields that differ from the network's and change no array, messages about fields that the
+      caller has set to something else).
+
+    Raises:
+      ValueError: a field that the arrays depend on differs; the message says what to set.
+    """
+    names = [f.name for f in dataclasses.fields(module)]
+    fields = {**implied.assumed, **implied.fields}
+    differing = {
+        name: value
+        for name, value in fields.items()
+        if name in names and name != "image_size" and not _same(getattr(module, name), value)
+    }
+    others = {name: _shapes(module, name, value) for name, value in differing.items()}
+    messages = [
+        f"{name} = {getattr(module, name)!r}, where {implied.source} says {value!r}"
+        for name, value in differing.items()
+        # Where the number of elements differs, the merge compares them.
+        if name in chosen and _sizes(others[name]) == _sizes(shapes)
+    ]
+    differing = {name: value for name, value in differing.items() if name not in chosen}
+    in_arrays = {n: v for n, v in differing.items() if others[n] != _describe(shapes)}
+    if in_arrays:
+        ours = ", ".join(f"{name} = {getattr(module, name)!r}" for name in in_arrays)
+        theirs = ", ".join(f"{name}={value!r}" for name, value in in_arrays.items())
+        raise ValueError(f"{label} does not fit the network, which has {ours}: set {theirs}")
+    if unsaid := [name for name in differing if name in implied.assumed]:
+        name, ours = unsaid[0], getattr(module, unsaid[0])
+        raise ValueError(
+            f"{label} does not say its {name}: Google's weights have {differing[name]!r}, and the "
+            f"network has {ours!r}, as weights that vitcnn wrote may have, whose .vitcnn.json is "
+            f"not here; set {name}={differing[name]!r} or {name}={ours!r}"
+        )
+    return differing, messages
+
+
+def native_size(implied: Implied) -> tuple[int, int] | None:
+    """Returns the (height, width) in pixels that the weights were trained with, if it is known."""
+    size = implied.fields.get("image_size")
+    return None if size is None else image_sizes.pair(size)
+
+
+def _shapes(module: nn.Module, name: str, value: Any) -> dict[str, tuple[int, ...]] | None:
+    """Returns the shapes with another value of a field; None if it does not fit the others."""
+    images = jax.ShapeDtypeStruct((1, *image_sizes.pair(module.image_size), 3), "float32")
+    try:
+        network = module.clone(**{name: value})
+        return _describe(jax.eval_shape(network.init, jax.random.key(0), images))
+    except ValueError:  # the value does not fit other fields, which differ too
+        return None
+
+
+def _describe(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+
+def _sizes(shapes: Mapping[str, Any] | None) -> dict[str, int]:
+    """Returns the number of elements of each variable; `shapes` are arrays, or their shapes."""
+    shapes = shapes if shapes is None or "params" not in shapes else _describe(shapes)
+    return {name: math.prod(shape) for name, shape in (shapes or {}).items()}
+
+
+def _same(one: Any, other: Any) -> bool:
+    one, other = (tuple(v) if isinstance(v, list) else v for v in (one, other))
+    if isinstance(one, int) and isinstance(other, tuple):
+        one = image_sizes.pair(one)
+    if isinstance(one, float) or isinstance(other, float):
+        return abs(one - other) <= 1e-6 * max(abs(one), abs(other))
+    return one == other
