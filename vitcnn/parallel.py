@@ -98,7 +98,12 @@ class GroupProgram:
         return wait
 
     def shapes(self, constants: Any, batch: Any) -> Any:
-        """Returns the shapes of the sums of one group, without running anything."""
+        """Returns the shapes of the sums of one group, without running anything.
+
+        On one device the trace is kept, and the first call compiles it without another one.
+        """
+        if self.width == 1:
+            return self._run.eval_shape(constants, batch)
         return jax.eval_shape(self.function, constants, batch)
 
 
