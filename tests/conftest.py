@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vitcnn-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
+import jax
 import jaxtyping
 
 
@@ -44,6 +45,14 @@ EXEMPT = {
 }
 PACKAGE = pathlib.Path(__file__).parents[1] / "vitcnn"
 jaxtyping.install_import_hook(sorted(modules(PACKAGE) - EXEMPT), "checked.typechecker")
+
+
+@pytest.fixture(scope="module")
+def fast_compilation():
+    """XLA leaves out most optimisations, for tests that run much code on few images."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,26 @@ def load(path):
     return module
 
 
+def environment(devices=1):
+    """Returns the variables of a process on `devices` CPU devices.
+
+    XLA compiles without most of its optimisations, which takes half the time: these processes run
+    whole configs on few images. Their numbers are compared with those of other such processes.
+    """
+    return {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+
+
 def analyze(config, workdir, *flags, devices=1, check=True):
     """Runs scripts/analyze.py on a config of configs/analyze, on `devices` CPU devices."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         [*command(config, workdir), *flags],
         cwd=ROOT,
-        env=environment,
+        env=environment(devices),
         capture_output=True,
         text=True,
         check=check,

@@ -1,6 +1,5 @@
 """Devices, hosts and a run that is killed: none of them changes a bit of a result."""
 
-import os
 import signal
 import subprocess
 import time
@@ -43,14 +42,13 @@ def test_any_number_of_devices_gives_the_same_bits(one_device, tmp_path, devices
 
 
 def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     command = running.command(SMALLEST, tmp_path)
     command.append(f"--coordinator=localhost:{_free_port()}")
     hosts = [
         subprocess.Popen(
             [*command, "--processes=2", f"--process={i}"],
             cwd=running.ROOT,
-            env=environment,
+            env=running.environment(devices=2),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -64,7 +62,6 @@ def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
 
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
     """SIGKILL as soon as the first sums are on disk, then again later, then to the end."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     command = [*running.command(SMALLEST, tmp_path), "--config.save_every_s=0.0"]
     state = tmp_path / "sums.0of1.npz"
     resumed_at = []
@@ -72,7 +69,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
         victim = subprocess.Popen(
             command,
             cwd=running.ROOT,
-            env=environment,
+            env=running.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

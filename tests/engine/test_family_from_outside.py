@@ -23,7 +23,7 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def measured(models, tmp_path_factory):
+def measured(models, tmp_path_factory, fast_compilation):
     """Returns (workdir, Results) of every analysis that there is."""
     config = configs.measurement()
     config.data = configs.source("scenes", size=40, split="test", **SCENES)
