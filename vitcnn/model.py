@@ -21,6 +21,7 @@ from vitcnn import checkpoints, models, taps
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.layers import image_sizes
 from vitcnn.lookup import check_name
+from vitcnn.numerics import random_weights
 from vitcnn.numerics.arrays import Array
 
 
@@ -238,7 +239,8 @@ def load(
 
 def _random(module: nn.Module, seed: int) -> checkpoints.Checkpoint:
     """Returns random weights; their preprocessing is the default one."""
-    variables = jax.jit(module.init)(jax.random.key(seed), jnp.zeros(_images(module).shape))
+    images = jnp.zeros(_images(module).shape)
+    variables = random_weights.draw(lambda key: module.init(key, images), seed)
     provenance = {"format": "random", "seed": seed}
     normalisation = {"mean": Preprocess.mean, "std": Preprocess.std}
     return checkpoints.Checkpoint(variables, {}, normalisation, provenance)
@@ -285,9 +287,9 @@ def _head(
     """Returns the arrays of a new head by full name."""
     names = [name for name in models.traits(family).heads if name in shapes["params"]]
     images = jnp.zeros(_images(module).shape)
-    # Under jit, only the returned arrays are computed.
-    init = jax.jit(lambda key: {n: module.init(key, images)["params"][n] for n in names})
-    return checkpoints.flat(jax.tree.map(np.asarray, {"params": init(jax.random.key(seed))}))
+    init = lambda key: {n: module.init(key, images)["params"][n] for n in names}  # noqa: E731
+    heads = random_weights.draw(init, seed)
+    return checkpoints.flat(jax.tree.map(np.asarray, {"params": heads}))
 
 
 def _grid(source: checkpoints.Source) -> tuple[int, int] | None:
