@@ -232,9 +232,10 @@ def _taps(request: _Request, models: Mapping[str, Model]) -> dict[str, tuple[str
     every_tap = [tap for model in models.values() for tap in model.taps]
     for pattern in request.selection.taps:
         if not any(model.taps.match(pattern) for model in models.values()):
+            reasons = [model.taps.reason(pattern) for model in models.values()]
+            hint = next(filter(None, reasons), nearest(pattern, dict.fromkeys(every_tap)))
             raise ValueError(
-                f"{request.where}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
-                f"{nearest(pattern, dict.fromkeys(every_tap))}"
+                f"{request.where}.taps: no tap of {', '.join(models)} matches {pattern!r}: {hint}"
             )
     default = request.analysis.TAPS
     patterns = request.selection.taps or default
