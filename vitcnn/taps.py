@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import types
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -249,20 +248,21 @@ class Origin:
 class TapTable(Mapping[str, TapInfo]):
     """The taps of a network by name, in execution order; `print` shows it as a table.
 
-    Attributes:
-      origin: how the taps leave the network.
+    Args:
+      infos: the descriptions of the taps, in execution order.
+      origin: where the taps come from; None if the network declares them with `tap`.
       left_out: name of an intermediate that is no tap -> why.
     """
 
     def __init__(
         self,
         infos: Iterable[TapInfo],
-        origin: Origin = Origin(),
-        left_out: Mapping[str, str] = types.MappingProxyType({}),
+        origin: Origin | None = None,
+        left_out: Mapping[str, str] | None = None,
     ):
         self._infos = {info.name: info for info in infos}
-        self.origin = origin
-        self.left_out = {name: why for name, why in left_out.items() if name not in self._infos}
+        self.origin = origin or Origin()
+        self.left_out = {n: why for n, why in (left_out or {}).items() if n not in self._infos}
 
     def __getitem__(self, name: str) -> TapInfo:
         try:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
 from vitcnn.config.schema import Fields
+from vitcnn.engine.groups import check_group
 from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
@@ -139,24 +140,15 @@ def _plan_passes(
     for name in sorted(config.stages):
         stage = config.stages[name]
         images = load_source(stage.data) if stage.get("data") else source
-        _check_group(config.group, images)
+        check_group(config.group, len(images), f"config.stages.{name}", field="config.group")
         where = f"config.stages.{name}."
         jobs = plan_jobs(models, images, stage.analyses, config.group, stages, where)
         stage_config = {**identity, "stages": {}, **stage.to_dict()}
         passes.append(_Pass(name, workdir / name, stage_config, images, jobs))
         stages = {**stages, name: stage.analyses}
-    _check_group(config.group, source)
+    check_group(config.group, len(source), "the run", field="config.group")
     jobs = plan_jobs(models, source, config.analyses, config.group, stages)
     return [*passes, _Pass("", workdir, identity, source, jobs)]
-
-
-def _check_group(group: int, source: Any) -> None:
-    """Raises ValueError if a group is larger than the source."""
-    if not 1 <= group <= len(source):
-        raise ValueError(
-            f"config.group = {group}, but the data have {len(source)} images; set config.group to "
-            f"a number from 1 to {len(source)}"
-        )
 
 
 def _run(

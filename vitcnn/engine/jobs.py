@@ -17,6 +17,7 @@ from vitcnn import analyses
 from vitcnn.config import check_file_name
 from vitcnn.config.schema import Fields
 from vitcnn.data import sources
+from vitcnn.engine.groups import check_least
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
 
@@ -206,11 +207,7 @@ def _images(request: _Request, source: Any, group: int) -> int:
     if selection.images and images > len(source):
         raise ValueError(f"{where}.images = {images}, but the data have {len(source)} images")
     images = len(source) if images == analyses.ALL else min(images, len(source))
-    if min(group, images) < traits.least_group:
-        raise ValueError(
-            f"{where} needs groups of at least {traits.least_group} images, but config.group = "
-            f"{group} and it has {images} images"
-        )
+    check_least(group, images, where, traits.least_group, "config.group")
     return images
 
 
