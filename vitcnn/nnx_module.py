@@ -50,17 +50,11 @@ class FromNnx(nn.Module):
         Raises:
           ValueError: the module changes its state, as dropout and batch norm do in training.
         """
-        arrays = [self.variables[collection][path] for collection, path in self.network.places]
-        state = jax.tree.unflatten(self.network.state, arrays)
-        # The copies belong to this trace, so that the module may count up its random keys.
-        copy, module = (
-            nnx.merge(self.network.graph, state, jax.tree.map(lambda x: x, self.network.random))
-            for _ in range(2)
-        )
+        module, unchanged = self._copy(), self._copy()
         run = nnx.capture(module, nnx.Intermediate, method_outputs=nnx.Intermediate)
         output, captured = run(images, **call)
         after = jax.tree.leaves(nnx.state(module, nnx.Not(nnx.Intermediate)))
-        before = jax.tree.leaves(nnx.state(copy))
+        before = jax.tree.leaves(nnx.state(unchanged))
         if any(x is not y for x, y in zip(after, before, strict=True)):
             raise ValueError(
                 f"{self.network.name} changes its state when it runs, as dropout and batch norm do "
@@ -70,6 +64,13 @@ class FromNnx(nn.Module):
             for name, values in self._taps(module, captured, output).items():
                 self.put_variable(watch.COLLECTION, name, values)
         return output
+
+    def _copy(self) -> nnx.Module:
+        """Returns the nnx module with these variables; it shares nothing with another copy."""
+        arrays = [self.variables[collection][path] for collection, path in self.network.places]
+        state = jax.tree.unflatten(self.network.state, arrays)
+        random = jax.tree.map(lambda x: x, self.network.random)
+        return nnx.merge(self.network.graph, state, random)
 
     def _taps(self, module: nnx.Module, captured: Any, output: Any) -> dict[str, tuple[Any, ...]]:
         """Returns the captured values by name: what the module sows, else outputs of submodules."""

@@ -387,9 +387,9 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
 
     def usable(name, array, shape=None):
         """Returns whether an array is a tap; `shape` is that inside of its transformation."""
-        flaw = watch.flaw(array, n)
-        if shape is not None and tuple(array.shape) != tuple(shape):
-            flaw = watch.IN_FLAX
+        # The variable of an array is lost, or has an axis more, where a body runs many times.
+        changed = shape is not None and (array is None or tuple(array.shape) != tuple(shape))
+        flaw = watch.IN_FLAX if changed else watch.flaw(array, n)
         if flaw is None and watch.escaped(array, images):
             flaw = watch.IN_JAX
         if flaw is not None:
@@ -400,9 +400,7 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
     infos = []
     for name, info in run.infos.items():
         array = declared.get(info.alias or name)
-        if array is None:
-            left_out[name] = watch.IN_FLAX
-        elif usable(name, array, (*array.shape[:1], *info.shape)):
+        if usable(name, array, (*getattr(array, "shape", ())[:1], *info.shape)):
             infos.append(info)
     kind = "declared"
     if not infos:
@@ -431,7 +429,7 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
     infos = [
         _info(name, outputs[name], "logits" if name == root else "")
         for name in by_array.values()
-        if usable(name, outputs[name], getattr(inside[name], "shape", None))
+        if usable(name, outputs.get(name), getattr(inside[name], "shape", None))
     ]
     for name, why in {**run.outputs_left_out, **unseen}.items():
         left_out[f"{name} (another call)" if name in inside else name] = why

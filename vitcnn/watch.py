@@ -8,8 +8,8 @@ there is out of reach, and `Watch` says so.
 
 Names and order are recorded while JAX traces, but `nn.jit` does not trace a module again that it
 has seen. So its key has to change: the collection has another name for every choice of arrays.
-Within one run `nn.jit` shares a trace between modules that have the same fields. `Watch.complete`
-is False then, and a run with `Manner.apart` gives every module a variable of its own.
+Within one run `nn.jit` shares a trace between modules that have the same fields. A variable of each
+module, which holds its path, keeps them apart (`Manner.apart`); few networks need it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,10 @@ IN_BRANCH = (
     "it is computed inside a transformation of Flax, and the network has an nn.cond or nn.switch "
     "whose branches compute different arrays"
 )
+IN_SHARED_TRACE = "nn.jit shares its trace with another module, whose array it cannot be told from"
 
 _watch: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("vitcnn_watch", default=None)
 _runs = itertools.count()
-
-
-IN_SHARED_TRACE = "nn.jit shares its trace with another module, whose array it cannot be told from"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Output:
     """An array that a submodule returns.
 
     Attributes:
-      name: its name, see `output_name`.
+      name: its name, such as "encoder/dense" or "encoder.decode/1:mask", see `tabulate`.
       array: the array inside of the transformation that computes it.
     """
 
@@ -168,9 +166,8 @@ class Watch:
         if module.scope is None or method == "setup":
             return call_next(*args, **kwargs)
         path, caller = module.scope.path, self._calls[-1][0] if self._calls else ()
-        # A function that `nn.cond` or `nn.scan` takes comes as a method that no class has.
-        # A module that calls a method of itself, or of the class that it extends, is at work on its
-        # own output.
+        # A function that `nn.cond` or `nn.scan` takes comes as a method that no class has. A module
+        # that calls a method of itself, or of the class that it extends, has no output yet.
         is_method = hasattr(type(module), method)
         is_output = is_method and path not in ((), caller)
         obstacle = self.obstacle(module.scope, self._collection)
@@ -213,12 +210,14 @@ def current() -> Watch | None:
     return _watch.get()
 
 
-def _marks(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+def _marks(variables: Mapping[Any, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns a variable for every module that has variables, named by its path."""
     marks: dict[str, Any] = {f"mark {path}": None}
-    for name in {name for v in variables.values() for name in v if isinstance(v[name], Mapping)}:
-        inside = {c: v[name] for c, v in variables.items() if isinstance(v.get(name), Mapping)}
-        marks[name] = _marks(inside, (*path, name))
+    collections = [v for v in variables.values() if isinstance(v, Mapping)]
+    for name in dict.fromkeys(name for collection in collections for name in collection):
+        inside = {i: v[name] for i, v in enumerate(collections) if name in v}
+        if any(isinstance(v, Mapping) for v in inside.values()):
+            marks[name] = _marks(inside, (*path, name))
     return marks
 
 
