@@ -341,6 +341,31 @@ def test_a_network_that_returns_a_tuple(tmp_path):
     assert not list((tmp_path / "broken").glob("*.nc"))
 
 
+class Layers(nn.Module):
+    """Layers in `nn.scan`, as large networks have them."""
+
+    @nn.compact
+    def __call__(self, images):
+        scan = nn.scan(ScannedLayer, {"params": 0}, split_rngs={"params": True}, length=2)
+        x, _ = scan(name="layers")(images.mean((1, 2)), None)
+        return nn.Dense(2)(x)
+
+
+class ScannedLayer(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.Dense(3)(x), None
+
+
+def test_an_analysis_of_what_is_left_out_is_told_why(tmp_path):
+    model = vitcnn.Model(Layers(), variables_of(Layers()), vitcnn.Preprocess(size=32))
+    config = {"data": {"source": "scenes", "size": 10}, "group": 5, "models": {}}
+    config["analyses"] = {"cka": {"taps": ("layers/*",)}}
+    message = r"no tap of mine matches 'layers/\*': 'layers/Dense_0' is left out: .* nn.scan"
+    with pytest.raises(ValueError, match=message):
+        vitcnn.analyze(config, tmp_path, models={"mine": model}, progress=False)
+
+
 class Maps(nn.Module):
     @nn.compact
     def __call__(self, images):

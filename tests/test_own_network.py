@@ -471,6 +471,30 @@ def test_what_is_sown_has_parts_too():
         assert list(tabulated(Sows("scalar"))[1]) == ["logits"]
 
 
+class Attends(nn.Module):
+    """Attention over the positions of a map that is not square."""
+
+    @nn.compact
+    def __call__(self, images):
+        x = nn.Conv(4, (3, 3), strides=4, name="conv")(images)
+        tokens = x.reshape(len(x), -1, 4)
+        tokens = nn.MultiHeadDotProductAttention(2, name="attention")(tokens, sow_weights=True)
+        self.sow("intermediates", "map", tokens.reshape(x.shape))
+        self.sow("intermediates", "channels_first", x.transpose(0, 3, 1, 2))
+        return tokens.mean(1)
+
+
+def test_only_what_has_the_proportions_of_the_image_is_a_map():
+    images = np.ones((3, 16, 30, 3), np.float32)
+    table = tabulated(Attends(), images)[1]
+    grids = {"attention/attention_weights": None, "map": (4, 8), "channels_first": None}
+    assert {name: info.grid for name, info in table.items()} == grids
+    shapes = {name: info.shape for name, info in table.items()}
+    assert shapes["attention/attention_weights"] == (2, 32, 32)
+    assert shapes["channels_first"] == (4, 4, 8)
+    assert [info.layout for info in table.values()] == ["vector", "map", "vector"]
+
+
 class Numbered(nn.Module):
     """The second call of `a` and the submodule 1 of `a` have one name."""
 

@@ -379,7 +379,7 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
     """Returns the table of a network while JAX traces it, None if modules have to be kept apart."""
     run = Watch(None, manner)
     output, sown, outputs = run.run(module, variables, images, call)
-    n, left_out = len(images), dict(run.left_out)
+    left_out = dict(run.left_out)
     inside = {each.name: each.array for each in run.outputs}
     unseen = {name: watch.IN_SHARED_TRACE for name in outputs if name not in inside}
     if unseen and not manner.apart:
@@ -389,7 +389,7 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
         """Returns whether an array is a tap; `shape` is that inside of its transformation."""
         # The variable of an array is lost, or has an axis more, where a body runs many times.
         changed = shape is not None and (array is None or tuple(array.shape) != tuple(shape))
-        flaw = watch.IN_FLAX if changed else watch.flaw(array, n)
+        flaw = watch.IN_FLAX if changed else watch.flaw(array, len(images))
         if flaw is None and watch.escaped(array, images):
             flaw = watch.IN_JAX
         if flaw is not None:
@@ -406,7 +406,7 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
     if not infos:
         kind = "sown"
         arrays = _sown(sown, run.returned, leave_out=run.infos)
-        infos = [_info(name, array) for name, array in arrays.items() if usable(name, array)]
+        infos = [_info(n, array, images) for n, array in arrays.items() if usable(n, array)]
     if left_out:  # the author of the network wanted these
         listed = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         warnings.warn(f"left out of the taps: {listed}", stacklevel=2)
@@ -427,7 +427,7 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
         by_array[id(array)] = root + part
         outputs[root + part] = inside[root + part] = array
     infos = [
-        _info(name, outputs[name], "logits" if name == root else "")
+        _info(name, outputs[name], images, "logits" if name == root else "")
         for name in by_array.values()
         if usable(name, outputs.get(name), getattr(inside[name], "shape", None))
     ]
@@ -506,7 +506,15 @@ def _sown(
     return arrays
 
 
-def _info(name: str, array: Any, role: str = "") -> TapInfo:
-    shape = tuple(array.shape[1:])
-    role = "logits" if name == "logits" else role
-    return TapInfo(name, role, shape, shape[:2] if len(shape) == 3 else None)
+def _info(name: str, array: Any, images: Any, role: str = "") -> TapInfo:
+    """Returns the description of an array that no network describes.
+
+    [N, rows, columns, channels] is a map if its sides are in proportion to those of the image, up
+    to a row or column; attention weights [N, heads, queries, keys] are not.
+    """
+    shape, grid = tuple(array.shape[1:]), None
+    if len(shape) == 3 and len(images.shape) == 4:
+        (rows, columns), (height, width) = shape[:2], images.shape[1:3]
+        if abs(rows * width - columns * height) < max(height, width):
+            grid = rows, columns
+    return TapInfo(name, "logits" if name == "logits" else role, shape, grid)
