@@ -269,8 +269,16 @@ def test_a_users_network_that_does_not_run_is_told_what_to_do(trained, case):
     fields = {"module": Trained(), "variables": trained, "call": CALL, **change}
     model = vitcnn.Model(preprocess=SMALL, **fields)
     for use in (lambda: model.taps, lambda: model.run(PIXELS), lambda: model.classes):
-        with pytest.raises(ValueError, match=f"^Trained does not run on float32.*{message}"):
+        with pytest.raises(ValueError, match=f"^Trained does not run on 62 float32.*{message}"):
             use()
+
+
+def test_random_keys_among_the_variables_are_digested(trained):
+    first, same, second = (
+        vitcnn.Model(Trained(), {**trained, "rng": {"key": jax.random.key(seed)}}).digest()
+        for seed in (0, 0, 1)
+    )
+    assert first == same != second
 
 
 def test_random_keys_can_be_given():
@@ -432,14 +440,54 @@ def test_a_module_of_nnx(sows):
     assert vitcnn.Model(network, {}, SMALL).digest() != before == model.digest()
 
 
+def test_a_module_of_nnx_needs_a_flax_that_captures(monkeypatch):
+    monkeypatch.delattr(nnx, "capture")
+    with pytest.raises(ValueError, match=r"flax.nnx need a newer Flax, one .* nnx.capture"):
+        vitcnn.Model(NnxNetwork(), {}, SMALL)
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_module_of_nnx_that_trains_is_refused(norm):
     network = NnxNetwork(norm=norm)
     if norm:
         network.part.eval()
-    model = vitcnn.Model(network, {}, SMALL)
-    message = r"^NnxNetwork does not run .* changes its state .* call its eval\(\) before"
+    name = "norm.use_running_average" if norm else "part.drop.deterministic"
+    message = rf"^NnxNetwork.{name} is False, for training: call eval\(\) of the network"
     with pytest.raises(ValueError, match=message):
-        print(model.taps)
+        vitcnn.Model(network, {}, SMALL)
+    network.eval()
     with pytest.raises(ValueError, match=r"a module of flax.nnx holds its variables itself"):
         vitcnn.Model(network, {"params": {}}, SMALL)
+
+
+NNX_TRANSFORMED = {
+    "jit": lambda part, x: nnx.jit(lambda part, x: part(x))(part, x),
+    "remat": lambda part, x: nnx.remat(lambda part, x: part(x))(part, x),
+    "raw jit": lambda part, x: jax.jit(part)(x),
+    "cond": lambda part, x: nnx.cond(x.sum() > -1e9, lambda p, x: p(x), lambda p, x: x, part, x),
+}
+
+
+class NnxTransformed(nnx.Module):
+    def __init__(self, how):
+        self.layer = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+        self.head = nnx.Linear(3, 2, rngs=nnx.Rngs(1))
+        self.how = how
+
+    def __call__(self, images):
+        return self.head(NNX_TRANSFORMED[self.how](self.layer, images.mean((1, 2))))
+
+
+@pytest.mark.parametrize("how", NNX_TRANSFORMED)
+def test_modules_of_nnx_with_transformations(how):
+    network = NnxTransformed(how)
+    model = vitcnn.Model(network, {}, SMALL)
+    if how in ("jit", "remat"):
+        _, taps = model.run(PIXELS, "*")
+        expected = network.layer(PIXELS.mean((1, 2)))
+        np.testing.assert_allclose(taps["layer"], expected, rtol=1e-5, atol=1e-6)
+    else:
+        with pytest.warns(UserWarning, match="left out of the taps: "):
+            taps = model.taps
+        assert "layer" not in taps
+        np.testing.assert_allclose(model.run(PIXELS)[0], network(PIXELS), rtol=1e-5, atol=1e-6)

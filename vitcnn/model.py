@@ -155,7 +155,8 @@ class Model:
         shape = ", ".join(map(str, self._images.shape[1:]))
         reason = str(error).split(" (https://flax")[0]
         return (
-            f"{name} does not run on float32 images [N, {shape}] with call = {dict(self.call)}: "
+            f"{name} does not run on {_BATCH} float32 images [N, {shape}] with call = "
+            f"{dict(self.call)}: "
             + (f"{advice} ({type(error).__name__}: {reason})" if advice else reason)
         )
 
@@ -233,7 +234,8 @@ class Model:
         """SHA-256 of the names, shapes and values of all variables."""
         sha = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
-            array = np.asarray(leaf)
+            is_key = jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
             sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
             sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return sha.hexdigest()

@@ -8,6 +8,7 @@ nothing, the output of every submodule does.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,24 +46,35 @@ class FromNnx(nn.Module):
     network: Network
 
     def __call__(self, images: Any, **call: Any) -> Any:
-        """Runs the nnx module.
-
-        Raises:
-          ValueError: the module changes its state, as dropout and batch norm do in training.
-        """
-        module, unchanged = self._copy(), self._copy()
-        run = nnx.capture(module, nnx.Intermediate, method_outputs=nnx.Intermediate)
-        output, captured = run(images, **call)
-        after = jax.tree.leaves(nnx.state(module, nnx.Not(nnx.Intermediate)))
-        before = jax.tree.leaves(nnx.state(unchanged))
-        if any(x is not y for x, y in zip(after, before, strict=True)):
-            raise ValueError(
-                f"{self.network.name} changes its state when it runs, as dropout and batch norm do "
-                "in training: call its eval() before you make the Model"
-            )
-        if self.is_mutable_collection(watch.COLLECTION):
-            for name, values in self._taps(module, captured, output).items():
-                self.put_variable(watch.COLLECTION, name, values)
+        """Runs the nnx module."""
+        module = self._copy()
+        output, captured = nnx.capture(module, nnx.Intermediate)(images, **call)
+        if not self.is_mutable_collection(watch.COLLECTION):
+            return output
+        arrays = self._named(module, captured)
+        if not arrays:
+            module = self._copy()
+            run = nnx.capture(module, nnx.Intermediate, method_outputs=nnx.Intermediate)
+            try:
+                output, captured = run(images, **call)
+            except Exception as error:  # inside nnx.cond or nnx.vmap it depends on the network
+                if watch.current() is None or watch.current().wanted is None:
+                    warnings.warn(
+                        f"left out of the taps: outputs of the submodules of {self.network.name}, "
+                        f"because Flax cannot capture them: {str(error).splitlines()[0]}",
+                        stacklevel=2,
+                    )
+                captured = nnx.State({})
+            arrays = self._named(module, captured)
+            for name, values in list(arrays.items()):  # one name per array
+                arrays[name] = values[:-1] if values[-1] is output else values
+            clash = arrays.get("logits") or not watch.is_array(output)
+            root = "output" if clash else "logits"
+            for part, array in watch.parts(output).items():
+                if watch.is_array(array):
+                    arrays[root + part] = (array,)
+        for name, values in arrays.items():
+            self.put_variable(watch.COLLECTION, name, values)
         return output
 
     def _copy(self) -> nnx.Module:
@@ -72,22 +84,19 @@ class FromNnx(nn.Module):
         random = jax.tree.map(lambda x: x, self.network.random)
         return nnx.merge(self.network.graph, state, random)
 
-    def _taps(self, module: nnx.Module, captured: Any, output: Any) -> dict[str, tuple[Any, ...]]:
-        """Returns the captured values by name: what the module sows, else outputs of submodules."""
+    def _named(self, module: nnx.Module, captured: Any) -> dict[str, tuple[Any, ...]]:
+        """Returns captured values by name: what modules sow, and what their `__call__` returns."""
         modules = dict(nnx.iter_modules(module))
-        sown, outputs = {}, {}
+        arrays = {}
         flat = sorted(nnx.to_flat_state(captured), key=lambda item: self._rank(item[0]))
         for path, variable in flat:
-            values = variable.get_value()
             *place, last = path
-            name = "/".join(map(str, place))
-            if not callable(getattr(type(modules[tuple(place)]), last, None)):
-                sown["/".join(map(str, path))] = values
-            elif place and last == "__call__" and values[-1] is not output:
-                outputs[name] = values
-        if not sown and watch.is_array(output):
-            outputs["logits"] = (output,)
-        return sown or outputs
+            is_method = callable(getattr(type(modules[tuple(place)]), last, None))
+            if not is_method:
+                arrays["/".join(map(str, path))] = variable.get_value()
+            elif place and last == "__call__":
+                arrays["/".join(map(str, place))] = variable.get_value()
+        return arrays
 
     def _rank(self, path: Sequence[Any]) -> tuple[int, ...]:
         """Returns the place of a captured value: attributes in order, the module's own last."""
@@ -104,7 +113,19 @@ def from_nnx(module: nnx.Module) -> tuple[FromNnx, dict[str, dict[str, Any]]]:
 
     Args:
       module: the nnx module, called as `module(images, **call)`.
+
+    Raises:
+      ValueError: the module is in training mode, or this Flax is too old.
     """
+    if not hasattr(nnx, "capture"):
+        raise ValueError("modules of flax.nnx need a newer Flax, one that has nnx.capture")
+    for path, part in nnx.iter_modules(module):
+        for flag in ("deterministic", "use_running_average"):
+            if vars(part).get(flag) is False:
+                raise ValueError(
+                    f"{'.'.join(map(str, (type(module).__name__, *path, flag)))} is False, for "
+                    "training: call eval() of the network before you make the Model"
+                )
     order = {path: tuple(vars(part)) for path, part in nnx.iter_modules(module)}
     module = nnx.clone(module)  # which sorts the attributes
     nnx.pop(module, nnx.Intermediate)  # of an earlier run

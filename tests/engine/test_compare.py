@@ -44,6 +44,9 @@ def test_numbers_name_layers_also_dead_ones(others):
     assert abs(float(table.cka.sel(layer_x=0, layer_y=other)) - XY) < 1e-6
     assert np.isnan(table.cka.sel(layer_x=1)).all()
     assert list(table.layer_x.values) == [0, 1, 2]
+    comparison = vitcnn.Comparison("cka")
+    comparison.add({np.int64(0): X})
+    comparison.add({0: X})
 
 
 def test_other_names_become_text_unless_they_clash():

@@ -243,15 +243,15 @@ def _named(which: str, layers: Any) -> dict[Any, Any]:
     """
     if isinstance(layers, Mapping):
         names = list(layers)
-        if not all(isinstance(name, numbers.Integral) for name in names):
-            for name in names:
-                same = [other for other in names if str(other) == str(name)]
-                if len(same) > 1:
-                    listed = " and ".join(map(repr, same))
-                    raise ValueError(
-                        f"the layers {listed} of {which} have the same name: rename one of them"
-                    )
-            names = list(map(str, names))
+        kind = int if all(isinstance(name, numbers.Integral) for name in names) else str
+        for name in names:
+            same = [other for other in names if kind(other) == kind(name)]
+            if len(same) > 1:
+                listed = " and ".join(map(repr, same))
+                raise ValueError(
+                    f"the layers {listed} of {which} have the same name: rename one of them"
+                )
+        names = list(map(kind, names))
         return dict(zip(names, layers.values(), strict=True))
     if _is_array(layers):
         return {which[0]: layers}
