@@ -347,6 +347,8 @@ def test_a_network_that_returns_a_tuple(tmp_path):
     with pytest.raises(ValueError, match=r"Trained does not run .* it updates its variables"):
         vitcnn.analyze(config, tmp_path / "broken", models={"b": broken}, progress=False)
     assert not list((tmp_path / "broken").glob("*.nc"))
+    with pytest.raises(TypeError, match=r"models\['mine'\] is a Two: make a Model of your network"):
+        vitcnn.analyze(config, tmp_path / "module", models={"mine": Two()}, progress=False)
 
 
 class Layers(nn.Module):

@@ -54,6 +54,7 @@ def analyze(
       <analysis>.<model>. On many hosts, host 0 writes the files and every host gets the Datasets.
 
     Raises:
+      TypeError: one of `models` is no Model.
       ValueError: anything in the config that is unknown or does not fit, with its name and the
         nearest right choice; or a workdir that belongs to another config or other weights.
       OSError: the workdir cannot be written.
@@ -65,6 +66,12 @@ def analyze(
     models = {**load_models(config.models), **(models or {})}
     if not models:
         raise ValueError("config.models is empty: name at least one model")
+    for name, model in models.items():
+        if not isinstance(model, Model):
+            raise TypeError(
+                f"models[{name!r}] is a {type(model).__name__}: make a Model of your network, "
+                "vitcnn.Model(module, variables, vitcnn.Preprocess(size=...))"
+            )
     model_records = {name: _model_record(model) for name, model in models.items()}
     passes = _plan_passes(config, identity, workdir, models, source)
     for each_pass in passes:
