@@ -369,71 +369,86 @@ def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> Tap
         return tables[0]
 
     try:
-        table = trace() or trace(apart=True)
+        return trace() or trace(apart=True)
     except TypeError:  # branches of `nn.cond` have to return the same variables
-        table = trace(lifted=False, apart=True)
-    return table
+        pass
+    return trace(lifted=False, apart=True)
 
 
 def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
     """Returns the table of a network while JAX traces it, None if modules have to be kept apart."""
     run = Watch(None, manner)
     output, sown, outputs = run.run(module, variables, images, call)
-    left_out = dict(run.left_out)
-    inside = {each.name: each.array for each in run.outputs}
-    unseen = {name: watch.IN_SHARED_TRACE for name in outputs if name not in inside}
-    if unseen and not manner.apart:
-        return None
+    if not manner.apart and outputs.keys() - {each.name for each in run.outputs}:
+        return None  # `nn.jit` has put arrays of modules that it did not trace into the variables
+    alone = dataclasses.replace(manner, outputs=False)
 
-    def usable(name, array, shape=None):
-        """Returns whether an array is a tap; `shape` is that inside of its transformation."""
-        # The variable of an array is lost, or has an axis more, where a body runs many times.
-        changed = shape is not None and (array is None or tuple(array.shape) != tuple(shape))
-        flaw = watch.IN_FLAX if changed else watch.flaw(array, len(images))
-        if flaw is None and watch.escaped(array, images):
-            flaw = watch.IN_JAX
-        if flaw is not None:
-            left_out[name] = flaw
-        return flaw is None
-
-    declared = _declared(sown, run.infos)
-    infos = []
-    for name, info in run.infos.items():
-        array = declared.get(info.alias or name)
-        if usable(name, array, (*getattr(array, "shape", ())[:1], *info.shape)):
-            infos.append(info)
-    kind = "declared"
-    if not infos:
-        kind = "sown"
+    arrays = _declared(sown, run.infos)
+    arrays = {name: arrays.get(info.alias or name) for name, info in run.infos.items()}
+    shapes = {name: info.shape for name, info in run.infos.items()}
+    names, left_out = _usable(arrays, shapes, images)
+    left_out = {**run.left_out, **left_out}
+    table = TapTable([run.infos[name] for name in names], Origin("declared", alone), left_out)
+    if not table:
         arrays = _sown(sown, run.returned, leave_out=run.infos)
-        infos = [_info(n, array, images) for n, array in arrays.items() if usable(n, array)]
+        names, flaws = _usable(arrays, {}, images)
+        left_out |= flaws
+        infos = [_info(name, arrays[name], images) for name in names]
+        table = TapTable(infos, Origin("sown", alone), left_out)
     if left_out:  # the author of the network wanted these
         listed = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         warnings.warn(f"left out of the taps: {listed}", stacklevel=2)
-    if infos:
-        return TapTable(infos, Origin(kind, dataclasses.replace(manner, outputs=False)), left_out)
+    return table or _table_of_outputs(run, output, outputs, images, manner, left_out)
 
-    by_array: dict[int, str] = {}  # one name per array: a wrapper returns what its last part does
-    for each in run.outputs:
-        by_array[id(each.array)] = each.name
+
+def _table_of_outputs(run: Watch, output, outputs, images, manner, left_out) -> TapTable:
+    """Returns the table of a network that exposes nothing: what its submodules return."""
+    inside = {each.name: each.array for each in run.outputs}
     clash = "logits" in inside and inside["logits"] is not output
     root = "output" if clash or not watch.is_array(output) else "logits"
-    for part, array in watch.parts(output).items():
+    parts = {root + part: array for part, array in watch.parts(output).items()}
+    for array in parts.values():
         if not (watch.is_array(array) or isinstance(array, int | float | complex)):
             raise ValueError(
                 f"the network returns a {type(array).__name__}, expected an array or a tuple, dict "
                 "or flax.struct.dataclass of arrays"
             )
-        by_array[id(array)] = root + part
-        outputs[root + part] = inside[root + part] = array
-    infos = [
-        _info(name, outputs[name], images, "logits" if name == root else "")
-        for name in by_array.values()
-        if usable(name, outputs.get(name), getattr(inside[name], "shape", None))
-    ]
+    # One name per array: a wrapper returns the very array that its last part returns.
+    by_array = {id(each.array): each.name for each in run.outputs}
+    by_array |= {id(array): name for name, array in parts.items()}
+    arrays = {name: {**outputs, **parts}.get(name) for name in by_array.values()}
+    shapes = {name: a.shape[1:] for name, a in inside.items() if name not in parts}
+    names, flaws = _usable(arrays, shapes, images)
+    infos = [_info(n, arrays[n], images, "logits" if n == root else "") for n in names]
+    left_out = {**left_out, **flaws}
+    unseen = {name: watch.IN_SHARED_TRACE for name in outputs if name not in inside}
     for name, why in {**run.outputs_left_out, **unseen}.items():
         left_out[f"{name} (another call)" if name in inside else name] = why
     return TapTable(infos, Origin("outputs", manner, root), left_out)
+
+
+def _usable(
+    arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], images: Any
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the names of the arrays that are taps, and for the others why they are not.
+
+    Args:
+      arrays: name -> array, None if it did not leave the network.
+      shapes: name -> its shape for one image, where it is computed.
+      images: the batch.
+    """
+    names, flaws = [], {}
+    for name, array in arrays.items():
+        # The variable of an array is lost, or has an axis more, where a body runs many times.
+        changed = name in shapes and (array is None or array.shape[1:] != tuple(shapes[name]))
+        flaw = watch.IN_FLAX if changed else watch.flaw(array, len(images))
+        if flaw is None and watch.escaped(array, images):
+            flaw = watch.IN_JAX
+        if flaw is None:
+            names.append(name)
+        else:
+            flaws[name] = flaw
+    return names, flaws
 
 
 def forward(

@@ -32,7 +32,7 @@ def analyze(
     config: Any,
     workdir: Any,
     *,
-    models: Mapping[str, Model] | None = None,
+    models: Mapping[str, Any] | None = None,
     source: Any = None,
     progress: bool = True,
 ) -> dict[str, xarray.Dataset]:
@@ -45,7 +45,8 @@ def analyze(
       config: fields of `vitcnn.config.Measurement`; `configs/analyze/` has examples.
       workdir: folder for <analysis>.nc, run.json and the sums from which a stopped run resumes;
         each stage of the config has a sub-folder.
-      models: models in memory by name, such as a user's own, in addition to `config.models`.
+      models: each a `Model` in memory by name, such as a user's own, in addition to
+        `config.models`.
       source: images in memory, in place of `config.data`.
       progress: whether to show a bar with rate and ETA.
 
