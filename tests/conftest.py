@@ -35,6 +35,7 @@ EXEMPT = {
     "vitcnn.engine.compare",
     "vitcnn.model",
     "vitcnn.similarity.maps",
+    "vitcnn.taps",
     # their tests hand them stand-ins for parts of a Group or a Config.
     "vitcnn.analyses.attention_distance",
     "vitcnn.analyses.probe",

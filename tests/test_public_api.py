@@ -18,7 +18,7 @@ SIGNATURES = {
     "std=(0.5, 0.5, 0.5))",
     "TapInfo": "(name, role='', shape=(), grid=None, prefix_tokens=0, heads=None, skip=None, "
     "alias=None, class_token=False, window=None, layout='')",
-    "TapTable": "(infos)",
+    "TapTable": "(infos, origin=None, left_out=None)",
     "alias": "(name, target)",
     "analyze": "(config, workdir, *, models=None, source=None, progress=True)",
     "cka": "(xs, ys=None, group=None)",

@@ -133,7 +133,7 @@ def test_misspelt_name_is_answered_with_the_nearest():
         table.select(("z", "logit"))
     with pytest.raises(ValueError, match=r"no tap matches 'Z'"):  # case counts
         table.select("Z")
-    with pytest.raises(KeyError, match=r"no tap 'logit': did you mean 'logits'"):
+    with pytest.raises(KeyError, match=r"no tap matches 'logit': did you mean 'logits'"):
         taps.forward(module, variables, X, table, ["logit"])
 
 

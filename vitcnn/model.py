@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,23 +26,52 @@ from vitcnn.lookup import check_name
 from vitcnn.numerics import random_weights
 from vitcnn.numerics.arrays import Array
 
+# A number of images that no axis of a network is likely to have, and that some networks can halve.
+_BATCH = 62
+# What Flax raises when a network cannot run -> what to do about it.
+_ADVICE = {
+    flax.errors.InvalidRngError: (
+        "it draws random numbers, as dropout does in training; turn that off, as with "
+        'call={"train": False}, or give keys, as with call={"rngs": {"dropout": key}}'
+    ),
+    flax.errors.ModifyScopeVariableError: (
+        "it updates its variables, as batch norm does in training; turn that off, as with "
+        'call={"train": False}'
+    ),
+    flax.errors.ScopeParamShapeError: (
+        "its variables have other shapes than the module expects, for another size or number of "
+        "channels perhaps; vitcnn gives it RGB images"
+    ),
+    flax.errors.ScopeCollectionNotFound: "variables are incomplete",
+    flax.errors.ScopeParamNotFoundError: "variables are incomplete",
+    flax.errors.ScopeVariableNotFoundError: "variables are incomplete",
+}
+
 
 @dataclasses.dataclass(eq=False)
 class Model:
-    """A network to look into: a Flax linen module with its variables and preprocessing.
+    """A network to look into: a Flax module with its variables and preprocessing.
 
     To analyse your own network, make a Model of it; nothing has to be registered. Its taps are
     the intermediates that it exposes with `vitcnn.tap`; without any, the values that it sows;
-    without any, the output of every submodule.
+    without any, the output of every submodule. `print(model.taps)` shows them, and why an
+    intermediate is left out.
 
     Attributes:
-      module: a linen module, called as `module.apply(variables, images, **call)`; it returns
-        logits.
-      variables: its variables.
+      module: a linen module, called as `module.apply(variables, images, **call)` with images
+        [N, height, width, 3]; or a module of flax.nnx, called as `module(images, **call)`. It
+        returns logits; any other arrays will do for all that does not compare them with labels.
+      variables: its variables, as `module.init` returns them; {} for a module of flax.nnx, whose
+        present state is copied.
       preprocess: how image files become its input; its `size` is the size of the input.
       provenance: JSON-able origin of the weights, written into every result.
-      call: further keyword arguments of the module's call, such as {"train": False}.
+      call: further keyword arguments of the module's call, such as {"train": False}. Of those that
+        `apply` takes, "method" and "rngs" are possible.
       kind: "vit", "cnn", "mixer" or another word; claims and figures ask for it. "" if unknown.
+
+    Raises:
+      TypeError: the module is no instance of a Flax module, or another argument has a wrong type.
+      ValueError: `call` has an argument that the Model sets itself, or an nnx module has variables.
     """
 
     module: nn.Module
@@ -49,6 +80,35 @@ class Model:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = ""
+
+    def __post_init__(self):
+        expected = {
+            "variables": (Mapping, 'a mapping such as {"params": ...}'),
+            "preprocess": (Preprocess, "a vitcnn.Preprocess"),
+            "call": (Mapping, 'a mapping such as {"train": False}'),
+        }
+        for name, (cls, words) in expected.items():
+            value = getattr(self, name)
+            if not isinstance(value, cls):
+                raise TypeError(f"{name}: expected {words}, got a {type(value).__name__}")
+        for name in ("mutable", "capture_intermediates"):
+            if name in self.call:
+                raise ValueError(f"call has {name!r}, which the Model sets itself: leave it out")
+        if isinstance(self.module, type):
+            raise TypeError(
+                f"module is the class {self.module.__name__}: make an instance, with its fields"
+            )
+        if any(cls.__module__.startswith("flax.nnx") for cls in type(self.module).__mro__):
+            from vitcnn.nnx_module import from_nnx  # few networks need it
+
+            if self.variables:
+                raise ValueError("a module of flax.nnx holds its variables itself: pass {} instead")
+            self.module, self.variables = from_nnx(self.module)
+        if not isinstance(self.module, nn.Module):
+            raise TypeError(
+                "module: expected a flax.linen or flax.nnx module, got a "
+                f"{type(self.module).__module__}.{type(self.module).__name__}"
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -67,9 +127,40 @@ class Model:
 
     @functools.cached_property
     def taps(self) -> taps.TapTable:
-        """The taps by name, in execution order; `print` shows a table."""
-        images = jax.ShapeDtypeStruct((2, *self.image_size, 3), jnp.float32)
-        return taps.tabulate(self.module, self.variables, images, **self.call)
+        """The taps by name, in execution order; `print` shows a table.
+
+        Raises:
+          ValueError: the network does not run on images; the message says what to do.
+        """
+        images = self._images
+        try:
+            return taps.tabulate(self.module, self.variables, images, **self.call)
+        except Exception as error:  # whatever a network of the user raises
+            raise ValueError(self._complaint(error)) from error
+
+    @property
+    def _images(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((_BATCH, *self.image_size, 3), jnp.float32)
+
+    def _complaint(self, error: Exception) -> str:
+        """Returns the message for an error that the network raises on images."""
+        advice = next((a for cls, a in _ADVICE.items() if isinstance(error, cls)), "")
+        if advice == "variables are incomplete":
+            advice = (
+                "variables lack what it reads; they are what module.init returns, such as "
+                f'{{"params": ...}}, and these hold {list(self.variables)}'
+            )
+        if isinstance(error, TypeError) and "argument" in str(error):
+            arguments = list(inspect.signature(type(self.module).__call__).parameters)[1:]
+            advice = f"its call takes ({', '.join(arguments)}); set those after the first in call"
+        name = getattr(getattr(self.module, "network", None), "name", type(self.module).__name__)
+        shape = ", ".join(map(str, self._images.shape[1:]))
+        reason = str(error).split(" (https://flax")[0]
+        return (
+            f"{name} does not run on {_BATCH} float32 images [N, {shape}] with call = "
+            f"{dict(self.call)}: "
+            + (f"{advice} ({type(error).__name__}: {reason})" if advice else reason)
+        )
 
     def run(
         self, images: Float[Array, "batch height width 3"], patterns: str | Sequence[str] = ()
@@ -112,10 +203,25 @@ class Model:
 
     @functools.cached_property
     def classes(self) -> int:
-        """Number of logits."""
-        images = jax.ShapeDtypeStruct((2, *self.image_size, 3), jnp.float32)
+        """Number of logits.
+
+        Raises:
+          ValueError: the network does not return logits [images, classes].
+        """
+        images = self._images
         run = lambda variables, images: self.forward(variables, images, ())[0]  # noqa: E731
-        return jax.eval_shape(run, self.variables, images).shape[-1]
+        self.taps  # raises its own error if the network does not run  # noqa: B018
+        logits = jax.eval_shape(run, self.variables, images)
+        shape = getattr(logits, "shape", None)
+        if shape is None or len(shape) != 2 or shape[0] != len(images):
+            what = f"a {type(logits).__name__}" if shape is None else f"an array {list(shape)}"
+            raise ValueError(
+                f"{type(self.module).__name__} returns {what} for {len(images)} images, and labels "
+                "are compared with logits [images, classes]: make the Model with "
+                'call={"method": ...}, a method of the module that returns nothing but logits, or '
+                "leave out the analyses that need labels"
+            )
+        return shape[1]
 
     def check_classes(self, source: Any) -> None:
         """Raises ValueError unless there is a logit for every class of the labels of a source."""
@@ -130,9 +236,10 @@ class Model:
         """SHA-256 of the names, shapes and values of all variables."""
         sha = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
-            array = np.asarray(leaf)
+            is_key = jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
             sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).data)
+            sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return sha.hexdigest()
 
     def forward(self, variables: Any, images: Any, names: Sequence[str]) -> tuple[Any, dict]:

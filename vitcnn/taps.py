@@ -6,27 +6,28 @@ parameter trees do not change. Only taps that a caller names are captured: a tap
 costs nothing.
 
 `tabulate` lists the taps of a network in execution order, `TapTable.select` chooses by glob, and
-`forward` runs the network and returns the chosen taps.
+`forward` runs the network and returns the chosen taps. A network that exposes nothing is listed by
+what it sows, or by the outputs of its submodules; `vitcnn.watch` sees them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 from jaxtyping import Float
 
+from vitcnn import watch
 from vitcnn.lookup import check_name, nearest
 from vitcnn.numerics.arrays import Array
+from vitcnn.watch import COLLECTION, Manner, Watch
 
 LAYOUTS = ("tokens", "map", "vector", "attention")
-COLLECTION = "intermediates"  # any other collection would leak into `init` and into checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,33 +123,6 @@ class TapInfo:
         return x[:, :, part] if self.layout == "attention" else x[:, part]
 
 
-@dataclasses.dataclass
-class _Trace:
-    """The record of one run of a network: its taps in execution order, and which names to sow."""
-
-    wanted: frozenset[str] | None  # None: sow every tap
-    infos: dict[str, TapInfo] = dataclasses.field(default_factory=dict)
-
-    def add(self, info: TapInfo) -> None:
-        if info.name in self.infos:
-            raise ValueError(
-                f"tap {info.name!r} is declared twice in one forward pass; names must be unique"
-            )
-        self.infos[info.name] = info
-
-
-_trace: contextvars.ContextVar[_Trace | None] = contextvars.ContextVar("vitcnn_taps", default=None)
-
-
-@contextlib.contextmanager
-def _tracing(wanted: Iterable[str] | None) -> Iterator[_Trace]:
-    token = _trace.set(_Trace(None if wanted is None else frozenset(wanted)))
-    try:
-        yield _trace.get()
-    finally:
-        _trace.reset(token)
-
-
 def tap(
     module: nn.Module,
     name: str,
@@ -165,6 +139,10 @@ def tap(
 ) -> Float[Array, "batch ..."]:
     """Exposes an intermediate under its full name and returns it unchanged.
 
+    It works inside `nn.remat` and `nn.jit`. Inside `nn.scan`, `nn.vmap`, or a transformation of JAX
+    that the module calls itself (`jax.jit`, `jax.lax.scan` ...) the array is left out of the taps,
+    and a warning says so.
+
     Args:
       module: the Flax module whose method is running.
       name: full name, unique in the network, numbers zero-padded; module paths are not added to it.
@@ -173,26 +151,41 @@ def tap(
 
     Raises:
       ValueError: the name was used before in this forward pass.
+      TypeError: the module is no linen module, or the value no array.
     """
-    trace = _trace.get()
-    if trace is not None:
-        shape = tuple(value.shape[1:])
-        trace.add(
-            TapInfo(
-                name,
-                role,
-                shape,
-                grid,
-                prefix_tokens,
-                heads,
-                skip,
-                class_token=class_token,
-                window=window,
-                layout=layout,
-            )
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"tap {name!r}: expected the linen module whose method is running, got a "
+            f"{type(module).__name__}; a module of flax.nnx exposes an array with "
+            "self.sow(nnx.Intermediate, name, value)"
         )
-        if trace.wanted is not None and name not in trace.wanted:
+    if not watch.is_array(value):
+        raise TypeError(
+            f"tap {name!r}: expected an array with the images along its first axis, got a "
+            f"{type(value).__name__}; expose its parts one by one"
+        )
+    run = watch.current()
+    if run is not None:
+        if run.wanted is not None and name not in run.wanted:
             return value
+        obstacle = run.obstacle(module.scope)
+        if obstacle is not None:
+            run.left_out[name] = obstacle
+            return value
+        if module.has_variable(COLLECTION, name) or getattr(run.infos.get(name), "alias", None):
+            raise _declared_twice(name)
+        run.infos[name] = TapInfo(
+            name,
+            role,
+            tuple(value.shape[1:]),
+            grid,
+            prefix_tokens,
+            heads,
+            skip,
+            class_token=class_token,
+            window=window,
+            layout=layout,
+        )
     if not module.is_initializing() and module.is_mutable_collection(COLLECTION):
         if module.scope.name_reserved(name):  # a submodule has the same name, as "pre_logits"
             module.put_variable(COLLECTION, name, value)
@@ -211,28 +204,71 @@ def alias(name: str, target: str) -> None:
     Raises:
       ValueError: no tap `target` was declared so far, or the name is taken.
     """
-    trace = _trace.get()
-    if trace is None:
+    run = watch.current()
+    if run is None or run.wanted is not None:
         return
-    if target not in trace.infos:
-        raise ValueError(
-            f"alias {name!r}: no tap {target!r} so far; {nearest(target, trace.infos)}"
-        )
-    original = trace.infos[target]
-    trace.add(dataclasses.replace(original, name=name, skip=None, alias=original.alias or target))
+    if target in run.left_out:
+        run.left_out[name] = f"it is another name of {target}, which is left out"
+        return
+    if target not in run.infos:
+        raise ValueError(f"alias {name!r}: no tap {target!r} so far; {nearest(target, run.infos)}")
+    if name in run.infos:
+        raise _declared_twice(name)
+    original = run.infos[target]
+    run.infos[name] = dataclasses.replace(
+        original, name=name, skip=None, alias=original.alias or target
+    )
+
+
+def _declared_twice(name: str) -> ValueError:
+    return ValueError(
+        f"tap {name!r} is declared twice in one forward pass; names must be unique (a module that "
+        "is used twice can take the name from one of its fields)"
+    )
+
+
+_DECLARED = Manner(outputs=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the taps of a table come from, and how they leave their network.
+
+    Attributes:
+      kind: "declared" by `tap`, "sown" by the network itself, or the "outputs" of its submodules.
+      manner: how to capture them.
+      root: with "outputs", the name of the network's own output.
+    """
+
+    kind: str = "declared"
+    manner: Manner = _DECLARED
+    root: str = "logits"
 
 
 class TapTable(Mapping[str, TapInfo]):
-    """The taps of a network by name, in execution order; `print` shows it as a table."""
+    """The taps of a network by name, in execution order; `print` shows it as a table.
 
-    def __init__(self, infos: Iterable[TapInfo]):
+    Args:
+      infos: the descriptions of the taps, in execution order.
+      origin: where the taps come from; None if the network declares them with `tap`.
+      left_out: name of an intermediate that is no tap -> why.
+    """
+
+    def __init__(
+        self,
+        infos: Iterable[TapInfo],
+        origin: Origin | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ):
         self._infos = {info.name: info for info in infos}
+        self.origin = origin or Origin()
+        self.left_out = {n: why for n, why in (left_out or {}).items() if n not in self._infos}
 
     def __getitem__(self, name: str) -> TapInfo:
         try:
             return self._infos[name]
         except KeyError:
-            raise KeyError(f"no tap {name!r}: {nearest(name, self._infos)}") from None
+            raise KeyError(self._no_tap(name)) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._infos)
@@ -255,7 +291,7 @@ class TapTable(Mapping[str, TapInfo]):
         for pattern in patterns:
             names = self.match(pattern)
             if not names:
-                raise ValueError(f"no tap matches {pattern!r}: {nearest(pattern, self._infos)}")
+                raise ValueError(self._no_tap(pattern))
             matched.update(names)
         chosen: dict[str, str] = {}  # name of the array -> name under which it is selected
         for name in sorted(
@@ -267,6 +303,17 @@ class TapTable(Mapping[str, TapInfo]):
     def match(self, pattern: str) -> list[str]:
         """Returns every name, aliases too, that one glob matches; possibly none."""
         return [name for name in self._infos if fnmatch.fnmatchcase(name, pattern)]
+
+    def reason(self, pattern: str) -> str | None:
+        """Returns why an intermediate that a glob matches is no tap, None if there is none."""
+        for name, why in self.left_out.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                return f"{name!r} is left out: {why}"
+        return None
+
+    def _no_tap(self, pattern: str) -> str:
+        hint = self.reason(pattern) or nearest(pattern, self._infos)
+        return f"no tap matches {pattern!r}: {hint}"
 
     def _order(self, name: str) -> int:
         return list(self._infos).index(name)
@@ -284,7 +331,8 @@ class TapTable(Mapping[str, TapInfo]):
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+        left_out = [f"left out: {name}, because {why}" for name, why in self.left_out.items()]
+        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:], *left_out])
 
     __repr__ = __str__
 
@@ -294,7 +342,15 @@ def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> Tap
 
     If a network declares no taps with `tap`, the table lists the arrays that it sows itself
     (`self.sow("intermediates", ...)`), named by module path and key. If it sows nothing either,
-    the table lists the output of every submodule, named by its path.
+    the table lists the output of every submodule, named by its path, and "logits" for the output of
+    the network. Further values of a name are numbered in the order of execution, "encoder/dense",
+    "encoder/dense/1"; a method other than `__call__` is named, "encoder.decode"; the parts of a
+    tuple or dict have endings, "encoder:0", "encoder:mask". An array has one name: the last module
+    that returns it gives the name.
+
+    Arrays that are no taps are in `TapTable.left_out` with the reason: those whose first axis does
+    not run over the images, that hold no floating-point numbers, or that are computed where nothing
+    comes out, see `vitcnn.watch`. A warning names those that `tap` or the network itself exposes.
 
     Args:
       module: a Flax module; called as `module.apply(variables, images, **call)`.
@@ -302,17 +358,97 @@ def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> Tap
       images: an image batch or its shape.
       **call: further keyword arguments of the module.
     """
-    infos: list[TapInfo] = []
 
-    def run(variables, images):
-        logits, taps, trace = _run(module, variables, images, None, call)
-        infos.extend(
-            trace.infos.values() if trace.infos else [_info(n, v) for n, v in taps.items()]
-        )
-        return logits
+    def trace(**manner: bool) -> TapTable | None:
+        tables = []
 
-    jax.eval_shape(run, variables, images)
-    return TapTable(infos)
+        def run(variables, images):
+            tables.append(_table(module, variables, images, call, Manner(**manner)))
+
+        jax.eval_shape(run, variables, images)
+        return tables[0]
+
+    try:
+        return trace() or trace(apart=True)
+    except TypeError:  # branches of `nn.cond` have to return the same variables
+        pass
+    return trace(lifted=False, apart=True)
+
+
+def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
+    """Returns the table of a network while JAX traces it, None if modules have to be kept apart."""
+    run = Watch(None, manner)
+    output, sown, outputs = run.run(module, variables, images, call)
+    if not manner.apart and outputs.keys() - {each.name for each in run.outputs}:
+        return None  # `nn.jit` has put arrays of modules that it did not trace into the variables
+    alone = dataclasses.replace(manner, outputs=False)
+
+    arrays = _declared(sown, run.infos)
+    arrays = {name: arrays.get(info.alias or name) for name, info in run.infos.items()}
+    shapes = {name: info.shape for name, info in run.infos.items()}
+    names, left_out = _usable(arrays, shapes, images)
+    left_out = {**run.left_out, **left_out}
+    table = TapTable([run.infos[name] for name in names], Origin("declared", alone), left_out)
+    if not table:
+        arrays = _sown(sown, run.returned, leave_out=run.infos)
+        names, flaws = _usable(arrays, {}, images)
+        left_out |= flaws
+        infos = [_info(name, arrays[name], images) for name in names]
+        table = TapTable(infos, Origin("sown", alone), left_out)
+    if left_out:  # the author of the network wanted these
+        listed = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        warnings.warn(f"left out of the taps: {listed}", stacklevel=2)
+    return table or _table_of_outputs(run, output, outputs, images, manner, left_out)
+
+
+def _table_of_outputs(run: Watch, output, outputs, images, manner, left_out) -> TapTable:
+    """Returns the table of a network that exposes nothing: what its submodules return."""
+    inside = {each.name: each.array for each in run.outputs}
+    clash = "logits" in inside and inside["logits"] is not output
+    root = "output" if clash or not watch.is_array(output) else "logits"
+    parts = {root + part: array for part, array in watch.parts(output).items()}
+    for array in parts.values():
+        if not (watch.is_array(array) or isinstance(array, int | float | complex)):
+            raise ValueError(
+                f"the network returns a {type(array).__name__}, expected an array or a tuple, dict "
+                "or flax.struct.dataclass of arrays"
+            )
+    # One name per array: a wrapper returns the very array that its last part returns.
+    by_array = {id(each.array): each.name for each in run.outputs}
+    by_array |= {id(array): name for name, array in parts.items()}
+    arrays = {name: {**outputs, **parts}.get(name) for name in by_array.values()}
+    shapes = {name: a.shape[1:] for name, a in inside.items() if name not in parts}
+    names, flaws = _usable(arrays, shapes, images)
+    infos = [_info(n, arrays[n], images, "logits" if n == root else "") for n in names]
+    left_out = {**left_out, **flaws}
+    unseen = {name: watch.IN_SHARED_TRACE for name in outputs if name not in inside}
+    for name, why in {**run.outputs_left_out, **unseen}.items():
+        left_out[f"{name} (another call)" if name in inside else name] = why
+    return TapTable(infos, Origin("outputs", manner, root), left_out)
+
+
+def _usable(
+    arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], images: Any
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the names of the arrays that are taps, and for the others why they are not.
+
+    Args:
+      arrays: name -> array, None if it did not leave the network.
+      shapes: name -> its shape for one image, where it is computed.
+      images: the batch.
+    """
+    names, flaws = [], {}
+    for name, array in arrays.items():
+        # The variable of an array is lost, or has an axis more, where a body runs many times.
+        changed = name in shapes and (array is None or array.shape[1:] != tuple(shapes[name]))
+        flaw = watch.IN_FLAX if changed else watch.flaw(array, len(images))
+        if flaw is None and watch.escaped(array, images):
+            flaw = watch.IN_JAX
+        if flaw is None:
+            names.append(name)
+        else:
+            flaws[name] = flaw
+    return names, flaws
 
 
 def forward(
@@ -327,56 +463,73 @@ def forward(
 
     Under `jit` a tap that the caller does not read is not computed, and neither is any layer after
     the last tap that is read.
+
+    Raises:
+      KeyError: the network has no such tap.
+      ValueError: the network computes something else than when `table` was made.
     """
     targets = {name: table[name].alias or name for name in names}
-    output, taps, _ = _run(module, variables, images, targets.values(), call)
-    return output, {name: taps[target] for name, target in targets.items()}
+    origin = table.origin
+    run = Watch(frozenset(targets.values()), origin.manner)
+    output, sown, arrays = run.run(module, variables, images, call)
+    if origin.kind == "declared":
+        arrays = _declared(sown, targets.values())
+    elif origin.kind == "sown":
+        arrays = _sown(sown, run.returned)
+    else:
+        arrays |= {origin.root + part: array for part, array in watch.parts(output).items()}
+    for target in targets.values():
+        expected = (len(images), *table[target].shape)
+        shape = tuple(arrays[target].shape) if target in arrays else None
+        if shape != expected:
+            raise ValueError(
+                f"tap {target!r} is {'absent' if shape is None else list(shape)} in this run, "
+                f"expected {list(expected)}: the network runs differently than when its taps were "
+                "listed; make a new Model of it"
+            )
+    return output, {name: arrays[target] for name, target in targets.items()}
 
 
-def _run(module, variables, images, wanted, call):
-    """Applies the module; returns its output, the captured arrays by name, and the trace."""
-    finished: dict[str, Any] = {}  # submodule path -> output, in the order in which they return
+def _declared(sown: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Returns the arrays that `tap` put into the intermediates, by name."""
+    wanted, arrays = set(names), {}
+    for path, array in watch.flatten(sown):
+        if path[-1] in wanted and not isinstance(array, tuple):  # Flax sows tuples
+            if path[-1] in arrays:
+                raise _declared_twice(path[-1])
+            arrays[path[-1]] = array
+    return arrays
 
-    def note(call_next, args, kwargs, context):
-        out = call_next(*args, **kwargs)
-        if context.method_name == "__call__":
-            finished["/".join(context.module.path)] = out
-        return out
 
-    with _tracing(wanted) as trace, nn.intercept_methods(note):
-        output, state = module.apply(variables, images, mutable=[COLLECTION], **call)
-    sown = _flatten(state.get(COLLECTION, {}))
-    if trace.infos:
-        return output, {path[-1]: value for path, value in sown}, trace
-    order = list(finished)
-
-    def position(item):  # a plain `sow` is ordered by when its module returned
-        path = "/".join(item[0][:-1])
-        return order.index(path) if path in order else len(order)
-
-    taps = {}
-    for path, values in sorted(sown, key=position):
+def _sown(
+    sown: Mapping[str, Any], returned: Mapping[str, int], leave_out: Collection[str] = ()
+) -> dict[str, Any]:
+    """Returns what a network sows itself by name, in the order in which its modules return."""
+    arrays = {}
+    pairs = [pair for pair in watch.flatten(sown) if pair[0][-1] not in leave_out]
+    for path, values in sorted(
+        pairs, key=lambda pair: returned.get("/".join(pair[0][:-1]), len(returned))
+    ):
         for i, value in enumerate(values if isinstance(values, tuple) else (values,)):
-            taps["/".join(path) + (f"/{i}" if i else "")] = value
-    if not taps:
-        named = [*((p, out) for p, out in finished.items() if p), ("logits", output)]
-        # A wrapper returns the very array that its last part returns: keep one name per array.
-        by_array = {id(out): (p, out) for p, out in named if hasattr(out, "shape")}
-        taps = dict(by_array.values())
-    return output, taps, trace
+            for part, array in watch.parts(value).items():
+                name = "/".join(path) + (f"/{i}" if i else "") + part
+                if name in arrays:
+                    raise ValueError(
+                        f"the network sows two arrays called {name!r}: rename one of them"
+                    )
+                arrays[name] = array
+    return arrays
 
 
-def _flatten(
-    tree: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> list[tuple[tuple[str, ...], Any]]:
-    pairs = []
-    for key, value in tree.items():
-        pairs += (
-            _flatten(value, (*path, key)) if isinstance(value, Mapping) else [((*path, key), value)]
-        )
-    return pairs
+def _info(name: str, array: Any, images: Any, role: str = "") -> TapInfo:
+    """Returns the description of an array that no network describes.
 
-
-def _info(name: str, value: Any) -> TapInfo:
-    shape, role = tuple(value.shape[1:]), "logits" if name == "logits" else ""
-    return TapInfo(name, role, shape, shape[:2] if len(shape) == 3 else None)
+    [N, rows, columns, channels] is a map if its sides are in proportion to those of the image, up
+    to a row or column; attention weights [N, heads, queries, keys] are not.
+    """
+    shape, grid = tuple(array.shape[1:]), None
+    if len(shape) == 3 and len(images.shape) == 4:
+        (rows, columns), (height, width) = shape[:2], images.shape[1:3]
+        if abs(rows * width - columns * height) < max(height, width):
+            grid = rows, columns
+    return TapInfo(name, "logits" if name == "logits" else role, shape, grid)

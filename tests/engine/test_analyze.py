@@ -298,14 +298,17 @@ def test_images_without_a_label_do_not_count(tmp_path):
 
 BAD = {
     "group of 3": ({"group": 3}, "at least 4"),
-    "group above data": ({"group": 61}, "config.group = 61, but the data have 60 images"),
+    "group above data": (
+        {"group": 61},
+        "config.group = 61, but there are only 60 images for the run",
+    ),
     "group below the least": (
         {"analyses": {"similarity": {"taps": ("*/out",)}}, "group": 8},
         "config.analyses.similarity needs groups of at least 16 images, but config.group = 8",
     ),
     "too few images": (
         {"analyses": {"similarity": {"taps": ("*/out",), "images": 12}}},
-        "at least 16 images, but config.group = 16 and it has 12 images",
+        "at least 16 images, but config.group = 16 and there are 12 images",
     ),
     "too many images": ({"analyses": {"cka": {"images": 61}}}, "have 60 images"),
     "unknown analysis": ({"analyses": {"ckaa": {}}}, "unknown analysis 'ckaa': did you mean 'cka'"),

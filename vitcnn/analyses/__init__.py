@@ -132,7 +132,7 @@ class View:
     Attributes:
       image: the images as the model sees them, normalised.
       taps: the taps that the analysis reads, by name, in execution order.
-      logits: the output of the model.
+      logits: the output of the model, [n, classes] wherever labels are compared with it.
       info: description of each of those taps.
       forward: (images, tap name) -> that tap for other images, to differentiate; layers after the
         tap are not run.
@@ -141,7 +141,7 @@ class View:
 
     image: Float[Array, "n height width 3"]
     taps: Mapping[str, Float[Array, "n ..."]]
-    logits: Float[Array, "n classes"]
+    logits: Any
     info: Mapping[str, TapInfo]
     forward: Callable[[Array, str], Array]
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
 from vitcnn.config.schema import Fields
+from vitcnn.engine.groups import check_group
 from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
@@ -31,7 +32,7 @@ def analyze(
     config: Any,
     workdir: Any,
     *,
-    models: Mapping[str, Model] | None = None,
+    models: Mapping[str, Any] | None = None,
     source: Any = None,
     progress: bool = True,
 ) -> dict[str, xarray.Dataset]:
@@ -44,7 +45,8 @@ def analyze(
       config: fields of `vitcnn.config.Measurement`; `configs/analyze/` has examples.
       workdir: folder for <analysis>.nc, run.json and the sums from which a stopped run resumes;
         each stage of the config has a sub-folder.
-      models: models in memory by name, such as a user's own, in addition to `config.models`.
+      models: each a `Model` in memory by name, such as a user's own, in addition to
+        `config.models`.
       source: images in memory, in place of `config.data`.
       progress: whether to show a bar with rate and ETA.
 
@@ -53,6 +55,7 @@ def analyze(
       <analysis>.<model>. On many hosts, host 0 writes the files and every host gets the Datasets.
 
     Raises:
+      TypeError: one of `models` is no Model.
       ValueError: anything in the config that is unknown or does not fit, with its name and the
         nearest right choice; or a workdir that belongs to another config or other weights.
       OSError: the workdir cannot be written.
@@ -64,6 +67,12 @@ def analyze(
     models = {**load_models(config.models), **(models or {})}
     if not models:
         raise ValueError("config.models is empty: name at least one model")
+    for name, model in models.items():
+        if not isinstance(model, Model):
+            raise TypeError(
+                f"models[{name!r}] is a {type(model).__name__}: make a Model of your network, "
+                "vitcnn.Model(module, variables, vitcnn.Preprocess(size=...))"
+            )
     model_records = {name: _model_record(model) for name, model in models.items()}
     passes = _plan_passes(config, identity, workdir, models, source)
     for each_pass in passes:
@@ -139,24 +148,15 @@ def _plan_passes(
     for name in sorted(config.stages):
         stage = config.stages[name]
         images = load_source(stage.data) if stage.get("data") else source
-        _check_group(config.group, images)
+        check_group(config.group, len(images), f"config.stages.{name}", field="config.group")
         where = f"config.stages.{name}."
         jobs = plan_jobs(models, images, stage.analyses, config.group, stages, where)
         stage_config = {**identity, "stages": {}, **stage.to_dict()}
         passes.append(_Pass(name, workdir / name, stage_config, images, jobs))
         stages = {**stages, name: stage.analyses}
-    _check_group(config.group, source)
+    check_group(config.group, len(source), "the run", field="config.group")
     jobs = plan_jobs(models, source, config.analyses, config.group, stages)
     return [*passes, _Pass("", workdir, identity, source, jobs)]
-
-
-def _check_group(group: int, source: Any) -> None:
-    """Raises ValueError if a group is larger than the source."""
-    if not 1 <= group <= len(source):
-        raise ValueError(
-            f"config.group = {group}, but the data have {len(source)} images; set config.group to "
-            f"a number from 1 to {len(source)}"
-        )
 
 
 def _run(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import operator
+import numbers
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,9 @@ from vitcnn.numerics.exact import Scaled, to_host
 from vitcnn.similarity import gram, hsic, measures
 from vitcnn.similarity.measure import group_sums, matrices, resolve, variables
 
-Layers = Mapping[str, Float[Array, "n ..."]]  # name of a layer -> its features for n images
+# Name of a layer -> its features for n images; or a list of layers, or one layer, without names.
+Features = Float[Array, "n ..."]
+Layers = Mapping[Any, Features] | Sequence[Features] | Features
 
 
 class Comparison:
@@ -43,13 +45,23 @@ class Comparison:
         median distances) of "cka_rbf".
 
     Raises:
+      TypeError: the measure is no name, or an option no number.
       ValueError: there is no such measure or option; the message gives the nearest names.
     """
 
     def __init__(self, measure: str = "cka", **options: Any):
+        if not isinstance(measure, str):
+            raise TypeError(
+                f'measure: expected a name such as "cka", got a {type(measure).__name__}'
+            )
         self.measure = measures.find(measure)
-        for option in options:
+        for option, value in options.items():
             check_name(f"option of {measure}", option, self.measure.options)
+            is_whole = isinstance(self.measure.options[option], int)
+            number = numbers.Integral if is_whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, number):
+                words = "a whole number" if is_whole else "a number"
+                raise TypeError(f"{option} = {value!r}: expected {words} for {measure}")
         self._options = options
         self._sums = Sums()
         self._names: tuple[list[str], list[str] | None] = [], None  # of xs, and of ys if there are
@@ -65,14 +77,17 @@ class Comparison:
 
         Args:
           xs: name of a layer -> its features for the images of the group, all axes but the first
-            flattened. Every group has the same layers and features.
+            flattened; or layers without names, see `vitcnn.compare`. Every group has the same
+            layers and features.
           ys: the same for another network on the same images; None compares `xs` with itself.
 
         Raises:
+          TypeError: layers that are not arrays.
           ValueError: no layers, other layers or features than in the first group, different numbers
             of images, a first group that is too small, options that do not fit it, or (of CCA) a
             layer whose features vary in fewer directions than `components`.
         """
+        xs, ys = _named("xs", xs), None if ys is None else _named("ys", ys)
         layers, images = _labelled(self.measure.name, xs, ys)
         if not self._sizes:
             self._start(layers, images, xs, ys)
@@ -129,7 +144,7 @@ class Comparison:
     def _labels(self) -> list[str]:
         """What messages about the result call the layers."""
         xs, ys = self._names
-        return xs if ys is None else list(self._sizes)
+        return [str(name) for name in xs] if ys is None else list(self._sizes)
 
     def _start(self, layers, images, xs, ys):
         """Takes layers and options from the first group."""
@@ -169,8 +184,11 @@ def compare(
     This is a `vitcnn.Comparison` of arrays in memory, `group` images at a time.
 
     Args:
-      xs: name of a layer -> its features for n images, all axes but the first flattened.
-      ys: the same for another network on the same n images; None compares `xs` with itself.
+      xs: name of a layer -> its features for n images, all axes but the first flattened. A list or
+        tuple of arrays is layers that are named by their numbers, 0, 1, ...; one array is a layer
+        named "x". An array is one of NumPy, JAX or torch, or anything that NumPy can convert.
+      ys: the same for another network on the same n images, one array being named "y"; None
+        compares `xs` with itself.
       measure: name of a measure, see `vitcnn.Comparison`.
       group: images that are compared at a time. None takes all n at once, which is exact to 1e-6
         up to some 5000 images; a number bounds memory and gives standard errors. Measures other
@@ -181,14 +199,15 @@ def compare(
       The Dataset of `vitcnn.Comparison.result`.
 
     Raises:
-      ValueError: unknown measure or option, no layers, different numbers of images, fewer than 4
-        images or images per group, options that do not fit, or fewer directions in which the
-        features of a layer vary than `components`.
+      TypeError: layers that are not arrays, or a group or an option that is no number.
+      ValueError: unknown measure or option, no layers, layers of the same name, different numbers
+        of images, fewer than 4 images or images per group, options that do not fit, or fewer
+        directions in which the features of a layer vary than `components`.
     """
     comparison = Comparison(measure, **options)
+    xs, ys = _named("xs", xs), None if ys is None else _named("ys", ys)
     layers, images = _labelled(measure, xs, ys)
-    group = images if group is None else operator.index(group)
-    check_group(group, images, measure, hsic.MIN_GROUP)
+    group = check_group(images if group is None else group, images, measure, hsic.MIN_GROUP)
     for start in range(0, images, group):
         part = [x[start : start + group] for x in layers.values()]
         comparison.add(
@@ -215,7 +234,45 @@ def _array_sums(layers, measure, options):
     return group_sums(grams, [measure], dict(options))
 
 
-def _labelled(measure: str, xs: Layers, ys: Layers | None) -> tuple[dict[str, Any], int]:
+def _named(which: str, layers: Any) -> dict[Any, Any]:
+    """Returns layers by name, as the result has them: either integers or strings.
+
+    Args:
+      which: "xs" or "ys", as messages call the layers.
+      layers: a mapping, a list or tuple of arrays, or one array.
+    """
+    if isinstance(layers, Mapping):
+        names = list(layers)
+        kind = int if all(isinstance(name, numbers.Integral) for name in names) else str
+        for name in names:
+            same = [other for other in names if kind(other) == kind(name)]
+            if len(same) > 1:
+                listed = " and ".join(map(repr, same))
+                raise ValueError(
+                    f"the layers {listed} of {which} have the same name: rename one of them"
+                )
+        names = list(map(kind, names))
+        return dict(zip(names, layers.values(), strict=True))
+    if _is_array(layers):
+        return {which[0]: layers}
+    if isinstance(layers, list | tuple) and all(_is_array(layer) for layer in layers):
+        return dict(enumerate(layers))
+    kind = type(layers).__name__
+    if isinstance(layers, list | tuple):
+        kind += " of " + next(type(x).__name__ for x in layers if not _is_array(x))
+    raise TypeError(
+        f"{which} is a {kind}: expected a dict from the name of a layer to its features "
+        "[images, ...], a list of such arrays, or one such array"
+    )
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or isinstance(value, jax.Array)
+
+
+def _labelled(
+    measure: str, xs: Mapping[Any, Any], ys: Mapping[Any, Any] | None
+) -> tuple[dict[str, Any], int]:
     """Returns the layers by what messages call them, "xs['name']", and their number of images."""
     if not xs or (ys is not None and not ys):
         raise ValueError(f"{measure} needs at least one layer in xs, and in ys if ys is not None")
@@ -232,14 +289,34 @@ def _labelled(measure: str, xs: Layers, ys: Layers | None) -> tuple[dict[str, An
 
 
 def _features(label: str, x: Any) -> Any:
-    """Returns the features of a layer as an array of NumPy or JAX; a ValueError names bad ones."""
-    x = x if isinstance(x, jax.Array) else np.asarray(x)
-    is_real = jax.numpy.issubdtype(x.dtype, np.floating) or x.dtype.kind in "iub"
+    """Returns the features of a layer as an array of NumPy or JAX; an error has its label."""
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(f"{label} is traced by JAX: compare arrays outside of jax.jit")
+    if not isinstance(x, jax.Array):
+        x = _to_numpy(label, x)
+    kind = getattr(x.dtype, "kind", None)  # random keys of JAX have none
+    is_real = jax.numpy.issubdtype(x.dtype, np.floating) or kind in ("i", "u", "b")
     if not is_real or x.ndim < 1 or 0 in x.shape[1:]:
         raise ValueError(
             f"{label} is {x.dtype} {list(x.shape)}: expected real features [images, ...]"
         )
     return x
+
+
+def _to_numpy(label: str, x: Any) -> np.ndarray:
+    """Returns an array of any library as one of NumPy."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(f"{label} has masked entries: fill them, or leave out their images")
+    try:
+        if hasattr(x, "detach"):  # a tensor of torch, perhaps with a gradient or on a GPU
+            x = x.detach().cpu()
+            # NumPy has no bfloat16; float32 holds its values.
+            x = x.float() if str(x.dtype) == "torch.bfloat16" else x
+        return np.asarray(x)
+    except Exception as error:  # whatever the library of the array raises
+        raise ValueError(
+            f"{label} is a {type(x).__name__} that NumPy cannot convert: {error}"
+        ) from error
 
 
 def _single(x: Any) -> tuple[Any, Scaled, np.int32]:

@@ -17,6 +17,7 @@ from vitcnn import analyses
 from vitcnn.config import check_file_name
 from vitcnn.config.schema import Fields
 from vitcnn.data import sources
+from vitcnn.engine.groups import check_least
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
 
@@ -206,11 +207,7 @@ def _images(request: _Request, source: Any, group: int) -> int:
     if selection.images and images > len(source):
         raise ValueError(f"{where}.images = {images}, but the data have {len(source)} images")
     images = len(source) if images == analyses.ALL else min(images, len(source))
-    if min(group, images) < traits.least_group:
-        raise ValueError(
-            f"{where} needs groups of at least {traits.least_group} images, but config.group = "
-            f"{group} and it has {images} images"
-        )
+    check_least(group, images, where, traits.least_group, "config.group")
     return images
 
 
@@ -232,9 +229,10 @@ def _taps(request: _Request, models: Mapping[str, Model]) -> dict[str, tuple[str
     every_tap = [tap for model in models.values() for tap in model.taps]
     for pattern in request.selection.taps:
         if not any(model.taps.match(pattern) for model in models.values()):
+            reasons = [model.taps.reason(pattern) for model in models.values()]
+            hint = next(filter(None, reasons), nearest(pattern, dict.fromkeys(every_tap)))
             raise ValueError(
-                f"{request.where}.taps: no tap of {', '.join(models)} matches {pattern!r}: "
-                f"{nearest(pattern, dict.fromkeys(every_tap))}"
+                f"{request.where}.taps: no tap of {', '.join(models)} matches {pattern!r}: {hint}"
             )
     default = request.analysis.TAPS
     patterns = request.selection.taps or default

@@ -6,6 +6,9 @@ import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from vitcnn import analyses
 from vitcnn.engine.jobs import Job
 from vitcnn.model import Model
@@ -41,10 +44,12 @@ def group_program(
         return analyses.View(images, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
 
     def job_view(view, taps, n, cache):
+        whole = len(view.image)
+        cut = lambda x: x[:n] if jnp.shape(x)[:1] == (whole,) else x  # noqa: E731
         return analyses.View(
             view.image[:n],
             {tap: view.taps[tap][:n] for tap in taps},
-            view.logits[:n],
+            jax.tree.map(cut, view.logits),
             {tap: view.info[tap] for tap in taps},
             view.forward,
             cache,
