@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vitcnn", "vitcnn.*"]),
-    package_data={"vitcnn": ["report/*.html", "py.typed"]},
+    package_data={"vitcnn": ["data/*.txt", "report/*.html", "py.typed"]},
     install_requires=[
         "absl-py",
         "array_record",

@@ -1,9 +1,13 @@
 """Image files in a folder.
 
-All files with a suffix of `SUFFIXES` are images, in sub-folders too, sorted by their path. Labels
-come from a CSV file with the columns `file` (path in the folder) and `label` (whole number),
-if the folder has one. Without it, if every image is in one of two or more sub-folders, each
-sub-folder is a class, numbered in sorted order. Otherwise the images have no labels.
+All files with a suffix of `SUFFIXES` are images, in sub-folders too, sorted by their path. Links to
+files and folders are followed. Hidden files and folders are left out.
+
+Labels come from a CSV file with the columns `file` (path in the folder) and `label` (whole number),
+if the folder has one; a column of `NAME_COLUMNS` names the classes. Without such a file, if every
+image is in one of two or more sub-folders, each sub-folder is a class, an empty one too. Folders
+whose names are all whole numbers have these numbers, other folders are numbered in sorted order.
+Otherwise the images have no labels.
 
 Grey, palette and CMYK images are converted to RGB, an alpha channel is dropped, and the orientation
 that a camera recorded (EXIF) is applied, so that a network sees what a viewer shows. An animation
@@ -12,12 +16,16 @@ counts as its first frame.
 
 from __future__ import annotations
 
+import codecs
 import concurrent.futures
 import csv
 import hashlib
+import io
 import os
 import pathlib
+import re
 import struct
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -28,10 +36,17 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from vitcnn.data import classes as class_numbers
+from vitcnn.data import content
 from vitcnn.lookup import nearest
+from vitcnn.storage import local_path
+
+LOCATION = ("path",)  # says where the images are, not what they are
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
+NAME_COLUMNS = ("wnid", "synset", "class", "name")  # the first that there is names the classes
+NOT_CLASSES = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")  # systems leave these behind
 
 # Errors that Pillow raises on files that are damaged, truncated, or decompression bombs.
 _UNREADABLE = (
@@ -59,14 +74,16 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
 
     Raises:
       FileNotFoundError: the folder or the CSV file does not exist.
-      ValueError: there are no images; images are both inside and outside of sub-folders; or the CSV
-        file lacks a column or some of the images, or lists files that do not exist.
+      ValueError: there are no images; images are both inside and outside of sub-folders; two
+        sub-folders are one class; a link leads nowhere; or the CSV file lacks a column or some of
+        the images, or lists files that do not exist.
     """
-    root = pathlib.Path(path)
+    root = local_path(path, "data.path")
     if not root.is_dir():
         near = [p.name for p in root.parent.glob("*") if p.is_dir()] if root.parent.is_dir() else []
         raise FileNotFoundError(f"no folder {str(path)!r}; {nearest(root.name, sorted(near))}")
-    files = _image_files(root)
+    tree = _Tree(root, skip_corrupt)
+    files = tree.images
     if not files:
         raise ValueError(
             f"no images in folder {str(path)!r}: looked for files that end in {', '.join(SUFFIXES)}"
@@ -75,34 +92,25 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
     if table is not None and labels != LABELS and not table.is_file():
         near = sorted(p.name for p in root.glob("*.csv"))
         raise FileNotFoundError(f"no label file {str(table)!r}; {nearest(labels, near)}")
-    parents = sorted({file.split("/")[0] for file in files if "/" in file})
-    names = None
     if table is not None and table.is_file():
-        numbers, origin = _labels_of(table, files), labels
-    elif len(parents) > 1:
-        outside = [file for file in files if "/" not in file]
-        if outside:
-            raise ValueError(
-                f"folder {str(path)!r} has images in sub-folders, which would be classes, and "
-                f"{len(outside)} outside of them ({_some(outside)}): move those, or list all labels"
-                f" in {LABELS}"
-            )
-        names, origin = parents, "folders"
-        number = {name: i for i, name in enumerate(names)}
-        numbers = [number[file.split("/")[0]] for file in files]
+        (numbers, names), origin = _labels_of(table, files), labels
+        classes = max(numbers) + 1
+    elif number := _class_folders(tree, str(path)):
+        number, names = class_numbers.of_folders(number, f"folder {str(path)!r}")
+        numbers, origin = [number[file.split("/")[0]] for file in files], "folders"
+        classes = max(number.values()) + 1
     else:
-        numbers, origin = None, None
-    classes = None if numbers is None else len(names) if names else max(numbers) + 1
-    corrupt = _corrupt(root, files) if skip_corrupt else {}
+        numbers, names, origin, classes = None, (), None, None
+    corrupt = {**tree.dangling, **(_corrupt(root, files) if skip_corrupt else {})}
     if corrupt:
-        if len(corrupt) == len(files):
+        found = len(set(files) | set(corrupt))
+        if set(files) <= set(corrupt):
             name, reason = next(iter(corrupt.items()))
             raise ValueError(
-                f"none of the {len(files)} images in folder {str(path)!r} can be read; "
-                f"{name}: {reason}"
+                f"none of the {found} images in folder {str(path)!r} can be read; {name}: {reason}"
             )
         warnings.warn(
-            f"left out {len(corrupt)} of {len(files)} images in folder {str(path)!r} that cannot "
+            f"left out {len(corrupt)} of {found} images in folder {str(path)!r} that cannot "
             f"be read: {_some(corrupt)}",
             stacklevel=2,
         )
@@ -110,7 +118,7 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         files = [files[i] for i in kept]
         numbers = None if numbers is None else [numbers[i] for i in kept]
     listing = "\n".join(
-        f"{file} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
+        f"{_nfc(file)} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
         for i, file in enumerate(files)
     )
     provenance = {
@@ -118,12 +126,12 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         "path": root.resolve().name,
         "labels": origin,
         "images": len(files),
-        "listing_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "listing_sha256": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
         "skip_corrupt": skip_corrupt,
         "corrupt": len(corrupt),
         "corrupt_files": list(corrupt)[:20],
     }
-    return Folder(root, files, numbers, classes, names, provenance)
+    return Folder(root, files, numbers, classes, list(names) or None, provenance)
 
 
 class Folder:
@@ -131,7 +139,8 @@ class Folder:
 
     Attributes:
       files: paths in the folder by index, with "/" between their parts.
-      class_names: names of the sub-folders by label; None unless sub-folders are classes.
+      class_names: names of the classes by label, "" for a class that the CSV file does not name;
+        None if the classes have numbers alone.
     """
 
     def __init__(
@@ -166,6 +175,11 @@ class Folder:
         """Returns the label of image i without reading the file, -1 without labels."""
         return -1 if self._labels is None else self._labels[i]
 
+    def digests(self, indices: Sequence[int]) -> list[str]:
+        """Returns a digest of each file and its label, without decoding the images."""
+        of_files = content.of_files(self._root, [self.files[i] for i in indices])
+        return [f"{digest} {self.label(i)}" for i, digest in zip(indices, of_files, strict=True)]
+
 
 def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image file (a path or an open binary file) as RGB.
@@ -188,42 +202,149 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
 
 
-def _image_files(root: pathlib.Path) -> list[str]:
-    paths = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if f[0] != "."]
-        relative = pathlib.Path(folder).relative_to(root)
-        paths += [
-            (relative / file).as_posix()
-            for file in files
-            if file[0] != "." and file.lower().endswith(SUFFIXES)
-        ]
-    return sorted(paths)
+class _Tree:
+    """The files below a folder, in one walk that follows links.
+
+    Attributes:
+      images: paths of the images in the folder, sorted.
+      folders: names of the sub-folders, sorted; hidden ones are left out.
+      others: names of those sub-folders that hold other files than images.
+      dangling: image -> why it cannot be read, for links that lead nowhere, with `skip_corrupt`.
+
+    Raises:
+      ValueError: a link leads nowhere.
+      OSError: a folder cannot be read.
+    """
+
+    def __init__(self, root: pathlib.Path, skip_corrupt: bool):
+        self.images: list[str] = []
+        self.folders: list[str] = []
+        self.others: set[str] = set()
+        self.dangling: dict[str, str] = {}
+        self._skip_corrupt = skip_corrupt
+        self._walk(root, "", (os.path.realpath(root),))
+        self.images.sort(key=_nfc)
+        self.folders.sort(key=_nfc)
+
+    def _walk(self, folder: pathlib.Path, prefix: str, above: tuple[str, ...]) -> None:
+        """Adds what is in one folder; `above` has the real paths of the folder and its parents."""
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if entry.name[0] == "." or entry.name in NOT_CLASSES:
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real in above:
+                    warnings.warn(
+                        f"{name!r} in folder {str(folder)!r} is a link to a folder that holds it, "
+                        "and is left out",
+                        stacklevel=4,
+                    )
+                    continue
+                if not prefix:
+                    self.folders.append(entry.name)
+                self._walk(pathlib.Path(entry.path), f"{name}/", (*above, real))
+            elif not os.path.exists(entry.path):
+                reason = f"a link to {os.readlink(entry.path)!r}, which does not exist"
+                if not (self._skip_corrupt and name.lower().endswith(SUFFIXES)):
+                    raise ValueError(f"{entry.path!r} is {reason}: mend or remove it")
+                self.dangling[name] = reason
+            elif entry.name.lower().endswith(SUFFIXES):
+                self.images.append(name)
+            elif prefix:
+                self.others.add(prefix.split("/")[0])
 
 
-def _labels_of(table: pathlib.Path, files: Sequence[str]) -> list[int]:
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or []
-        if not {"file", "label"} <= set(columns):
-            raise ValueError(
-                f"{str(table)!r} has the columns {', '.join(columns)}: expected file and label"
-            )
-        rows = [(pathlib.PurePath(row["file"]).as_posix(), row["label"]) for row in reader]
-    numbers = {}
-    for line, (file, label) in enumerate(rows, start=2):
+def _class_folders(tree: _Tree, path: str) -> list[str]:
+    """Returns the sub-folders that are classes, [] if they are not.
+
+    Raises:
+      ValueError: images are both inside and outside of sub-folders.
+    """
+    inside = sorted({file.split("/")[0] for file in tree.images if "/" in file}, key=_nfc)
+    outside = [file for file in tree.images if "/" not in file]
+    if len(inside) > 1 and outside:
+        raise ValueError(
+            f"folder {path!r} has images in sub-folders, which would be classes, and "
+            f"{len(outside)} outside of them ({_some(outside)}): move those, or list all labels"
+            f" in {LABELS}"
+        )
+    if not inside or outside:
+        return []
+    empty = [folder for folder in tree.folders if folder not in inside]
+    foreign = [folder for folder in empty if folder in tree.others]
+    (only,) = inside if len(inside) == 1 else ("",)
+    numbered = re.fullmatch(r"[0-9]+", only) or class_numbers.SYNSET.fullmatch(only)
+    if only and not numbered and (foreign or not empty):
+        warnings.warn(
+            f"all images in folder {path!r} are in its sub-folder {only!r}, so they have no "
+            f"labels: if the folders in {only!r} are classes, give its path; if {only!r} is one "
+            f"class, list the labels in {LABELS}",
+            stacklevel=3,
+        )
+        return []
+    if empty:
+        but = f" ({_some(foreign)}: only files of other kinds)" if foreign else ""
+        warnings.warn(
+            f"{len(empty)} class folders in {path!r} have no images, and count as classes: "
+            f"{_some(empty)}{but}",
+            stacklevel=3,
+        )
+    deeper: dict[str, set[str]] = {}
+    for folder, below, *rest in (file.split("/") for file in tree.images):
+        if rest:
+            deeper.setdefault(folder, set()).add(below)
+    nested = {folder: sorted(names) for folder, names in deeper.items() if len(names) > 1}
+    if nested:
+        folder, names = next(iter(nested.items()))
+        warnings.warn(
+            f"{len(nested)} class folders in {path!r} hold several folders of images: all images "
+            f"in {folder!r} count as class {folder!r}, whether in {_some(names)}",
+            stacklevel=3,
+        )
+    return [*inside, *empty]
+
+
+def _labels_of(table: pathlib.Path, files: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Returns the label of each file, and the names of the classes, () if the table has none.
+
+    Raises:
+      ValueError: the table cannot be read, or does not fit the files; the message names the line.
+    """
+    rows, naming = _rows(table)
+    by_name: dict[str, list[str]] = {}
+    for file in files:  # macOS writes accents in another Unicode form than most editors
+        by_name.setdefault(_nfc(file), []).append(file)
+    present = set(files)
+    numbers: dict[str, int] = {}
+    names: dict[int, str] = {}
+    absent = []
+    for line, file, label, name in rows:
+        alike = by_name.get(_nfc(file), [])
+        if file not in present and len(alike) == 1:
+            (file,) = alike
         if file in numbers:
             raise ValueError(f"{str(table)!r} line {line}: {file!r} is listed twice")
-        try:
-            numbers[file] = int(label)
-        except (TypeError, ValueError):
+        if not re.fullmatch(r"[+-]?[0-9]+(\.0*)?", label):
             raise ValueError(
-                f"{str(table)!r} line {line}: label {label!r} of {file!r} is not a whole number"
-            ) from None
+                f"{str(table)!r} line {line}: label {label!r} of {file!r} is not a whole number; "
+                f"names of classes go into a column {NAME_COLUMNS[-1]!r}"
+            )
+        numbers[file] = int(label.partition(".")[0])
         if numbers[file] < 0:
             raise ValueError(f"{str(table)!r} line {line}: label {label!r} is below 0")
-    present = set(files)
-    absent = [file for file in numbers if file not in present]
+        if naming and names.setdefault(numbers[file], name) != name:
+            warnings.warn(
+                f"{str(table)!r} line {line}: label {label} is called {name!r} here and "
+                f"{names[numbers[file]]!r} before: the column {naming!r} does not name "
+                "classes, and is left out",
+                stacklevel=3,
+            )
+            naming = ""
+        if file not in present:
+            absent.append(file)
     if absent:
         raise ValueError(
             f"{str(table)!r} lists {len(absent)} images that are not in the folder: "
@@ -235,7 +356,78 @@ def _labels_of(table: pathlib.Path, files: Sequence[str]) -> list[int]:
             f"{str(table)!r} has no label for {len(unlisted)} images in the folder: "
             f"{_some(unlisted)}"
         )
-    return [numbers[file] for file in files]
+    of_files = [numbers[file] for file in files]
+    class_names = tuple(_nfc(names.get(k, "")) for k in range(max(of_files) + 1))
+    return of_files, class_names if naming else ()
+
+
+def _rows(table: pathlib.Path) -> tuple[list[tuple[int, str, str, str]], str]:
+    """Returns (line, file, label, name) of each row, and the column that names the classes.
+
+    Raises:
+      ValueError: the encoding is unknown, a column is missing, or a row is too short or too long.
+    """
+    lines = io.StringIO(_text(table), newline="")
+    header = lines.readline()
+    delimiter = max(",;\t", key=header.count)  # spreadsheets write all three
+    lines.seek(0)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        columns = [column.strip() for column in next(reader, [])]
+        repeated = {column for column in columns if column and columns.count(column) > 1}
+        if not {"file", "label"} <= set(columns) or repeated & {"file", "label"}:
+            listed = ", ".join(columns) or "none"
+            raise ValueError(f"{str(table)!r} has the columns {listed}: expected file and label")
+        naming = next((column for column in NAME_COLUMNS if column in columns), "")
+        rows = []
+        for row in reader:
+            if not any(field.strip() for field in row):  # a blank line
+                continue
+            if len(row) != len(columns):
+                raise ValueError(
+                    f"{str(table)!r} line {reader.line_num} has {len(row)} fields, expected "
+                    f"{len(columns)} ({', '.join(columns)}): quote a field that holds {delimiter!r}"
+                )
+            values = dict(zip(columns, row, strict=True))
+            file = pathlib.PurePath(values["file"].strip()).as_posix()
+            name = values[naming].strip() if naming else ""
+            rows.append((reader.line_num, file, values["label"].strip(), name))
+    except csv.Error as error:
+        raise ValueError(
+            f"{str(table)!r} line {reader.line_num} cannot be read as CSV: {error}"
+        ) from error
+    if not rows:
+        raise ValueError(f"{str(table)!r} has no rows below its header")
+    return rows, naming
+
+
+def _text(table: pathlib.Path) -> str:
+    """Returns the text of a file in UTF-8, or in the encoding that its first bytes declare.
+
+    Raises:
+      ValueError: the file is in another encoding.
+    """
+    content = table.read_bytes()
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    # The mark of UTF-16 begins that of UTF-32, so the longer marks come first.
+    encoding = next((marks[mark] for mark in marks if content.startswith(mark)), "utf-8-sig")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        wide = "UTF-16" if b"\0" in content[:100] else "cp1252 or Latin-1"
+        raise ValueError(
+            f"{str(table)!r} is not {encoding.removesuffix('-sig').upper()} (byte "
+            f"0x{content[error.start]:02x} at {error.start}); it may be {wide}: save it as UTF-8, "
+            "in Excel as 'CSV UTF-8', or with iconv -f cp1252 -t utf-8"
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"{str(table)!r} holds zero bytes, as UTF-16 does: save it as UTF-8")
+    return text
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
