@@ -95,8 +95,9 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
     if table is not None and table.is_file():
         (numbers, names), origin = _labels_of(table, files), labels
         classes = max(numbers) + 1
-    elif number := _class_folders(tree, str(path)):
-        number, names = class_numbers.of_folders(number, f"folder {str(path)!r}")
+    elif folders := _class_folders(tree, str(path)):
+        number, names = class_numbers.of_folders(folders, f"folder {str(path)!r}")
+        _warn_of_odd_classes(tree, str(path))
         numbers, origin = [number[file.split("/")[0]] for file in files], "folders"
         classes = max(number.values()) + 1
     else:
@@ -285,6 +286,14 @@ def _class_folders(tree: _Tree, path: str) -> list[str]:
             stacklevel=3,
         )
         return []
+    return [*inside, *empty]
+
+
+def _warn_of_odd_classes(tree: _Tree, path: str) -> None:
+    """Warns of classes without images, and of classes that may hold classes themselves."""
+    inside = {file.split("/")[0] for file in tree.images}
+    empty = [folder for folder in tree.folders if folder not in inside]
+    foreign = [folder for folder in empty if folder in tree.others]
     if empty:
         but = f" ({_some(foreign)}: only files of other kinds)" if foreign else ""
         warnings.warn(
@@ -304,7 +313,6 @@ def _class_folders(tree: _Tree, path: str) -> list[str]:
             f"in {folder!r} count as class {folder!r}, whether in {_some(names)}",
             stacklevel=3,
         )
-    return [*inside, *empty]
 
 
 def _labels_of(table: pathlib.Path, files: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
