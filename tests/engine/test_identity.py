@@ -179,6 +179,12 @@ def test_the_images_of_a_stage_belong_to_the_results_after_it(folder, tmp_path):
         run(tmp_path / "run", source=source, **config)
 
 
+def test_sums_of_an_unknown_run_are_not_continued(tmp_path):
+    (tmp_path / "sums.0of1.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"sums.0of1.npz lies there without run.json"):
+        run(tmp_path, source=in_memory(pictures()))
+
+
 ANALYSIS = """
 import dataclasses
 import jax.numpy as jnp

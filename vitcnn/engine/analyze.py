@@ -24,7 +24,7 @@ from vitcnn.config.schema import Fields
 from vitcnn.data import classes as class_numbers
 from vitcnn.data import content
 from vitcnn.engine import identity
-from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
+from vitcnn.engine.jobs import Job, check_source, load_models, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
 from vitcnn.results import datasets, environment
@@ -66,6 +66,7 @@ def analyze(
     neutral = identity.neutral(config, tuple(models or ()))
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)
     source = load_source(config.data) if source is None else source
+    check_source(source)
     in_memory = dict(models or {})
     models = {**load_models(config.models), **in_memory}
     if not models:
@@ -133,8 +134,12 @@ class _Pass:
         }
 
     def check_results(self) -> None:
-        """Raises ValueError if the workdir holds Results and nothing that says whose they are."""
-        orphans = [str(path) for path in self.paths.values() if path.is_file()]
+        """Raises ValueError if the workdir holds numbers and nothing that says whose they are."""
+        process, processes = parallel.host()
+        if process:  # host 0 writes Results and run.json, and the hosts need not share a disk
+            return
+        sums = _progress_file(self.workdir, process, processes)
+        orphans = [str(path) for path in (*self.paths.values(), sums) if path.is_file()]
         if orphans and not (self.workdir / run_folder.RECORD).is_file():
             raise ValueError(
                 f"{orphans[0]} lies there without {run_folder.RECORD}, so it may be of another "

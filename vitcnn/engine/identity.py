@@ -43,6 +43,12 @@ def images_sha256(source: Any, jobs: Sequence[Job], seed: int) -> dict[str, str]
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
+def source_sha256(source: Any) -> str:
+    """Returns a digest of all images of a source and of their labels."""
+    text = "\n".join(content.digests(source, range(len(source))))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def analyses_sha256(jobs: Sequence[Job]) -> dict[str, str]:
     """Returns a digest of the text of every analysis that is not part of this package, by job."""
     outside = [job for job in jobs if job.analysis.__name__.partition(".")[0] != PACKAGE]
@@ -89,24 +95,33 @@ def computation_sha256(model: Model) -> str:
     return sha.hexdigest()
 
 
-def neutral(config: Fields, models: Sequence[str]) -> set[str]:
+def neutral(config: Fields, models: Sequence[str] = ()) -> set[str]:
     """Returns the entries of run.json that say only where images and weights are.
 
     Digests say what they are.
+
+    Args:
+      config: a checked config of a measurement or of a training run.
+      models: names of models in memory.
     """
     entries = {"data.path"}
-    configs = {"": config, **{f"stages.{name}.": s for name, s in config["stages"].items()}}
-    for where, part in configs.items():
-        fields = part.get("data") or {}
-        if fields.get("source"):
-            location = sources.location(fields["source"])
-            entries |= {f"config.{where}data.{field}" for field in location}
-            entries |= {f"config.data.{field}" for field in location}  # of the stage's own run.json
-        entries.add(f"{where}data.path")
-    for name in {*models, *config["models"]}:
+    for field in ("data", "eval_data"):
+        entries |= _location(config.get(field), f"config.{field}")
+    for name, stage in config.get("stages", {}).items():
+        entries.add(f"stages.{name}.data.path")
+        entries |= _location(stage.get("data"), f"config.stages.{name}.data")
+        entries |= _location(stage.get("data"), "config.data")  # of the stage's own run.json
+    for name in {*models, *config.get("models", {})}:
         entries.add(f"config.models.{name}.weights")
         entries |= {f"models.{name}.weights.{key}" for key in ("path", "source")}
     return entries
+
+
+def _location(fields: Fields | None, entry: str) -> set[str]:
+    """Returns the entries of the fields of a source that say where its images are."""
+    if not fields or not fields.get("source"):
+        return set()
+    return {f"{entry}.{field}" for field in sources.location(fields["source"])}
 
 
 def _text_sha256(thing: ModuleType | type) -> str:

@@ -82,6 +82,18 @@ def load_source(fields: Fields) -> Any:
     return sources.load(fields.pop("source"), **fields)
 
 
+def check_source(source: Any) -> None:
+    """Raises ValueError unless an object has what every source of images has."""
+    needed = ("__len__", "__getitem__", "labelled", "classes", "provenance")
+    missing = [name for name in needed if not hasattr(source, name)]
+    if missing:
+        raise ValueError(
+            f"the images are {type(source).__name__}, which has no {', '.join(missing)}: expected "
+            "a source such as vitcnn.data.load returns, or an object with the attributes that the "
+            "docstring of vitcnn.data.sources lists"
+        )
+
+
 def plan_jobs(
     models: Mapping[str, Model],
     source: Any,
@@ -189,6 +201,11 @@ def _match(
         return model.check_classes(source)
     if not request.traits.labels:
         return None
+    if source.classes is None:
+        raise ValueError(
+            f"{request.where} needs the number of classes, but the source has labels and "
+            "`classes` = None: set `classes` to the number of classes"
+        )
     match = None
     for field in request.traits.stages:
         fit = stage_sources[getattr(request.settings, field)]
