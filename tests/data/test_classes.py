@@ -1,6 +1,7 @@
 """Numbers of classes: from folders, and between images and a head or a fit."""
 
 import pathlib
+import types
 
 import pytest
 
@@ -79,10 +80,11 @@ def test_folders_that_cannot_be_classes_are_refused(folders, message):
 
 
 def test_a_part_of_imagenet_gets_the_numbers_of_a_head_of_a_thousand():
-    images = Classes(10, tuple(IMAGENETTE))
+    source = types.SimpleNamespace(classes=10, class_names=list(IMAGENETTE))
+    images = classes.of(source)
     met = match(images, Classes(1000), "the logits", MISMATCH)
     assert met.numbers == tuple(IMAGENETTE.values()) and met.count == 1000
-    assert classes.statement(met, images) == {
+    assert classes.statement(met, source) == {
         "compared_by": "synset ids of ImageNet-1k",
         "numbers": IMAGENETTE,
     }

@@ -14,13 +14,18 @@ import pathlib
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vitcnn.lookup import nearest
 
 SYNSET = re.compile(r"n\d{8}")  # the id of a class of ImageNet
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev")
+
+
+def nfc(name: str) -> str:
+    """Returns a name in the Unicode form NFC; macOS writes accents in another form than editors."""
+    return unicodedata.normalize("NFC", name)
 
 
 @functools.cache
@@ -74,7 +79,7 @@ def of(source: Any) -> Classes:
 
 def named(names: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of classes in one Unicode form, () if they are only the numbers again."""
-    names = tuple(unicodedata.normalize("NFC", str(name)) for name in names)
+    names = tuple(nfc(str(name)) for name in names)
     return () if all(name in ("", str(i)) for i, name in enumerate(names)) else names
 
 
@@ -178,7 +183,7 @@ def of_folders(folders: Sequence[str], where: str) -> tuple[dict[str, int], tupl
         )
     names: dict[str, str] = {}  # name in one Unicode form -> folder
     for folder in folders:
-        name = unicodedata.normalize("NFC", folder)
+        name = nfc(folder)
         if name in names:
             raise ValueError(
                 f"{where} has two folders called {name!r}, in two Unicode forms: merge them"
@@ -239,11 +244,9 @@ def _warn_of_look_alikes(order: Sequence[str], where: str) -> None:
             )
 
 
-def statement(match_: Match, images: Classes) -> Mapping[str, Any]:
-    """Returns what provenance says of a match."""
-    if match_.numbers is None:
-        return {"compared_by": match_.compared_by}
-    numbers = {
-        name: number for name, number in zip(images.names, match_.numbers, strict=True) if name
-    }
-    return {"compared_by": match_.compared_by, "numbers": numbers}
+def statement(met: Match, source: Any) -> dict[str, Any]:
+    """Returns what provenance says of how the classes of a source meet others."""
+    if met.numbers is None:
+        return {"compared_by": met.compared_by}
+    pairs = zip(of(source).names, met.numbers, strict=True)
+    return {"compared_by": met.compared_by, "numbers": {name: n for name, n in pairs if name}}

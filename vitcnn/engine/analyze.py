@@ -122,13 +122,16 @@ class _Pass:
 
     def record(self, model_records: Mapping[str, Any]) -> dict[str, Any]:
         """Returns everything that decides the numbers of the pass, for run.json."""
-        matches = {job.name: job.classes for job in self.jobs if job.classes}
-        classes = class_numbers.of(self.source) if matches else None
+        classes = {
+            job.name: class_numbers.statement(job.classes, self.source)
+            for job in self.jobs
+            if job.classes
+        }
         return {
             "config": dict(self.config),
             "models": dict(model_records),
             **self.images,
-            "classes": {n: class_numbers.statement(m, classes) for n, m in matches.items()},
+            "classes": classes,
             "analyses_sha256": identity.analyses_sha256(self.jobs),
             "stages": {earlier.stage: earlier.images for earlier in self.earlier},
         }

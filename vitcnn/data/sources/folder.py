@@ -4,7 +4,7 @@ All files with a suffix of `SUFFIXES` are images, in sub-folders too, sorted by 
 files and folders are followed. Hidden files and folders are left out.
 
 Labels come from a CSV file with the columns `file` (path in the folder) and `label` (whole number),
-if the folder has one; a column of `NAME_COLUMNS` names the classes. Without such a file, if every
+if the folder has one; see `vitcnn.data.label_table`. Without such a file, if every
 image is in one of two or more sub-folders, each sub-folder is a class, an empty one too. Folders
 whose names are all whole numbers have these numbers, other folders are numbered in sorted order.
 Otherwise the images have no labels.
@@ -16,16 +16,12 @@ counts as its first frame.
 
 from __future__ import annotations
 
-import codecs
 import concurrent.futures
-import csv
 import hashlib
-import io
 import os
 import pathlib
 import re
 import struct
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -37,7 +33,9 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from vitcnn.data import classes as class_numbers
-from vitcnn.data import content
+from vitcnn.data import content, label_table
+from vitcnn.data.classes import nfc
+from vitcnn.data.label_table import some
 from vitcnn.lookup import nearest
 from vitcnn.storage import local_path
 
@@ -45,7 +43,6 @@ LOCATION = ("path",)  # says where the images are, not what they are
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
-NAME_COLUMNS = ("wnid", "synset", "class", "name")  # the first that there is names the classes
 NOT_CLASSES = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")  # systems leave these behind
 
 # Errors that Pillow raises on files that are damaged, truncated, or decompression bombs.
@@ -93,7 +90,7 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         near = sorted(p.name for p in root.glob("*.csv"))
         raise FileNotFoundError(f"no label file {str(table)!r}; {nearest(labels, near)}")
     if table is not None and table.is_file():
-        (numbers, names), origin = _labels_of(table, files), labels
+        (numbers, names), origin = label_table.read(table, files), labels
         classes = max(numbers) + 1
     elif folders := _class_folders(tree, str(path)):
         number, names = class_numbers.of_folders(folders, f"folder {str(path)!r}")
@@ -112,14 +109,14 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
             )
         warnings.warn(
             f"left out {len(corrupt)} of {found} images in folder {str(path)!r} that cannot "
-            f"be read: {_some(corrupt)}",
+            f"be read: {some(corrupt)}",
             stacklevel=2,
         )
         kept = [i for i, file in enumerate(files) if file not in corrupt]
         files = [files[i] for i in kept]
         numbers = None if numbers is None else [numbers[i] for i in kept]
     listing = "\n".join(
-        f"{_nfc(file)} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
+        f"{nfc(file)} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
         for i, file in enumerate(files)
     )
     provenance = {
@@ -224,8 +221,8 @@ class _Tree:
         self.dangling: dict[str, str] = {}
         self._skip_corrupt = skip_corrupt
         self._walk(root, "", (os.path.realpath(root),))
-        self.images.sort(key=_nfc)
-        self.folders.sort(key=_nfc)
+        self.images.sort(key=nfc)
+        self.folders.sort(key=nfc)
 
     def _walk(self, folder: pathlib.Path, prefix: str, above: tuple[str, ...]) -> None:
         """Adds what is in one folder; `above` has the real paths of the folder and its parents."""
@@ -264,12 +261,12 @@ def _class_folders(tree: _Tree, path: str) -> list[str]:
     Raises:
       ValueError: images are both inside and outside of sub-folders.
     """
-    inside = sorted({file.split("/")[0] for file in tree.images if "/" in file}, key=_nfc)
+    inside = sorted({file.split("/")[0] for file in tree.images if "/" in file}, key=nfc)
     outside = [file for file in tree.images if "/" not in file]
     if len(inside) > 1 and outside:
         raise ValueError(
             f"folder {path!r} has images in sub-folders, which would be classes, and "
-            f"{len(outside)} outside of them ({_some(outside)}): move those, or list all labels"
+            f"{len(outside)} outside of them ({some(outside)}): move those, or list all labels"
             f" in {LABELS}"
         )
     if not inside or outside:
@@ -295,10 +292,10 @@ def _warn_of_odd_classes(tree: _Tree, path: str) -> None:
     empty = [folder for folder in tree.folders if folder not in inside]
     foreign = [folder for folder in empty if folder in tree.others]
     if empty:
-        but = f" ({_some(foreign)}: only files of other kinds)" if foreign else ""
+        but = f" ({some(foreign)}: only files of other kinds)" if foreign else ""
         warnings.warn(
             f"{len(empty)} class folders in {path!r} have no images, and count as classes: "
-            f"{_some(empty)}{but}",
+            f"{some(empty)}{but}",
             stacklevel=3,
         )
     deeper: dict[str, set[str]] = {}
@@ -310,132 +307,9 @@ def _warn_of_odd_classes(tree: _Tree, path: str) -> None:
         folder, names = next(iter(nested.items()))
         warnings.warn(
             f"{len(nested)} class folders in {path!r} hold several folders of images: all images "
-            f"in {folder!r} count as class {folder!r}, whether in {_some(names)}",
+            f"in {folder!r} count as class {folder!r}, whether in {some(names)}",
             stacklevel=3,
         )
-
-
-def _labels_of(table: pathlib.Path, files: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
-    """Returns the label of each file, and the names of the classes, () if the table has none.
-
-    Raises:
-      ValueError: the table cannot be read, or does not fit the files; the message names the line.
-    """
-    rows, naming = _rows(table)
-    by_name: dict[str, list[str]] = {}
-    for file in files:  # macOS writes accents in another Unicode form than most editors
-        by_name.setdefault(_nfc(file), []).append(file)
-    present = set(files)
-    numbers: dict[str, int] = {}
-    names: dict[int, str] = {}
-    absent = []
-    for line, file, label, name in rows:
-        alike = by_name.get(_nfc(file), [])
-        if file not in present and len(alike) == 1:
-            (file,) = alike
-        if file in numbers:
-            raise ValueError(f"{str(table)!r} line {line}: {file!r} is listed twice")
-        if not re.fullmatch(r"[+-]?[0-9]+(\.0*)?", label):
-            raise ValueError(
-                f"{str(table)!r} line {line}: label {label!r} of {file!r} is not a whole number; "
-                f"names of classes go into a column {NAME_COLUMNS[-1]!r}"
-            )
-        numbers[file] = int(label.partition(".")[0])
-        if numbers[file] < 0:
-            raise ValueError(f"{str(table)!r} line {line}: label {label!r} is below 0")
-        if naming and names.setdefault(numbers[file], name) != name:
-            warnings.warn(
-                f"{str(table)!r} line {line}: label {label} is called {name!r} here and "
-                f"{names[numbers[file]]!r} before: the column {naming!r} does not name "
-                "classes, and is left out",
-                stacklevel=3,
-            )
-            naming = ""
-        if file not in present:
-            absent.append(file)
-    if absent:
-        raise ValueError(
-            f"{str(table)!r} lists {len(absent)} images that are not in the folder: "
-            f"{_some(absent)}; {nearest(absent[0], files)}"
-        )
-    unlisted = [file for file in files if file not in numbers]
-    if unlisted:
-        raise ValueError(
-            f"{str(table)!r} has no label for {len(unlisted)} images in the folder: "
-            f"{_some(unlisted)}"
-        )
-    of_files = [numbers[file] for file in files]
-    class_names = tuple(_nfc(names.get(k, "")) for k in range(max(of_files) + 1))
-    return of_files, class_names if naming else ()
-
-
-def _rows(table: pathlib.Path) -> tuple[list[tuple[int, str, str, str]], str]:
-    """Returns (line, file, label, name) of each row, and the column that names the classes.
-
-    Raises:
-      ValueError: the encoding is unknown, a column is missing, or a row is too short or too long.
-    """
-    lines = io.StringIO(_text(table), newline="")
-    header = lines.readline()
-    delimiter = max(",;\t", key=header.count)  # spreadsheets write all three
-    lines.seek(0)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        columns = [column.strip() for column in next(reader, [])]
-        repeated = {column for column in columns if column and columns.count(column) > 1}
-        if not {"file", "label"} <= set(columns) or repeated & {"file", "label"}:
-            listed = ", ".join(columns) or "none"
-            raise ValueError(f"{str(table)!r} has the columns {listed}: expected file and label")
-        naming = next((column for column in NAME_COLUMNS if column in columns), "")
-        rows = []
-        for row in reader:
-            if not any(field.strip() for field in row):  # a blank line
-                continue
-            if len(row) != len(columns):
-                raise ValueError(
-                    f"{str(table)!r} line {reader.line_num} has {len(row)} fields, expected "
-                    f"{len(columns)} ({', '.join(columns)}): quote a field that holds {delimiter!r}"
-                )
-            values = dict(zip(columns, row, strict=True))
-            file = pathlib.PurePath(values["file"].strip()).as_posix()
-            name = values[naming].strip() if naming else ""
-            rows.append((reader.line_num, file, values["label"].strip(), name))
-    except csv.Error as error:
-        raise ValueError(
-            f"{str(table)!r} line {reader.line_num} cannot be read as CSV: {error}"
-        ) from error
-    if not rows:
-        raise ValueError(f"{str(table)!r} has no rows below its header")
-    return rows, naming
-
-
-def _text(table: pathlib.Path) -> str:
-    """Returns the text of a file in UTF-8, or in the encoding that its first bytes declare.
-
-    Raises:
-      ValueError: the file is in another encoding.
-    """
-    content = table.read_bytes()
-    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
-    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    # The mark of UTF-16 begins that of UTF-32, so the longer marks come first.
-    encoding = next((marks[mark] for mark in marks if content.startswith(mark)), "utf-8-sig")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        wide = "UTF-16" if b"\0" in content[:100] else "cp1252 or Latin-1"
-        raise ValueError(
-            f"{str(table)!r} is not {encoding.removesuffix('-sig').upper()} (byte "
-            f"0x{content[error.start]:02x} at {error.start}); it may be {wide}: save it as UTF-8, "
-            "in Excel as 'CSV UTF-8', or with iconv -f cp1252 -t utf-8"
-        ) from None
-    if "\0" in text:
-        raise ValueError(f"{str(table)!r} holds zero bytes, as UTF-16 does: save it as UTF-8")
-    return text
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
@@ -451,8 +325,3 @@ def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         checked = tqdm(pool.map(reason, files), "checking images", len(files), unit="image")
         return {file: r for file, r in zip(files, checked, strict=True) if r is not None}
-
-
-def _some(names: Any, count: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (" ..." if len(names) > count else "")
