@@ -111,7 +111,8 @@ def match(images: Classes, other: Classes, what: str, mismatch: str) -> Match:
         raise ValueError(mismatch)
     if exact and images.count != other.count:
         raise ValueError(
-            f"{mismatch} (names are known on one side only, so the numbers must agree)"
+            f"{mismatch}, or add the classes that are missing (an empty folder counts): names of "
+            "the classes are known on one side only, so the numbers of classes have to agree"
         )
     if exact and images.count == 1000 and images.names == tuple(sorted(images.names)):
         warnings.warn(

@@ -93,7 +93,7 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         (numbers, names), origin = label_table.read(table, files), labels
         classes = max(numbers) + 1
     elif folders := _class_folders(tree, str(path)):
-        number, names = class_numbers.of_folders(folders, f"folder {str(path)!r}")
+        number, names = class_numbers.of_folders(folders, repr(str(path)))
         _warn_of_odd_classes(tree, str(path))
         numbers, origin = [number[file.split("/")[0]] for file in files], "folders"
         classes = max(number.values()) + 1
