@@ -236,6 +236,8 @@ def load(
         "preprocess": model.preprocess.to_dict(),
         "parameters": model.parameter_count,
     }
+    if source.class_names and not new_head:
+        model.provenance["class_names"] = list(source.class_names)
     return model
 
 

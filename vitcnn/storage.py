@@ -54,8 +54,11 @@ def atomic(path: PathLike) -> Iterator[pathlib.Path]:
 
     If the block raises, `path` stays as it was. If the machine crashes, `path` holds the old or the
     new content, whole.
+
+    Raises:
+      ValueError: the path is an address such as gs://bucket/file.
     """
-    path = pathlib.Path(path)
+    path = local_path(path, "path")
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
     partial = pathlib.Path(name)

@@ -31,7 +31,7 @@ class Small(nn.Module):
         early = vitcnn.tap(self, "middle", x) if self.early else x
         x = self.act(early * self.scale) + (1.0 if train else 0.0)
         x = x if self.early else vitcnn.tap(self, "middle", x)
-        return nn.Dense(4, name="b")(x if constant is None else x + np.asarray(constant))
+        return nn.Dense(5, name="b")(x if constant is None else x + np.asarray(constant))
 
 
 VARIABLES = Small().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
@@ -46,11 +46,17 @@ def pictures(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (12, SIZE, SIZE, 3), np.uint8)
 
 
-def in_memory(images, labels=range(12), name="pictures"):
-    class Plain(list):
-        labelled, classes, provenance = True, 4, {"source": name}
+class Plain(list):
+    """A source as a user writes one, without digests of its own."""
 
-    return Plain({"image": image, "label": i % 4} for image, i in zip(images, labels, strict=True))
+    labelled, provenance = True, {"source": "pictures"}
+
+
+def in_memory(images, labels=range(12), classes=4):
+    pairs = zip(images, labels, strict=True)
+    source = Plain({"image": image, "label": i % 4} for image, i in pairs)
+    source.classes = classes
+    return source
 
 
 def run(workdir, network=None, source=None, **config):
@@ -80,6 +86,10 @@ CHANGES = {
         "images_sha256.accuracy.m",
     ),
     "the order": ({"source": in_memory(pictures()[::-1], range(11, -1, -1))}, "images_sha256.cka"),
+    "number of classes": (
+        {"source": in_memory(pictures(), classes=5)},
+        "sources.accuracy.m.classes",
+    ),
     "activation": ({"network": model(act=nn.relu)}, "models.m.computation.sha256"),
     "scale": ({"network": model(scale=2.0)}, "models.m.computation.sha256"),
     "meaning of a tap": ({"network": model(early=True)}, "models.m.computation.sha256"),

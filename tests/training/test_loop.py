@@ -160,6 +160,11 @@ def test_training_belongs_to_its_images_and_names_its_classes(tmp_path, monkeypa
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["data"]["class_names"] == record["model"]["class_names"] == ["ant", "bee", "cow"]
     assert record["accuracy"]["images"] == 8
+    model = vitcnn.load("vit", "mini/4", tmp_path / "run")
+    tested = data.load("folder", path=str(tmp_path / "test"))
+    assert tested.class_names == ["bee", "cow"] and model.check_classes(tested).numbers == (1, 2)
+    fresh = vitcnn.load("vit", "mini/4", tmp_path / "run", new_head=True, num_classes=2)
+    assert fresh.check_classes(tested).numbers is None
     file = tmp_path / "train/ant/0.bmp"
     PIL.Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(file)  # of the same size
     with pytest.raises(ValueError, match=r"holds another run(.|\n)*images_sha256: "):

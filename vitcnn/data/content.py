@@ -32,7 +32,8 @@ def digests(source: Any, indices: Sequence[int]) -> list[str]:
     """
     if hasattr(source, "digests"):
         return source.digests(indices)
-    examples = (source[int(i)] for i in indices)
+    bar = tqdm(indices, "checking the content", unit="image", delay=2)
+    examples = (source[int(i)] for i in bar)
     return [of_pixels(example["image"], example["label"]) for example in examples]
 
 

@@ -132,6 +132,10 @@ class _Pass:
             "models": dict(model_records),
             **self.images,
             "classes": classes,
+            "sources": {
+                job.name: {field: getattr(job.config, field) for field in ("classes", "draws")}
+                for job in self.jobs
+            },
             "analyses_sha256": identity.analyses_sha256(self.jobs),
             "stages": {earlier.stage: earlier.images for earlier in self.earlier},
         }

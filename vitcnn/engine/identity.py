@@ -135,12 +135,10 @@ def _text_sha256(thing: ModuleType | type) -> str:
 
 def _add(sha: Any, value: Any) -> None:
     """Adds a value to a digest; a program is added operation by operation."""
-    if isinstance(value, core.ClosedJaxpr):
-        for constant in value.consts:
+    if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
+        for constant in getattr(value, "consts", ()):
             _add(sha, constant)
-        _add(sha, value.jaxpr)
-    elif isinstance(value, core.Jaxpr):
-        _add_program(sha, value)
+        _add_program(sha, getattr(value, "jaxpr", value))
     elif isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
         sha.update(f"{array.dtype} {array.shape}".encode())
