@@ -256,8 +256,17 @@ def test_an_empty_class_folder_counts(tmp_path):
     assert source.class_names == ["bird", "cat", "dog"] and source.classes == 3
     assert numbers_of(source) == {"cat/1.png": 1, "dog/1.png": 2}
     (tmp_path / "bird/1.heic").write_text("a kind of file that is not read")
-    with pytest.warns(UserWarning, match=r"bird .bird: only files of other kinds"):
-        assert data.load("folder", path=str(tmp_path)).classes == 3
+    with pytest.warns(UserWarning, match=r"1 folders .* do not count as classes: bird$"):
+        assert data.load("folder", path=str(tmp_path)).class_names == ["cat", "dog"]
+
+
+def test_a_class_of_imagenet_without_images_counts_whatever_else_it_holds(tmp_path):
+    fill(tmp_path, "n01440764/1.png", "n02102040/images/1.png")
+    (tmp_path / "n01443537").mkdir()
+    (tmp_path / "n01443537/boxes.txt").write_text("as in Tiny-ImageNet")
+    with pytest.warns(UserWarning, match="count as classes: n01443537"):
+        source = data.load("folder", path=str(tmp_path))
+    assert numbers_of(source) == {"n01440764/1.png": 0, "n02102040/images/1.png": 2}
 
 
 def test_folders_that_are_numbers_have_these_numbers(tmp_path):

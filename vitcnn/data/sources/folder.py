@@ -43,7 +43,8 @@ LOCATION = ("path",)  # says where the images are, not what they are
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
-NOT_CLASSES = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")  # systems leave these behind
+# Systems leave these behind in folders of images.
+LITTER = ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini")
 
 # Errors that Pillow raises on files that are damaged, truncated, or decompression bombs.
 _UNREADABLE = (
@@ -94,7 +95,7 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         classes = max(numbers) + 1
     elif folders := _class_folders(tree, str(path)):
         number, names = class_numbers.of_folders(folders, repr(str(path)))
-        _warn_of_odd_classes(tree, str(path))
+        _warn_of_odd_classes(tree, folders, str(path))
         numbers, origin = [number[file.split("/")[0]] for file in files], "folders"
         classes = max(number.values()) + 1
     else:
@@ -230,7 +231,7 @@ class _Tree:
             entries = sorted(entries, key=lambda entry: entry.name)
         for entry in entries:
             name = f"{prefix}{entry.name}"
-            if entry.name[0] == "." or entry.name in NOT_CLASSES:
+            if entry.name[0] == "." or entry.name in LITTER:
                 continue
             if entry.is_dir():
                 real = os.path.realpath(entry.path)
@@ -272,10 +273,11 @@ def _class_folders(tree: _Tree, path: str) -> list[str]:
     if not inside or outside:
         return []
     empty = [folder for folder in tree.folders if folder not in inside]
-    foreign = [folder for folder in empty if folder in tree.others]
-    (only,) = inside if len(inside) == 1 else ("",)
-    numbered = re.fullmatch(r"[0-9]+", only) or class_numbers.SYNSET.fullmatch(only)
-    if only and not numbered and (foreign or not empty):
+    # Annotations often lie beside the classes; a class whose images are gone has no files at all.
+    foreign = [folder for folder in empty if folder in tree.others and not _numbered(folder)]
+    empty = [folder for folder in empty if folder not in foreign]
+    if len(inside) == 1 and not empty and not _numbered(inside[0]):
+        (only,) = inside
         warnings.warn(
             f"all images in folder {path!r} are in its sub-folder {only!r}, so they have no "
             f"labels: if the folders in {only!r} are classes, give its path; if {only!r} is one "
@@ -283,19 +285,28 @@ def _class_folders(tree: _Tree, path: str) -> list[str]:
             stacklevel=3,
         )
         return []
+    if foreign:
+        warnings.warn(
+            f"{len(foreign)} folders in {path!r} have files but no images that can be read, and do "
+            f"not count as classes: {some(foreign)}",
+            stacklevel=3,
+        )
     return [*inside, *empty]
 
 
-def _warn_of_odd_classes(tree: _Tree, path: str) -> None:
+def _numbered(folder: str) -> bool:
+    """Returns whether a folder is a class by its name: a number or a synset id."""
+    return bool(re.fullmatch(r"[0-9]+", folder) or class_numbers.SYNSET.fullmatch(folder))
+
+
+def _warn_of_odd_classes(tree: _Tree, folders: Sequence[str], path: str) -> None:
     """Warns of classes without images, and of classes that may hold classes themselves."""
     inside = {file.split("/")[0] for file in tree.images}
-    empty = [folder for folder in tree.folders if folder not in inside]
-    foreign = [folder for folder in empty if folder in tree.others]
+    empty = [folder for folder in folders if folder not in inside]
     if empty:
-        but = f" ({some(foreign)}: only files of other kinds)" if foreign else ""
         warnings.warn(
             f"{len(empty)} class folders in {path!r} have no images, and count as classes: "
-            f"{some(empty)}{but}",
+            f"{some(empty)}",
             stacklevel=3,
         )
     deeper: dict[str, set[str]] = {}
