@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vitcnn import checkpoints, models, taps
-from vitcnn.data import classes
+from vitcnn.data import classes as class_numbers
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.layers import image_sizes
 from vitcnn.lookup import check_name
@@ -116,7 +116,7 @@ class Model:
         run = lambda variables, images: self.forward(variables, images, ())[0]  # noqa: E731
         return jax.eval_shape(run, self.variables, images).shape[-1]
 
-    def check_classes(self, source: Any) -> classes.Match:
+    def check_classes(self, source: Any) -> class_numbers.Match:
         """Compares the classes of the labels of a source with the logits.
 
         They are compared by name where both have names, otherwise by number. The names of the
@@ -133,17 +133,19 @@ class Model:
           ValueError: a class has no logit, or the numbers differ and names are not known.
         """
         if source.classes is None:
-            return classes.Match("nothing", self.classes)
+            return class_numbers.Match("nothing", self.classes)
         weights = self.provenance.get("weights") or {}
         weights_names = weights.get("class_names") if isinstance(weights, Mapping) else None
         names = self.provenance.get("class_names") or weights_names or ()
         variant = f"{type(self.module).__module__} {self.provenance.get('variant', '')}".strip()
-        head = classes.Classes(self.classes, classes.named(names))
+        head = class_numbers.Classes(self.classes, class_numbers.named(names))
         mismatch = (
             f"the labels have {source.classes} classes but {variant} has {self.classes} logits; "
             f"set num_classes = {source.classes}"
         )
-        return classes.match(classes.of(source), head, f"the logits of {variant}", mismatch)
+        return class_numbers.match(
+            class_numbers.of(source), head, f"the logits of {variant}", mismatch
+        )
 
     def digest(self) -> str:
         """SHA-256 of the names, shapes and values of all variables."""
