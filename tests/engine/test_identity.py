@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vitcnn
-from vitcnn import data, results
+from vitcnn import checkpoints, data, results
 from vitcnn.engine import identity
 
 SIZE = 8
@@ -156,6 +156,39 @@ def test_replaced_images_make_another_run_and_a_copy_does_not(folder, tmp_path):
     (tmp_path / "run/run.json").unlink()
     with pytest.raises(ValueError, match=r"accuracy.m.nc lies there without run.json"):
         from_folder(tmp_path / "run", folder)
+
+
+def test_a_copy_of_weights_and_of_an_archive_is_the_same_run(tmp_path):
+    fields = {"depth": 1, "width": 24, "mlp_dim": 24, "num_classes": 4}
+    network = vitcnn.load("vit", "mini/4", **fields)
+    settings = {"preprocess": network.preprocess.to_dict()}
+    checkpoints.export(tmp_path / "a.npz", network.variables, settings)
+    shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
+    shutil.copy(tmp_path / "a.vitcnn.json", tmp_path / "b.vitcnn.json")
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    for name in ("x", "y", "z"):
+        images[0, 0, 0, 0] = 7 if name == "z" else 0
+        np.savez(tmp_path / f"{name}.npz", image=images, label=np.arange(6) % 4)
+
+    def nll(weights, archive):
+        config = {
+            "models": {
+                "v": {"family": "vit", "variant": "mini/4", "weights": str(weights), **fields}
+            },
+            "data": {"source": "npz", "path": str(archive)},
+            "analyses": {"accuracy": {}},
+            "group": 6,
+        }
+        return vitcnn.analyze(config, tmp_path / "run", progress=False)["accuracy.v"].nll.item()
+
+    expected = nll(tmp_path / "a.npz", tmp_path / "x.npz")
+    assert nll(tmp_path / "b.npz", tmp_path / "y.npz") == expected
+    with pytest.raises(ValueError, match=r"images_sha256.accuracy.v: "):
+        nll(tmp_path / "a.npz", tmp_path / "z.npz")
+    network.variables = jax.tree.map(lambda x: x + 1, network.variables)
+    checkpoints.export(tmp_path / "b.npz", network.variables, settings)
+    with pytest.raises(ValueError, match=r"models.v.variables_sha256: "):
+        nll(tmp_path / "b.npz", tmp_path / "x.npz")
 
 
 def test_images_that_no_analysis_reads_may_change(folder, tmp_path):

@@ -113,7 +113,7 @@ def neutral(config: Fields, models: Sequence[str] = ()) -> set[str]:
         entries |= _location(stage.get("data"), "config.data")  # of the stage's own run.json
     for name in {*models, *config.get("models", {})}:
         entries.add(f"config.models.{name}.weights")
-        entries |= {f"models.{name}.weights.{key}" for key in ("path", "source")}
+        entries |= {f"models.{name}.weights.{key}" for key in ("path", "preprocess", "source")}
     return entries
 
 
