@@ -18,7 +18,10 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["vitcnn", "vitcnn.*"]),
     package_data={
-        "vitcnn": ["report/*.html", "checkpoints/*.tsv", "checkpoints/*/*.tsv", "py.typed"]
+        "vitcnn": [
+            *("checkpoints/*.tsv", "checkpoints/*/*.tsv", "data/*.txt", "report/*.html"),
+            "py.typed",
+        ]
     },
     install_requires=[
         "absl-py",

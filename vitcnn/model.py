@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vitcnn import checkpoints, models, taps
+from vitcnn.data import classes as class_numbers
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.layers import image_sizes
 from vitcnn.lookup import check_name
@@ -223,14 +224,36 @@ class Model:
             )
         return shape[1]
 
-    def check_classes(self, source: Any) -> None:
-        """Raises ValueError unless there is a logit for every class of the labels of a source."""
-        if source.classes is not None and self.classes < source.classes:
-            raise ValueError(
-                f"the labels have {source.classes} classes but {type(self.module).__module__} "
-                f"{self.provenance.get('variant', '')} has {self.classes} logits; set num_classes "
-                f"= {source.classes}"
-            )
+    def check_classes(self, source: Any) -> class_numbers.Match:
+        """Compares the classes of the labels of a source with the logits.
+
+        They are compared by name where both have names, otherwise by number. The names of the
+        logits are `class_names` in the provenance of the model or of its weights; 1000 logits
+        without names are those of ImageNet-1k for a source whose classes are synset ids.
+
+        Args:
+          source: labelled images.
+
+        Returns:
+          How the classes meet the logits.
+
+        Raises:
+          ValueError: a class has no logit, or the numbers differ and names are not known.
+        """
+        if source.classes is None:
+            return class_numbers.Match("nothing", self.classes)
+        weights = self.provenance.get("weights") or {}
+        weights_names = weights.get("class_names") if isinstance(weights, Mapping) else None
+        names = self.provenance.get("class_names") or weights_names or ()
+        variant = f"{type(self.module).__module__} {self.provenance.get('variant', '')}".strip()
+        head = class_numbers.Classes(self.classes, class_numbers.named(names))
+        mismatch = (
+            f"the labels have {source.classes} classes but {variant} has {self.classes} logits; "
+            f"set num_classes = {source.classes}"
+        )
+        return class_numbers.match(
+            class_numbers.of(source), head, f"the logits of {variant}", mismatch
+        )
 
     def digest(self) -> str:
         """SHA-256 of the names, shapes and values of all variables."""
@@ -341,6 +364,8 @@ def load(
         "preprocess": model.preprocess.to_dict(),
         "parameters": model.parameter_count,
     }
+    if source.class_names and not new_head:
+        model.provenance["class_names"] = list(source.class_names)
     return model
 
 

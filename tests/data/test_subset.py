@@ -83,6 +83,20 @@ def test_too_many_shots_name_the_poorest_class():
         data.few_shot(Labels([0, 1]), shots=1, draws=0)
 
 
+def test_classes_without_images_are_in_no_draw():
+    with pytest.warns(UserWarning, match=r"shots = 2: 2 of 5 classes have no images .0, 3., so"):
+        part = data.few_shot(Labels([1, 2, 4, 4, 2, 1, 1, 2]), shots=2, draws=2)
+    assert len(part) == 12 and part.classes == 5
+    for draw in (0, 6):
+        assert [part.label(draw + i) for i in range(6)] == [1, 1, 2, 2, 4, 4]
+    with pytest.raises(ValueError, match=r"shots = 3: 1 of 5 classes .* class 4 only 2"):
+        data.few_shot(Labels([1, 2, 4, 4, 2, 1, 1, 2]), shots=3)
+    wrong = Labels([0, 1])
+    wrong.classes = 1
+    with pytest.raises(ValueError, match="image 1 has label 1, but the data have 1 classes"):
+        data.few_shot(wrong, shots=1)
+
+
 def test_unknown_fields_list_those_of_every_source():
     with pytest.raises(ValueError, match="shots"):
         data.load("scenes", shot=3)

@@ -204,7 +204,7 @@ class Counting:
     def __init__(self, source, stop_after=None):
         self.source, self.read, self.stop_after = source, [], stop_after
         self.labelled, self.classes = source.labelled, source.classes
-        self.provenance = source.provenance
+        self.provenance, self.digests = source.provenance, source.digests
 
     def __len__(self):
         return len(self.source)

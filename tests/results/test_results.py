@@ -1,5 +1,7 @@
 """Results: written atomically, read back whole, workdirs claimed."""
 
+import errno
+import io
 import json
 import os
 import pathlib
@@ -83,6 +85,56 @@ def test_a_workdir_belongs_to_one_run(tmp_path):
     assert "config.group: 4 there, 5 here" in str(error.value)
     assert "config.new: '(not set)' there, 1 here" in str(error.value)
     assert "taps" not in str(error.value)
+
+
+def test_entries_that_decide_no_number_may_differ(tmp_path):
+    run = {"config": {"data": {"path": "/a", "image": "x"}}}
+    storage.write_json(tmp_path / "run.json", run)
+    moved = {"config": {"data": {"path": "/b", "image": "x"}}}
+    run_folder.claim_workdir(tmp_path, moved, {"config.data.path"})
+    with pytest.raises(ValueError, match=r"config.data.path: '/a' there, '/b' here"):
+        run_folder.claim_workdir(tmp_path, moved)
+    # What an older run.json does not say cannot be compared, and is no match.
+    with pytest.raises(ValueError, match=r"images_sha256.cka: '\(not set\)' there, '12' here"):
+        run_folder.claim_workdir(tmp_path, {**run, "images_sha256": {"cka": "12"}})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["gs://bucket/run", "s3://b/r", "hdfs://h/r", "file:///tmp/run", pathlib.Path("gs://b/r")],
+)
+def test_a_workdir_at_an_address_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for read in (run_folder.claim_workdir, results.load_all, results.load):
+        with pytest.raises(ValueError, match=r"is an address .*only paths on this machine"):
+            read(path) if read is not run_folder.claim_workdir else read(path, {})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_workdir_is_a_folder_that_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is a file; give the path of a folder"):
+        run_folder.claim_workdir(tmp_path / "file", {})
+    with pytest.raises(ValueError, match="workdir is empty"):
+        run_folder.claim_workdir("", {})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_folder.claim_workdir("~/runs", {}) == tmp_path / "runs"
+    (tmp_path / "runs/run.json").write_text('{"config": ')
+    with pytest.raises(ValueError, match=r"run.json is damaged"):
+        run_folder.claim_workdir(tmp_path / "runs", {})
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only file system")]
+)
+def test_a_full_or_read_only_disk_is_told_at_once(tmp_path, monkeypatch, number, message):
+    class Disk(io.BytesIO):
+        def write(self, content):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", lambda dir: Disk())
+    with pytest.raises(OSError, match=f"workdir .* cannot be written: {message}"):
+        run_folder.claim_workdir(tmp_path, {})
 
 
 def test_versions_name_the_libraries():

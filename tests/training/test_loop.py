@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import PIL.Image
 import pytest
 
 import vitcnn
@@ -137,6 +138,43 @@ def test_evaluation_smaller_than_a_batch(tmp_path):
     config = tiny(eval_data={"source": "scenes", "size": 3, "split": "test"}, steps=1, warmup=0)
     training.train(config, tmp_path, progress=False)
     assert json.loads((tmp_path / "run.json").read_text())["accuracy"]["images"] == 3
+
+
+def class_folders(root, names):
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.full((32, 32, 3), 20 * i + len(name), np.uint8)
+            PIL.Image.fromarray(pixels).save(root / name / f"{i}.bmp")
+    return configs.source("folder", path=str(root))
+
+
+def test_training_belongs_to_its_images_and_names_its_classes(tmp_path, monkeypatch):
+    """The evaluation has two of the three classes, under the numbers of the training images."""
+    monkeypatch.setenv("VITCNN_CACHE", str(tmp_path / "cache"))
+    config = tiny(steps=1, warmup=0, batch=12)
+    config.model.num_classes = 3
+    config.data = class_folders(tmp_path / "train", ("ant", "bee", "cow"))
+    config.eval_data = class_folders(tmp_path / "test", ("cow", "bee"))
+    training.train(config, tmp_path / "run", progress=False)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["data"]["class_names"] == record["model"]["class_names"] == ["ant", "bee", "cow"]
+    assert record["accuracy"]["images"] == 8
+    model = vitcnn.load("vit", "mini/4", tmp_path / "run")
+    tested = data.load("folder", path=str(tmp_path / "test"))
+    assert tested.class_names == ["bee", "cow"] and model.check_classes(tested).numbers == (1, 2)
+    fresh = vitcnn.load("vit", "mini/4", tmp_path / "run", new_head=True, num_classes=2)
+    assert fresh.check_classes(tested).numbers is None
+    file = tmp_path / "train/ant/0.bmp"
+    PIL.Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(file)  # of the same size
+    with pytest.raises(ValueError, match=r"holds another run(.|\n)*images_sha256: "):
+        training.train(config, tmp_path / "run", progress=False)
+    config.eval_data = class_folders(tmp_path / "other", ("cow", "bea"))
+    with pytest.raises(ValueError, match=r"1 of the 2 classes .*: 'bea'; did you mean 'bee'"):
+        training.train(config, tmp_path / "b", progress=False)
+    config.model.num_classes = 8
+    with pytest.raises(ValueError, match=r"labels have 3 classes but .* has 8 logits; set num_cl"):
+        training.train(config, tmp_path / "c", progress=False)
 
 
 def test_four_devices_train_as_one(trained, tmp_path):

@@ -7,9 +7,11 @@ adds no images. So a source of 5 draws measured with 2 repeats is measured twice
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vitcnn.data import content
 from vitcnn.data.order import order
 
 
@@ -30,11 +32,16 @@ class Part:
         self._indices = indices
         self.draws = draws
         self.labelled = source.labelled
-        self.classes = source.classes
+        self.class_names = getattr(source, "class_names", None)
         self.provenance = {
             **source.provenance,
             "part": {**source.provenance.get("part", {}), **choice},
         }
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the whole source, whether or not all have images here."""
+        return self._source.classes
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -45,6 +52,10 @@ class Part:
     def label(self, i: int) -> int:
         """Returns the label of image i."""
         return label_of(self._source, int(self._indices[i]))
+
+    def digests(self, indices: Sequence[int]) -> list[str]:
+        """Returns a digest of each image; see `vitcnn.data.content`."""
+        return content.digests(self._source, [int(self._indices[i]) for i in indices])
 
 
 def label_of(source: Any, i: int) -> int:
@@ -98,9 +109,9 @@ def subrange(source: Any, start: int = 0, stop: int | None = None) -> Part:
 def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
     """Returns `shots` images of each class, drawn `draws` times; the draws follow each other.
 
-    Image i belongs to draw i // (shots * classes). Draw d takes the first images of each class in
-    the permutation of (seed, d), so the images of 5 shots are among those of 10 shots of the same
-    draw. An image may be in several draws.
+    Image i belongs to draw i // (shots * classes with images). Draw d takes the first images of
+    each class in the permutation of (seed, d), so the images of 5 shots are among those of 10 shots
+    of the same draw. An image may be in several draws.
 
     Args:
       source: labelled images.
@@ -109,30 +120,59 @@ def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
       seed: of the permutations.
 
     Raises:
-      ValueError: the source has no labels, or a class has fewer images.
+      ValueError: the source has no labels, or a class with images has fewer.
+
+    Warns:
+      UserWarning: classes have no images at all; no draw has any of them.
     """
     if shots < 1 or draws < 1:
         raise ValueError(f"data.shots = {shots}, data.draws = {draws}: expected 1 or more")
     if not source.labelled:
         raise ValueError(f"data.shots = {shots} needs labels, which the data do not have")
-    chosen = []
+    chosen: list[int] = []
+    by_class: dict[int, list[int]] = {c: [] for c in range(source.classes)}
     for draw in range(draws):
-        by_class: dict[int, list[int]] = {c: [] for c in range(source.classes)}
-        missing = shots * source.classes
+        by_class = {c: [] for c in by_class}
+        missing = shots * len(by_class)
         for i in order(len(source), None, seed, draw).tolist():
             label = label_of(source, i)
+            if label >= source.classes:
+                raise ValueError(
+                    f"image {i} has label {label}, but the data have {source.classes} classes"
+                )
             if label in by_class and len(by_class[label]) < shots:
                 by_class[label].append(i)
                 missing -= 1
                 if not missing:
                     break
-        poor = [c for c, images in by_class.items() if len(images) < shots]
-        if poor:
-            poorest = min(poor, key=lambda c: len(by_class[c]))
-            most = len(by_class[poorest])
-            raise ValueError(
-                f"data.shots = {shots}: {len(poor)} of {source.classes} classes have fewer images, "
-                f"class {poorest} only {most}; set data.shots to at most {most}"
-            )
+        if draw == 0:
+            by_class = _with_images(by_class, shots)
         chosen += [i for images in by_class.values() for i in images]
     return Part(source, chosen, {"shots": shots, "draws": draws, "draw_seed": seed}, draws)
+
+
+def _with_images(by_class: Mapping[int, list[int]], shots: int) -> dict[int, list[int]]:
+    """Returns the classes that have images, with a warning that names the others.
+
+    Raises:
+      ValueError: a class has images, but fewer than `shots`; or none has any.
+    """
+    present = {c: images for c, images in by_class.items() if images}
+    poor = {c: images for c, images in present.items() if len(images) < shots}
+    if poor or not present:
+        poorest = min(poor, key=lambda c: len(poor[c]), default=None)
+        most = len(poor[poorest]) if poor else 0
+        remedy = f"class {poorest} only {most}; set data.shots to at most {most}" if poor else "0"
+        raise ValueError(
+            f"data.shots = {shots}: {len(poor) or len(by_class)} of {len(by_class)} classes have "
+            f"fewer images, {remedy}"
+        )
+    absent = [c for c in by_class if c not in present]
+    if absent:
+        some = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
+        warnings.warn(
+            f"data.shots = {shots}: {len(absent)} of {len(by_class)} classes have no images "
+            f"({some}), so each draw has {shots} images of the other {len(present)}",
+            stacklevel=3,
+        )
+    return present

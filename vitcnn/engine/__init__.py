@@ -3,6 +3,7 @@
 Read the files in this order:
 
 - `jobs`: the analyses of a config, resolved and checked;
+- `identity`: what the numbers depend on, apart from the config;
 - `schedule`: which images each group takes;
 - `program`: one group of images, on the device;
 - `sums`: the groups added up, and their standard errors;

@@ -7,6 +7,7 @@ later passes continue from the Results of a stage. Each pass is one `vitcnn.engi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,11 @@ from ml_collections import ConfigDict
 from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
 from vitcnn.config.schema import Fields
+from vitcnn.data import classes as class_numbers
+from vitcnn.data import content
+from vitcnn.engine import identity
 from vitcnn.engine.groups import check_group
-from vitcnn.engine.jobs import Job, load_models, load_source, plan_jobs
+from vitcnn.engine.jobs import Job, check_source, load_models, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
 from vitcnn.results import datasets, environment
@@ -61,10 +65,13 @@ def analyze(
       OSError: the workdir cannot be written.
     """
     config = check_measurement(config, source)
-    identity = {k: v for k, v in config.to_dict().items() if k not in Measurement.NEUTRAL}
-    workdir = run_folder.claim_workdir(workdir, {"config": identity})
+    own_config = {k: v for k, v in config.to_dict().items() if k not in Measurement.NEUTRAL}
+    neutral = identity.neutral(config, tuple(models or ()))
+    workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)
     source = load_source(config.data) if source is None else source
-    models = {**load_models(config.models), **(models or {})}
+    check_source(source)
+    in_memory = dict(models or {})
+    models = {**load_models(config.models), **in_memory}
     if not models:
         raise ValueError("config.models is empty: name at least one model")
     for name, model in models.items():
@@ -73,10 +80,16 @@ def analyze(
                 f"models[{name!r}] is a {type(model).__name__}: make a Model of your network, "
                 "vitcnn.Model(module, variables, vitcnn.Preprocess(size=...))"
             )
-    model_records = {name: _model_record(model) for name, model in models.items()}
-    passes = _plan_passes(config, identity, workdir, models, source)
+    passes = _plan_passes(config, own_config, workdir, models, source)
+    measured = {name for each_pass in passes for job in each_pass.jobs for name in job.taps}
+    outside = {name for name, fields in config.models.items() if "." in fields["family"]}
+    model_records = {
+        name: identity.model_record(model, name in measured & {*in_memory, *outside})
+        for name, model in models.items()
+    }
     for each_pass in passes:
-        run_folder.claim_workdir(each_pass.workdir, each_pass.record(model_records))
+        run_folder.claim_workdir(each_pass.workdir, each_pass.record(model_records), neutral)
+        each_pass.check_results()
     if parallel.agree(passes[-1].finished):
         return passes[-1].load()
     settings = RunSettings.of(config)
@@ -100,6 +113,7 @@ class _Pass:
       config: the part of the config that decides its numbers.
       source: its images.
       jobs: its analyses.
+      earlier: the passes before it, whose Results its analyses may continue from.
     """
 
     stage: str
@@ -107,11 +121,46 @@ class _Pass:
     config: Fields
     source: Any
     jobs: Sequence[Job]
+    earlier: Sequence[_Pass] = ()
+
+    @functools.cached_property
+    def images(self) -> dict[str, Any]:
+        """What the images of the pass are, for run.json."""
+        digests = identity.images_sha256(self.source, self.jobs, self.config["seed"])
+        return {"data": content.describe(self.source), "images_sha256": digests}
 
     def record(self, model_records: Mapping[str, Any]) -> dict[str, Any]:
         """Returns everything that decides the numbers of the pass, for run.json."""
-        data = dict(self.source.provenance)
-        return {"config": dict(self.config), "models": dict(model_records), "data": data}
+        classes = {
+            job.name: class_numbers.statement(job.classes, self.source)
+            for job in self.jobs
+            if job.classes
+        }
+        return {
+            "config": dict(self.config),
+            "models": dict(model_records),
+            **self.images,
+            "classes": classes,
+            "sources": {
+                job.name: {field: getattr(job.config, field) for field in ("classes", "draws")}
+                for job in self.jobs
+            },
+            "analyses_sha256": identity.analyses_sha256(self.jobs),
+            "stages": {earlier.stage: earlier.images for earlier in self.earlier},
+        }
+
+    def check_results(self) -> None:
+        """Raises ValueError if the workdir holds numbers and nothing that says whose they are."""
+        process, processes = parallel.host()
+        if process:  # host 0 writes Results and run.json, and the hosts need not share a disk
+            return
+        sums = _progress_file(self.workdir, process, processes)
+        orphans = [str(path) for path in (*self.paths.values(), sums) if path.is_file()]
+        if orphans and not (self.workdir / run_folder.RECORD).is_file():
+            raise ValueError(
+                f"{orphans[0]} lies there without {run_folder.RECORD}, so it may be of another "
+                "run: choose another --workdir, or delete the file"
+            )
 
     @property
     def paths(self) -> dict[str, pathlib.Path]:
@@ -137,7 +186,7 @@ class _Pass:
 
 def _plan_passes(
     config: ConfigDict,
-    identity: Mapping[str, Any],
+    own_config: Mapping[str, Any],
     workdir: pathlib.Path,
     models: Mapping[str, Model],
     source: Any,
@@ -145,18 +194,20 @@ def _plan_passes(
     """Returns the passes of a config in their order: the stages, then the main analyses."""
     passes = []
     stages: dict[str, Any] = {}  # the analyses of the stages so far
+    opened: dict[str, Any] = {}  # and their images
     for name in sorted(config.stages):
         stage = config.stages[name]
         images = load_source(stage.data) if stage.get("data") else source
         check_group(config.group, len(images), f"config.stages.{name}", field="config.group")
         where = f"config.stages.{name}."
-        jobs = plan_jobs(models, images, stage.analyses, config.group, stages, where)
-        stage_config = {**identity, "stages": {}, **stage.to_dict()}
-        passes.append(_Pass(name, workdir / name, stage_config, images, jobs))
+        jobs = plan_jobs(models, images, stage.analyses, config.group, stages, where, opened)
+        stage_config = {**own_config, "stages": {}, **stage.to_dict()}
+        passes.append(_Pass(name, workdir / name, stage_config, images, jobs, tuple(passes)))
         stages = {**stages, name: stage.analyses}
+        opened[name] = images
     check_group(config.group, len(source), "the run", field="config.group")
-    jobs = plan_jobs(models, source, config.analyses, config.group, stages)
-    return [*passes, _Pass("", workdir, identity, source, jobs)]
+    jobs = plan_jobs(models, source, config.analyses, config.group, stages, stage_sources=opened)
+    return [*passes, _Pass("", workdir, own_config, source, jobs, tuple(passes))]
 
 
 def _run(
@@ -190,7 +241,7 @@ def _run(
         "devices": parallel.device_kind(),
     }
     if process == 0:
-        storage.write_json(current.workdir / "run.json", record)
+        storage.write_json(current.workdir / run_folder.RECORD, record)
     parallel.barrier("workdir claimed")
     progress_file = _progress_file(current.workdir, process, processes)
     if progress and process == 0 and earlier:
@@ -215,7 +266,7 @@ def _run(
             measured[name] = results.load(path)
         images = {job.name: job.images for job in current.jobs}
         record |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
-        storage.write_json(current.workdir / "run.json", record)
+        storage.write_json(current.workdir / run_folder.RECORD, record)
     parallel.barrier("results saved")
     progress_file.unlink(missing_ok=True)
     return measured
@@ -235,16 +286,6 @@ def _progress_file(workdir: pathlib.Path, process: int, processes: int) -> pathl
                 "delete the file to start again"
             )
     return path
-
-
-def _model_record(model: Model) -> dict[str, Any]:
-    """Returns where a model comes from, and digests that distinguish it from every other model."""
-    return {
-        **model.provenance,
-        "kind": model.kind,
-        "preprocess": model.preprocess.to_dict(),
-        "variables_sha256": model.digest(),
-    }
 
 
 def _provenance(
@@ -268,6 +309,8 @@ def _provenance(
         "fields": job.fields,
         "models": {name: record["models"][name] for name in job.taps},
         "data": record["data"],
+        "images_sha256": record["images_sha256"][job.name],
+        **({"classes": record["classes"][job.name]} if job.classes else {}),
         "group": record["config"]["group"],
         "seed": record["config"]["seed"],
         "precision": record["config"]["precision"],

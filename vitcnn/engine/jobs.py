@@ -16,6 +16,7 @@ from typing import Any
 from vitcnn import analyses
 from vitcnn.config import check_file_name
 from vitcnn.config.schema import Fields
+from vitcnn.data import classes as class_numbers
 from vitcnn.data import sources
 from vitcnn.engine.groups import check_least
 from vitcnn.lookup import nearest
@@ -32,6 +33,8 @@ class Job:
       config: what `measure` and `finalize` get.
       taps: model name -> names of its taps.
       models: the models that the config names, () for all.
+      classes: how the classes of the images meet those of the head or of the fit that the analysis
+        compares the labels with; None for analyses that compare them with neither.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Job:
     config: analyses.Config
     taps: Mapping[str, tuple[str, ...]]
     models: tuple[str, ...] = ()
+    classes: class_numbers.Match | None = None
 
     @property
     def traits(self) -> analyses.Traits:
@@ -79,6 +83,18 @@ def load_source(fields: Fields) -> Any:
     return sources.load(fields.pop("source"), **fields)
 
 
+def check_source(source: Any) -> None:
+    """Raises ValueError unless an object has what every source of images has."""
+    needed = ("__len__", "__getitem__", "labelled", "classes", "provenance")
+    missing = [name for name in needed if not hasattr(source, name)]
+    if missing:
+        raise ValueError(
+            f"the images are {type(source).__name__}, which has no {', '.join(missing)}: expected "
+            "a source such as vitcnn.data.load returns, or an object with the attributes that the "
+            "docstring of vitcnn.data.sources lists"
+        )
+
+
 def plan_jobs(
     models: Mapping[str, Model],
     source: Any,
@@ -86,6 +102,7 @@ def plan_jobs(
     group: int,
     stages: Fields = types.MappingProxyType({}),
     where: str = "config.",
+    stage_sources: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> list[Job]:
     """Resolves and checks the analyses of a config before any long work.
 
@@ -96,6 +113,7 @@ def plan_jobs(
       group: number of images in a group.
       stages: name of an earlier stage -> its `configs`.
       where: what precedes "analyses" in messages: "config.stages.fit." for a stage.
+      stage_sources: name of an earlier stage -> its images.
 
     Raises:
       ValueError: unknown model or tap pattern (with the nearest names), a group smaller than an
@@ -108,7 +126,7 @@ def plan_jobs(
     jobs = []
     for name, fields in configs.items():
         request = _Request.parse(name, fields, f"{where}analyses.{name}")
-        jobs += _plan(request, models, source, group, stages)
+        jobs += _plan(request, models, source, group, stages, stage_sources)
     if not jobs:
         raise ValueError("no analysis is left to run")
     return jobs
@@ -145,7 +163,7 @@ class _Request:
         return cls(name, where, analysis, selection, analyses.settings(analysis, **fields))
 
 
-def _plan(request: _Request, models, source, group: int, stages) -> list[Job]:
+def _plan(request: _Request, models, source, group, stages, stage_sources) -> list[Job]:
     """Returns the jobs of one analysis: one of all its models, or one for each model."""
     models = _models(request, models)
     if request.traits.labels and not source.labelled:
@@ -153,20 +171,56 @@ def _plan(request: _Request, models, source, group: int, stages) -> list[Job]:
         warnings.warn(message, stacklevel=4)
         return []
     images = _images(request, source, group)
-    if request.traits.head:
-        for model in models.values():
-            model.check_classes(source)
     _check_stages(request, stages)
+    met = {name: _match(request, model, source, stage_sources) for name, model in models.items()}
     taps = _taps(request, models)
     if request.traits.one_model:
         return [
-            _job(f"{request.name}.{model}", request, {model: taps[model]}, models, source, images)
+            _job(
+                f"{request.name}.{model}",
+                request,
+                {model: taps[model]},
+                models,
+                source,
+                images,
+                met[model],
+            )
             for model in models
         ]
-    return [_job(request.name, request, taps, models, source, images)]
+    return [_job(request.name, request, taps, models, source, images, None)]
 
 
-def _job(name: str, request: _Request, taps, models, source, images: int) -> Job:
+def _match(
+    request: _Request, model: Model, source: Any, stage_sources: Mapping[str, Any]
+) -> class_numbers.Match | None:
+    """Returns how the classes of the images meet those of the head, or of the stage of the fit.
+
+    Raises:
+      ValueError: they do not fit.
+    """
+    if request.traits.head:
+        return model.check_classes(source)
+    if not request.traits.labels:
+        return None
+    if source.classes is None:
+        raise ValueError(
+            f"{request.where} needs the number of classes, but the source has labels and "
+            "`classes` = None: set `classes` to the number of classes"
+        )
+    match = None
+    for field in request.traits.stages:
+        fit = stage_sources[getattr(request.settings, field)]
+        if fit is not source:
+            mismatch = (
+                f"the images here have {source.classes} classes, those of the fit {fit.classes}; "
+                "use data of the same classes for both"
+            )
+            pair = class_numbers.of(source), class_numbers.of(fit)
+            match = class_numbers.match(*pair, "the classes of the fit", mismatch)
+    return match
+
+
+def _job(name: str, request: _Request, taps, models, source, images: int, match) -> Job:
     layers = tuple((model, tap) for model in taps for tap in taps[model])
     config = analyses.Config(
         request.settings,
@@ -175,11 +229,11 @@ def _job(name: str, request: _Request, taps, models, source, images: int) -> Job
         taps=request.selection.taps,
         images=images,
         repeats=request.selection.repeats,
-        classes=source.classes,
+        classes=match.count if match and match.numbers else source.classes,
         length=len(source),
         draws=getattr(source, "draws", 1),
     )
-    return Job(name, request.analysis, config, taps, request.selection.models)
+    return Job(name, request.analysis, config, taps, request.selection.models, match)
 
 
 def _models(request: _Request, models: Mapping[str, Model]) -> dict[str, Model]:

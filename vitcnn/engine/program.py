@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 from vitcnn import analyses
 from vitcnn.engine.jobs import Job
 from vitcnn.model import Model
+from vitcnn.numerics.arrays import Array
 
 
 def group_program(
@@ -67,7 +69,8 @@ def group_program(
                 model: job_view(whole[model], taps, n, caches[model, n])
                 for model, taps in job.taps.items()
             }
-            group = analyses.Group(batch["label"][:n], batch["index"][:n], views)
+            label = _label(batch["label"][:n], job)
+            group = analyses.Group(label, batch["index"][:n], views)
             try:
                 sums[job.name] = job.analysis.measure(group, job.config, earlier.get(job.name, {}))
             except ValueError as error:  # raised while tracing, before anything runs
@@ -75,6 +78,14 @@ def group_program(
         return sums
 
     return program
+
+
+def _label(label: Int[Array, " n"], job: Job) -> Int[Array, " n"]:
+    """Returns labels as numbers of the classes that the job compares them with."""
+    if job.classes is None or job.classes.numbers is None:
+        return label
+    numbers = jnp.array(job.classes.numbers, jnp.int32)
+    return jnp.where(label >= 0, numbers[jnp.maximum(label, 0)], -1)
 
 
 def shared_crops(models: Mapping[str, Model]) -> dict[str, str]:

@@ -77,7 +77,7 @@ def last(infos: Sequence[TapInfo]) -> tuple[tuple[int, int] | None, int]:
     return (gridded[-1].grid, channels(gridded[-1])) if gridded else (None, 0)
 
 
-def patch_side(info: TapInfo, patch: int | str, grid: tuple[int, int], most: int) -> int:
+def patch_side(info: TapInfo, patch: int | str, grid: tuple[int, int] | None, most: int) -> int:
     """Returns the side of the patches into which a map is split, in positions.
 
     Args:
@@ -85,7 +85,7 @@ def patch_side(info: TapInfo, patch: int | str, grid: tuple[int, int], most: int
       patch: the side; or "auto", the largest side that divides the grid of the tap, gives at most
         `most` channels, and leaves a grid not smaller than the grid of the last layer. For
         ResNet-50 that is 2, 2, 1, 1 by stage.
-      grid: grid of the last layer.
+      grid: grid of the last layer that has one; None if no layer has.
       most: number of channels of the last layer.
 
     Raises:

@@ -68,7 +68,7 @@ def read(workdirs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str,
     """
     if isinstance(workdirs, str | os.PathLike):
         workdirs = [workdirs]
-    paths = [pathlib.Path(workdir) for workdir in workdirs]
+    paths = [storage.local_path(workdir, "workdir") for workdir in workdirs]
     if len(paths) == 1:
         return datasets.load_all(paths[0])
     labels = [path.resolve().name for path in paths]
@@ -104,7 +104,7 @@ def write(
     if not results:
         raise ValueError("a report needs at least one Result, and `results` is empty")
     results = dict(sorted(results.items()))
-    out = pathlib.Path(out)
+    out = storage.local_path(out, "the folder of the report")
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     claims = all_claims(results)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
-from vitcnn.storage import PathLike, atomic
+from vitcnn.storage import PathLike, atomic, local_path
 
 DEPTH_TITLE = "relative depth (first layer 0, last 1)"  # of an axis in figures
 
@@ -95,7 +94,7 @@ def load(path: PathLike) -> xarray.Dataset:
       FileNotFoundError: there is no such file.
       ValueError: the file is not a result.
     """
-    path = pathlib.Path(path)
+    path = local_path(path, "the path of a result")
     if not path.is_file():
         raise FileNotFoundError(f"no result {path}; a result is an <analysis>.nc in a workdir")
     try:
@@ -114,7 +113,7 @@ def from_bytes(content: bytes) -> xarray.Dataset:
 
 def load_all(workdir: PathLike) -> dict[str, xarray.Dataset]:
     """Reads every result of a workdir, by analysis name."""
-    paths = sorted(pathlib.Path(workdir).glob("*.nc"))
+    paths = sorted(local_path(workdir, "workdir").glob("*.nc"))
     if not paths:
         raise FileNotFoundError(f"no results (*.nc) in {workdir}; run scripts/analyze.py first")
     return {path.stem: load(path) for path in paths}

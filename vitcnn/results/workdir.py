@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from vitcnn.storage import PathLike, atomic
+from vitcnn.storage import PathLike, atomic, local_path
+
+RECORD = "run.json"  # what a run measured, and where
+ROOM = 2**16  # bytes that a workdir has to have room for, to tell a full disk before long work
 
 
 def log_line(path: PathLike, **values: Any) -> None:
@@ -26,33 +29,46 @@ def cut_log(path: PathLike, key: str, last: int) -> None:
             partial.write_text("".join(x for x in lines if json.loads(x)[key] <= last))
 
 
-def claim_workdir(workdir: PathLike, run: Mapping[str, Any]) -> pathlib.Path:
+def claim_workdir(
+    workdir: PathLike, run: Mapping[str, Any], neutral: Collection[str] = ()
+) -> pathlib.Path:
     """Creates a workdir, or checks that an existing one belongs to the same run.
 
     Args:
       workdir: folder of the run.
       run: the keys of run.json that are known so far, which decide the run's numbers.
+      neutral: entries that decide no number, such as "config.data.path"; they may differ.
 
     Raises:
-      ValueError: the folder holds a run of another config; the message shows each difference.
+      ValueError: the workdir is no path of this machine; or the folder holds a run of another
+        config, and the message shows each difference.
       OSError: the folder cannot be written.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = local_path(workdir, "workdir")
+    if workdir.exists() and not workdir.is_dir():
+        raise NotADirectoryError(f"workdir {workdir} is a file; give the path of a folder")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(bytes(ROOM))
+            file.flush()
     except OSError as error:
         raise OSError(f"workdir {workdir} cannot be written: {error.strerror}") from error
-    path = workdir / "run.json"
+    path = workdir / RECORD
     if path.is_file():
-        before = json.loads(path.read_text())
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}) and does not say which run the folder holds; choose "
+                "another --workdir, or delete it"
+            ) from None
         old = _leaves({key: before[key] for key in run if key in before})
-        new = _leaves({key: run[key] for key in run if key in before})
+        new = _leaves(run)
         lines = [
             f"  {key}: {old.get(key, '(not set)')!r} there, {new.get(key, '(not set)')!r} here"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key, ...) != new.get(key, ...)
+            if old.get(key, ...) != new.get(key, ...) and key not in neutral
         ]
         if lines:
             raise ValueError(

@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 from vitcnn import checkpoints, data, parallel, storage
 from vitcnn.config import Training, check_training
 from vitcnn.config.schema import Fields
+from vitcnn.data import content
+from vitcnn.engine import identity
 from vitcnn.engine.jobs import Job, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure
 from vitcnn.model import Model, load
@@ -59,16 +61,28 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
       FloatingPointError: the loss is not finite.
     """
     config = check_training(config)
-    identity = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
-    workdir = run_folder.claim_workdir(workdir, {"config": identity}).absolute()
+    own_config = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
+    neutral = identity.neutral(config)
+    workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral).absolute()
     fields = config.model.to_dict()
     family, variant = fields.pop("family"), fields.pop("variant")
     weights = workdir / checkpoints.WEIGHTS
+    source = _open_labelled(config.data)
+    images = {
+        "data": content.describe(source),
+        "images_sha256": identity.source_sha256(source),
+    }
+    run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
     if weights.is_file():
         return load(family, variant, weights=workdir)
-    source = _open_labelled(config.data)
     model = load(family, variant, config.init_from or None, seed=config.seed, **fields)
-    model.check_classes(source)
+    if model.check_classes(source).numbers is not None:
+        raise ValueError(
+            f"the head has {model.classes} classes in another order than the {source.classes} of "
+            f"the data; set num_classes = {source.classes} and, with init_from, new_head"
+        )
+    if "class_names" in images["data"]:  # of the logits, from now on
+        model.provenance = {**model.provenance, "class_names": images["data"]["class_names"]}
     evaluation = _open_labelled(config.eval_data) if config.eval_data else None
     jobs = [] if evaluation is None else _evaluation_jobs(model, evaluation, config)
     devices = parallel.data_mesh().size
@@ -76,9 +90,9 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
         raise ValueError(f"batch = {config.batch} is not a multiple of the {devices} devices")
     first_host = parallel.host()[0] == 0
     record = {
-        "config": identity,
+        "config": own_config,
         "model": dict(model.provenance),
-        "data": dict(source.provenance),
+        **images,
         "versions": environment.versions(),
         "devices": parallel.device_kind(),
     }

@@ -197,3 +197,179 @@ def test_real_photographs(shared_data):
     group = next(data.groups(source, {"m": preprocess}, [np.arange(16)]))
     assert group["images"]["m"].shape == (16, 224, 224, 3)
     np.testing.assert_array_equal(group["label"], np.arange(16))
+
+
+def numbers_of(source):
+    """Returns file -> label."""
+    return {file: source.label(i) for i, file in enumerate(source.files)}
+
+
+def fill(root, *names):
+    for i, name in enumerate(names):
+        write(root / name, picture(i))
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path):
+    fill(tmp_path / "elsewhere", "1.png", "2.png", "b.png")
+    root = tmp_path / "images"
+    fill(root, "cat/1.png", "dog/1.png")
+    (root / "airplane").symlink_to(tmp_path / "elsewhere")
+    (root / "dog/linked.png").symlink_to(tmp_path / "elsewhere/b.png")
+    source = data.load("folder", path=str(root))
+    assert numbers_of(source) == {
+        "airplane/1.png": 0,
+        "airplane/2.png": 0,
+        "airplane/b.png": 0,
+        "cat/1.png": 1,
+        "dog/1.png": 2,
+        "dog/linked.png": 2,
+    }
+    assert source.class_names == ["airplane", "cat", "dog"]
+    np.testing.assert_array_equal(source[5]["image"], picture(2))
+
+
+def test_a_loop_of_links_is_left_out(tmp_path):
+    fill(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "cat/up").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.warns(UserWarning, match="is a link to a folder that holds it") as caught:
+        source = data.load("folder", path=str(tmp_path))
+    assert len(caught) == 2 and source.class_names == ["cat", "dog"] and len(source) == 2
+
+
+@pytest.mark.parametrize("name", ["airplane", "cat/2.png", "cat/notes"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, name):
+    fill(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=f"{name}' is a link to '.*gone', which does not exist"):
+        data.load("folder", path=str(tmp_path))
+    if name.endswith(".png"):
+        with pytest.warns(UserWarning, match=r"left out 1 of 3 images .*: cat/2.png"):
+            assert len(data.load("folder", path=str(tmp_path), skip_corrupt=True)) == 2
+
+
+def test_an_empty_class_folder_counts(tmp_path):
+    fill(tmp_path, "cat/1.png", "dog/1.png", ".git/1.png", "__MACOSX/1.png")
+    (tmp_path / "bird").mkdir()
+    with pytest.warns(UserWarning, match=r"1 class folders .* have no images.*: bird$"):
+        source = data.load("folder", path=str(tmp_path))
+    assert source.class_names == ["bird", "cat", "dog"] and source.classes == 3
+    assert numbers_of(source) == {"cat/1.png": 1, "dog/1.png": 2}
+    (tmp_path / "bird/1.heic").write_text("a kind of file that is not read")
+    with pytest.warns(UserWarning, match=r"1 folders .* do not count as classes: bird$"):
+        assert data.load("folder", path=str(tmp_path)).class_names == ["cat", "dog"]
+
+
+def test_a_class_of_imagenet_without_images_counts_whatever_else_it_holds(tmp_path):
+    fill(tmp_path, "n01440764/1.png", "n02102040/images/1.png")
+    (tmp_path / "n01443537").mkdir()
+    (tmp_path / "n01443537/boxes.txt").write_text("as in Tiny-ImageNet")
+    with pytest.warns(UserWarning, match="count as classes: n01443537"):
+        source = data.load("folder", path=str(tmp_path))
+    assert numbers_of(source) == {"n01440764/1.png": 0, "n02102040/images/1.png": 2}
+
+
+def test_folders_that_are_numbers_have_these_numbers(tmp_path):
+    fill(tmp_path / "all", *(f"{i}/x.png" for i in range(12)))
+    source = data.load("folder", path=str(tmp_path / "all"))
+    assert numbers_of(source) == {f"{i}/x.png": i for i in range(12)}
+    assert (source.classes, source.class_names) == (12, None)
+    fill(tmp_path / "some", *(f"{i}/x.png" for i in range(5, 10)))
+    with pytest.warns(UserWarning, match="numbers from 5 to 9"):
+        source = data.load("folder", path=str(tmp_path / "some"))
+    assert numbers_of(source) == {f"{i}/x.png": i for i in range(5, 10)} and source.classes == 10
+
+
+def test_one_folder_is_a_class_only_if_its_name_says_so(tmp_path):
+    fill(tmp_path / "a", "images/cat/1.png", "images/dog/1.png")
+    (tmp_path / "a/annotations").mkdir()
+    (tmp_path / "a/annotations/1.xml").write_text("")
+    with pytest.warns(UserWarning, match=r"all images .* are in its sub-folder 'images'"):
+        assert not data.load("folder", path=str(tmp_path / "a")).labelled
+    fill(tmp_path / "b", "n02102040/1.png")
+    source = data.load("folder", path=str(tmp_path / "b"))
+    assert source.class_names == ["n02102040"] and source.label(0) == 0
+    fill(tmp_path / "c", "7/1.png")
+    with pytest.warns(UserWarning, match="7 smaller numbers"):
+        source = data.load("folder", path=str(tmp_path / "c"))
+    assert source.label(0) == 7 and source.classes == 8
+
+
+def test_splits_and_folders_of_classes_are_no_classes(tmp_path):
+    fill(tmp_path / "a", "train/cat/1.png", "train/dog/1.png", "val/cat/1.png")
+    with pytest.raises(ValueError, match="holds the splits train, val, which are not classes"):
+        data.load("folder", path=str(tmp_path / "a"))
+    fill(tmp_path / "b", "animals/cat/1.png", "animals/dog/1.png", "cars/1.png")
+    with pytest.warns(UserWarning, match=r"all images in 'animals' count .* in cat, dog"):
+        assert data.load("folder", path=str(tmp_path / "b")).class_names == ["animals", "cars"]
+
+
+def csv_source(tmp_path, content, *names):
+    fill(tmp_path, *(names or ("a.png", "b.png")))
+    (tmp_path / "labels.csv").write_bytes(content)
+    return data.load("folder", path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"file,label\na.png,3\n\nb.png,1\n",  # a blank line
+        b"file,label\r\na.png,3\r\nb.png,1\r\n,\r\n",  # an empty row, as spreadsheets leave it
+        b"file;label\na.png;3\nb.png;1\n",
+        b"file\tlabel\na.png\t3\nb.png\t1\n",
+        b'label , "file"\n3,"a.png"\n" 1",./b.png\n'.replace(b', "', b',"'),
+        b"file,label\na.png,3.0\nb.png,1.\n",
+        b"\xef\xbb\xbffile,label\na.png,3\nb.png,1\n",
+        "file,label\na.png,3\nb.png,1\n".encode("utf-16"),
+        b"\xfe\xff" + "file,label\na.png,3\nb.png,1\n".encode("utf-16-be"),
+        "file,label\na.png,3\nb.png,1\n".encode("utf-32"),
+    ],
+    ids=range(10),
+)
+def test_tables_of_every_dialect_are_read(tmp_path, content):
+    assert numbers_of(csv_source(tmp_path, content)) == {"a.png": 3, "b.png": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"file,label\na.png,0\nb.png\n", r"line 3 has 1 fields, expected 2 .file, label."),
+        (b"file,label\na.png,0\nb.png,1,2\n", "line 3 has 3 fields, expected 2"),
+        (b"file,label\n\na.png,0.5\nb.png,1\n", "line 3: label '0.5' .* not a whole number"),
+        (b"file,label\na.png,\nb.png,1\n", "line 2: label '' .* not a whole number"),
+        (b"file,label\na.png,1_0\nb.png,1\n", "label '1_0' .* not a whole number"),
+        (b"file,label\na.png,nan\nb.png,1\n", "label 'nan'"),
+        (b"file,label,label\na.png,0,1\nb.png,1,1\n", "columns file, label, label: expected"),
+        (b"", "has the columns none: expected file and label"),
+        (b"file,label\n", "has no rows below its header"),
+        (b'file,label\n"a.png,0\nb.png,1\n', "cannot be read as CSV"),
+        ("file,label\ncaf\u00e9.png,0\n".encode("cp1252"), "not UTF-8 .byte 0xe9 .*cp1252.*UTF-8"),
+        ("file,label\na.png,0\n".encode("utf-16-le"), "zero bytes, as UTF-16 does"),
+    ],
+)
+def test_tables_that_cannot_be_understood_are_named(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        csv_source(tmp_path, content)
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("e\u0301", "\u00e9"), ("\u00e9", "e\u0301")])
+def test_accents_are_the_same_in_both_unicode_forms(tmp_path, on_disk, in_table):
+    content = f"file,label\n{in_table}.png,4\nb.png,1\n".encode()
+    source = csv_source(tmp_path, content, f"{on_disk}.png", "b.png")
+    assert sorted(numbers_of(source).values()) == [1, 4]
+    assert {source.label(i) for i, f in enumerate(source.files) if on_disk in f} == {4}
+
+
+def test_a_column_names_the_classes(tmp_path):
+    source = csv_source(tmp_path, b"file,label,name\na.png,2,dog\nb.png,0,cat\n")
+    assert source.class_names == ["cat", "", "dog"] and source.classes == 3
+    (tmp_path / "labels.csv").write_text("file,label,name\na.png,2,Rex\nb.png,2,Fido\n")
+    with pytest.warns(UserWarning, match=r"line 3: label 2 is called 'Fido' here and 'Rex' before"):
+        assert data.load("folder", path=str(tmp_path)).class_names is None
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/images", "s3://b", "gs:/bucket", "file:///tmp", ""])
+@pytest.mark.parametrize("source", ["folder", "npz"])
+def test_addresses_are_refused(source, path):
+    with pytest.raises(ValueError, match=r"data.path .*on this machine"):
+        data.load(source, path=path)

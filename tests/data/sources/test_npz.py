@@ -102,6 +102,24 @@ def test_wrong_arrays(tmp_path, images, arrays, message):
         data.load("npz", path=str(tmp_path / "a.npz"))
 
 
+def test_names_of_the_classes(tmp_path, images):
+    names = np.array(["cat", "dog", "emu"])
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    for stored in (names, names.astype("S")):
+        np.savez(tmp_path / "a.npz", image=images, label=labels, class_names=stored)
+        source = data.load("npz", path=str(tmp_path / "a.npz"))
+        assert (source.class_names, source.classes) == (["cat", "dog", "emu"], 3)
+        assert source.provenance["crc32"].keys() == {"image", "label", "class_names"}
+    np.savez(tmp_path / "a.npz", image=images, label=labels, class_names=names[:1])
+    with pytest.raises(ValueError, match="labels up to 1, but 1 names of classes"):
+        data.load("npz", path=str(tmp_path / "a.npz"))
+    np.savez(tmp_path / "a.npz", image=images, label=labels, class_names=np.arange(2))
+    with pytest.raises(ValueError, match=r"int64 .2,.: expected texts"):
+        data.load("npz", path=str(tmp_path / "a.npz"))
+    with pytest.raises(ValueError, match="no key 'nmes'"):
+        data.load("npz", path=str(tmp_path / "a.npz"), class_names="nmes")
+
+
 def test_real_cifar10(shared_data):
     source = data.load("npz", path=str(shared_data / "cifar10_test.npz"))
     assert (len(source), source.classes) == (10_000, 10)

@@ -47,6 +47,28 @@ def test_other_features_and_grey(data_dir):
     np.testing.assert_array_equal(source[1]["image"], np.repeat(pixels("test", 1)[..., :1], 3, 2))
 
 
+def test_names_of_the_classes_and_digests(data_dir, tmp_path):
+    fields = {"name": "tiny_ramps", "split": "train"}
+    source = data.load("tfds", **fields, data_dir=data_dir)
+    assert len(source.class_names) == 3
+    digests = source.digests(range(8))
+    shutil.copytree(data_dir, tmp_path / "copy")
+    copy = data.load("tfds", **fields, data_dir=str(tmp_path / "copy"), start=2, stop=8)
+    assert copy.digests(range(6)) == digests[2:] and len(set(digests)) == 8
+    assert data.load("tfds", **fields, data_dir=data_dir, label="").digests([0]) != digests[:1]
+
+
+def test_integer_labels_are_counted():
+    from vitcnn.data.sources.tfds import Prepared
+
+    image = np.zeros((2, 2, 3), np.uint8)
+    examples = [{"image": image, "number": np.int64(i % 3)} for i in range(9)]
+    source = Prepared(examples, "image", "number", None, None, {"name": "numbers"})
+    assert source.classes == 3 and source.class_names is None
+    part = data.few_shot(source, shots=2)
+    assert [part.label(i) for i in range(6)] == [0, 0, 1, 1, 2, 2] and part.classes == 3
+
+
 def test_through_grain_threads(data_dir):
     source = data.load("tfds", name="tiny_ramps", split="train", data_dir=data_dir)
     indices = [np.array([5, 0]), np.array([7, 1, 2])]
@@ -81,6 +103,8 @@ def test_tensorflow_is_not_imported(data_dir):
         (dict(name="cifar10"), r"not in .* as array_record files; prepare .*vitcnn\[tfds\]"),
         (dict(split="trian"), "'trian'.*'train', 'test'"),
         (dict(image="img"), "no feature 'img': its features are 'grey', 'image', 'label'"),
+        (dict(label="grey"), r"'grey' .* is uint8 .* expected one whole number an image"),
+        (dict(data_dir="gs://tfds-data/datasets"), "data.data_dir .*only paths on this machine"),
         (dict(label="labels"), "label='' reads images without labels"),
     ],
 )

@@ -20,6 +20,8 @@ class Source:
       network: (family, variant) of the training run that wrote the weights; None if no run did.
       fields: fields of the network, from run.json of that training run.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess`, from the same run.json.
+      class_names: names of the classes of its training images, from the same run.json; () if they
+        have none.
     """
 
     path: pathlib.Path | None = None
@@ -28,3 +30,4 @@ class Source:
     network: tuple[str, str] | None = None
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()

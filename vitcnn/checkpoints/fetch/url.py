@@ -6,7 +6,6 @@ Interrupted downloads resume, which `pooch` cannot do, and which matters for fil
 from __future__ import annotations
 
 import http.client
-import os
 import pathlib
 import re
 import urllib.error
@@ -15,6 +14,7 @@ import urllib.request
 
 from vitcnn.checkpoints.digest import sha256
 from vitcnn.checkpoints.fetch.source import Source
+from vitcnn.storage import cache_folder
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
@@ -43,7 +43,7 @@ def fetch(url: str) -> Source:
     name = pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(address).path)).name
     if not name:
         raise ValueError(f"weights {url!r}: the URL names no file")
-    path = _cache() / expected[:16] / name
+    path = cache_folder() / expected[:16] / name
     if path.is_file() and sha256(path) == expected:
         return Source(path, url, expected)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +91,3 @@ def _download(address: str, partial: pathlib.Path) -> None:
                 received += len(chunk)
         if length is not None and received < int(length):
             raise OSError(f"cut off after {received} of {length} bytes")
-
-
-def _cache() -> pathlib.Path:
-    if folder := os.environ.get("VITCNN_CACHE"):
-        return pathlib.Path(folder)
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "vitcnn"

@@ -50,4 +50,5 @@ def read(folder: pathlib.Path) -> Source:
         network=(model["family"], model["variant"]),
         fields=model["fields"],
         preprocess=model["preprocess"],
+        class_names=tuple(model.get("class_names", ())),
     )

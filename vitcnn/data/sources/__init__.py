@@ -7,7 +7,14 @@ A file of this folder has a function `load(**fields)` that returns a source, whi
 - `source.labelled`, whether it has labels;
 - `source.classes`, the number of classes, None without labels;
 - `source.provenance`, a dictionary that JSON can hold, which says what the source is;
-- optionally `source.label(i)`, which returns a label without reading the image.
+- optionally `source.label(i)`, which returns a label without reading the image;
+- optionally `source.class_names`, the names of the classes by label;
+- optionally `source.digests(indices)`, a text for each image that changes with its pixels and its
+  label. Results belong to these texts. Without the method, every image is read once for them before
+  a run.
+
+Fields that say only where the images are, so that a copy elsewhere is the same source, are named in
+a tuple `LOCATION` of the file.
 """
 
 from __future__ import annotations
@@ -36,6 +43,11 @@ def fields(name: str) -> dict[str, Field]:
       ValueError: there is no such source; the message gives the nearest names.
     """
     return {**lookup.fields_of(_file(name).load), **lookup.fields_of(subset, ("source",))}
+
+
+def location(name: str) -> tuple[str, ...]:
+    """Returns the fields of a source that say only where its images are."""
+    return getattr(_file(name), "LOCATION", ())
 
 
 def _file(name: str) -> ModuleType:

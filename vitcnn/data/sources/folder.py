@@ -1,9 +1,13 @@
 """Image files in a folder.
 
-All files with a suffix of `SUFFIXES` are images, in sub-folders too, sorted by their path. Labels
-come from a CSV file with the columns `file` (path in the folder) and `label` (whole number),
-if the folder has one. Without it, if every image is in one of two or more sub-folders, each
-sub-folder is a class, numbered in sorted order. Otherwise the images have no labels.
+All files with a suffix of `SUFFIXES` are images, in sub-folders too, sorted by their path. Links to
+files and folders are followed. Hidden files and folders are left out.
+
+Labels come from a CSV file with the columns `file` (path in the folder) and `label` (whole number),
+if the folder has one; see `vitcnn.data.label_table`. Without such a file, if every
+image is in one of two or more sub-folders, each sub-folder is a class, an empty one too. Folders
+whose names are all whole numbers have these numbers, other folders are numbered in sorted order.
+Otherwise the images have no labels.
 
 Grey, palette and CMYK images are converted to RGB, an alpha channel is dropped, and the orientation
 that a camera recorded (EXIF) is applied, so that a network sees what a viewer shows. An animation
@@ -13,10 +17,10 @@ counts as its first frame.
 from __future__ import annotations
 
 import concurrent.futures
-import csv
 import hashlib
 import os
 import pathlib
+import re
 import struct
 import warnings
 import zlib
@@ -28,10 +32,19 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from vitcnn.data import classes as class_numbers
+from vitcnn.data import content, label_table
+from vitcnn.data.classes import nfc
+from vitcnn.data.label_table import some
 from vitcnn.lookup import nearest
+from vitcnn.storage import local_path
+
+LOCATION = ("path",)  # says where the images are, not what they are
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
+# Systems leave these behind in folders of images.
+LITTER = ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini")
 
 # Errors that Pillow raises on files that are damaged, truncated, or decompression bombs.
 _UNREADABLE = (
@@ -59,14 +72,16 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
 
     Raises:
       FileNotFoundError: the folder or the CSV file does not exist.
-      ValueError: there are no images; images are both inside and outside of sub-folders; or the CSV
-        file lacks a column or some of the images, or lists files that do not exist.
+      ValueError: there are no images; images are both inside and outside of sub-folders; two
+        sub-folders are one class; a link leads nowhere; or the CSV file lacks a column or some of
+        the images, or lists files that do not exist.
     """
-    root = pathlib.Path(path)
+    root = local_path(path, "data.path")
     if not root.is_dir():
         near = [p.name for p in root.parent.glob("*") if p.is_dir()] if root.parent.is_dir() else []
         raise FileNotFoundError(f"no folder {str(path)!r}; {nearest(root.name, sorted(near))}")
-    files = _image_files(root)
+    tree = _Tree(root, skip_corrupt)
+    files = tree.images
     if not files:
         raise ValueError(
             f"no images in folder {str(path)!r}: looked for files that end in {', '.join(SUFFIXES)}"
@@ -75,42 +90,34 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
     if table is not None and labels != LABELS and not table.is_file():
         near = sorted(p.name for p in root.glob("*.csv"))
         raise FileNotFoundError(f"no label file {str(table)!r}; {nearest(labels, near)}")
-    parents = sorted({file.split("/")[0] for file in files if "/" in file})
-    names = None
     if table is not None and table.is_file():
-        numbers, origin = _labels_of(table, files), labels
-    elif len(parents) > 1:
-        outside = [file for file in files if "/" not in file]
-        if outside:
-            raise ValueError(
-                f"folder {str(path)!r} has images in sub-folders, which would be classes, and "
-                f"{len(outside)} outside of them ({_some(outside)}): move those, or list all labels"
-                f" in {LABELS}"
-            )
-        names, origin = parents, "folders"
-        number = {name: i for i, name in enumerate(names)}
-        numbers = [number[file.split("/")[0]] for file in files]
+        (numbers, names), origin = label_table.read(table, files), labels
+        classes = max(numbers) + 1
+    elif folders := _class_folders(tree, str(path)):
+        number, names = class_numbers.of_folders(folders, repr(str(path)))
+        _warn_of_odd_classes(tree, folders, str(path))
+        numbers, origin = [number[file.split("/")[0]] for file in files], "folders"
+        classes = max(number.values()) + 1
     else:
-        numbers, origin = None, None
-    classes = None if numbers is None else len(names) if names else max(numbers) + 1
-    corrupt = _corrupt(root, files) if skip_corrupt else {}
+        numbers, names, origin, classes = None, (), None, None
+    corrupt = {**tree.dangling, **(_corrupt(root, files) if skip_corrupt else {})}
     if corrupt:
-        if len(corrupt) == len(files):
+        found = len(set(files) | set(corrupt))
+        if set(files) <= set(corrupt):
             name, reason = next(iter(corrupt.items()))
             raise ValueError(
-                f"none of the {len(files)} images in folder {str(path)!r} can be read; "
-                f"{name}: {reason}"
+                f"none of the {found} images in folder {str(path)!r} can be read; {name}: {reason}"
             )
         warnings.warn(
-            f"left out {len(corrupt)} of {len(files)} images in folder {str(path)!r} that cannot "
-            f"be read: {_some(corrupt)}",
+            f"left out {len(corrupt)} of {found} images in folder {str(path)!r} that cannot "
+            f"be read: {some(corrupt)}",
             stacklevel=2,
         )
         kept = [i for i, file in enumerate(files) if file not in corrupt]
         files = [files[i] for i in kept]
         numbers = None if numbers is None else [numbers[i] for i in kept]
     listing = "\n".join(
-        f"{file} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
+        f"{nfc(file)} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
         for i, file in enumerate(files)
     )
     provenance = {
@@ -118,12 +125,12 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         "path": root.resolve().name,
         "labels": origin,
         "images": len(files),
-        "listing_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "listing_sha256": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
         "skip_corrupt": skip_corrupt,
         "corrupt": len(corrupt),
         "corrupt_files": list(corrupt)[:20],
     }
-    return Folder(root, files, numbers, classes, names, provenance)
+    return Folder(root, files, numbers, classes, list(names) or None, provenance)
 
 
 class Folder:
@@ -131,7 +138,8 @@ class Folder:
 
     Attributes:
       files: paths in the folder by index, with "/" between their parts.
-      class_names: names of the sub-folders by label; None unless sub-folders are classes.
+      class_names: names of the classes by label, "" for a class that the CSV file does not name;
+        None if the classes have numbers alone.
     """
 
     def __init__(
@@ -166,6 +174,11 @@ class Folder:
         """Returns the label of image i without reading the file, -1 without labels."""
         return -1 if self._labels is None else self._labels[i]
 
+    def digests(self, indices: Sequence[int]) -> list[str]:
+        """Returns a digest of each file and its label, without decoding the images."""
+        of_files = content.of_files(self._root, [self.files[i] for i in indices])
+        return [f"{digest} {self.label(i)}" for i, digest in zip(indices, of_files, strict=True)]
+
 
 def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image file (a path or an open binary file) as RGB.
@@ -188,54 +201,126 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
 
 
-def _image_files(root: pathlib.Path) -> list[str]:
-    paths = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if f[0] != "."]
-        relative = pathlib.Path(folder).relative_to(root)
-        paths += [
-            (relative / file).as_posix()
-            for file in files
-            if file[0] != "." and file.lower().endswith(SUFFIXES)
-        ]
-    return sorted(paths)
+class _Tree:
+    """The files below a folder, in one walk that follows links.
+
+    Attributes:
+      images: paths of the images in the folder, sorted.
+      folders: names of the sub-folders, sorted; hidden ones are left out.
+      others: names of those sub-folders that hold other files than images.
+      dangling: image -> why it cannot be read, for links that lead nowhere, with `skip_corrupt`.
+
+    Raises:
+      ValueError: a link leads nowhere.
+      OSError: a folder cannot be read.
+    """
+
+    def __init__(self, root: pathlib.Path, skip_corrupt: bool):
+        self.images: list[str] = []
+        self.folders: list[str] = []
+        self.others: set[str] = set()
+        self.dangling: dict[str, str] = {}
+        self._skip_corrupt = skip_corrupt
+        self._walk(root, "", (os.path.realpath(root),))
+        self.images.sort(key=nfc)
+        self.folders.sort(key=nfc)
+
+    def _walk(self, folder: pathlib.Path, prefix: str, above: tuple[str, ...]) -> None:
+        """Adds what is in one folder; `above` has the real paths of the folder and its parents."""
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if entry.name[0] == "." or entry.name in LITTER:
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real in above:
+                    warnings.warn(
+                        f"{name!r} in folder {str(folder)!r} is a link to a folder that holds it, "
+                        "and is left out",
+                        stacklevel=4,
+                    )
+                    continue
+                if not prefix:
+                    self.folders.append(entry.name)
+                self._walk(pathlib.Path(entry.path), f"{name}/", (*above, real))
+            elif not os.path.exists(entry.path):
+                reason = f"a link to {os.readlink(entry.path)!r}, which does not exist"
+                if not (self._skip_corrupt and name.lower().endswith(SUFFIXES)):
+                    raise ValueError(f"{entry.path!r} is {reason}: mend or remove it")
+                self.dangling[name] = reason
+            elif entry.name.lower().endswith(SUFFIXES):
+                self.images.append(name)
+            elif prefix:
+                self.others.add(prefix.split("/")[0])
 
 
-def _labels_of(table: pathlib.Path, files: Sequence[str]) -> list[int]:
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        columns = reader.fieldnames or []
-        if not {"file", "label"} <= set(columns):
-            raise ValueError(
-                f"{str(table)!r} has the columns {', '.join(columns)}: expected file and label"
-            )
-        rows = [(pathlib.PurePath(row["file"]).as_posix(), row["label"]) for row in reader]
-    numbers = {}
-    for line, (file, label) in enumerate(rows, start=2):
-        if file in numbers:
-            raise ValueError(f"{str(table)!r} line {line}: {file!r} is listed twice")
-        try:
-            numbers[file] = int(label)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{str(table)!r} line {line}: label {label!r} of {file!r} is not a whole number"
-            ) from None
-        if numbers[file] < 0:
-            raise ValueError(f"{str(table)!r} line {line}: label {label!r} is below 0")
-    present = set(files)
-    absent = [file for file in numbers if file not in present]
-    if absent:
+def _class_folders(tree: _Tree, path: str) -> list[str]:
+    """Returns the sub-folders that are classes, [] if they are not.
+
+    Raises:
+      ValueError: images are both inside and outside of sub-folders.
+    """
+    inside = sorted({file.split("/")[0] for file in tree.images if "/" in file}, key=nfc)
+    outside = [file for file in tree.images if "/" not in file]
+    if len(inside) > 1 and outside:
         raise ValueError(
-            f"{str(table)!r} lists {len(absent)} images that are not in the folder: "
-            f"{_some(absent)}; {nearest(absent[0], files)}"
+            f"folder {path!r} has images in sub-folders, which would be classes, and "
+            f"{len(outside)} outside of them ({some(outside)}): move those, or list all labels"
+            f" in {LABELS}"
         )
-    unlisted = [file for file in files if file not in numbers]
-    if unlisted:
-        raise ValueError(
-            f"{str(table)!r} has no label for {len(unlisted)} images in the folder: "
-            f"{_some(unlisted)}"
+    if not inside or outside:
+        return []
+    empty = [folder for folder in tree.folders if folder not in inside]
+    # Annotations often lie beside the classes; a class whose images are gone has no files at all.
+    foreign = [folder for folder in empty if folder in tree.others and not _numbered(folder)]
+    empty = [folder for folder in empty if folder not in foreign]
+    if len(inside) == 1 and not empty and not _numbered(inside[0]):
+        (only,) = inside
+        warnings.warn(
+            f"all images in folder {path!r} are in its sub-folder {only!r}, so they have no "
+            f"labels: if the folders in {only!r} are classes, give its path; if {only!r} is one "
+            f"class, list the labels in {LABELS}",
+            stacklevel=3,
         )
-    return [numbers[file] for file in files]
+        return []
+    if foreign:
+        warnings.warn(
+            f"{len(foreign)} folders in {path!r} have files but no images that can be read, and do "
+            f"not count as classes: {some(foreign)}",
+            stacklevel=3,
+        )
+    return [*inside, *empty]
+
+
+def _numbered(folder: str) -> bool:
+    """Returns whether a folder is a class by its name: a number or a synset id."""
+    return bool(re.fullmatch(r"[0-9]+", folder) or class_numbers.SYNSET.fullmatch(folder))
+
+
+def _warn_of_odd_classes(tree: _Tree, folders: Sequence[str], path: str) -> None:
+    """Warns of classes without images, and of classes that may hold classes themselves."""
+    inside = {file.split("/")[0] for file in tree.images}
+    empty = [folder for folder in folders if folder not in inside]
+    if empty:
+        warnings.warn(
+            f"{len(empty)} class folders in {path!r} have no images, and count as classes: "
+            f"{some(empty)}",
+            stacklevel=3,
+        )
+    deeper: dict[str, set[str]] = {}
+    for folder, below, *rest in (file.split("/") for file in tree.images):
+        if rest:
+            deeper.setdefault(folder, set()).add(below)
+    nested = {folder: sorted(names) for folder, names in deeper.items() if len(names) > 1}
+    if nested:
+        folder, names = next(iter(nested.items()))
+        warnings.warn(
+            f"{len(nested)} class folders in {path!r} hold several folders of images: all images "
+            f"in {folder!r} count as class {folder!r}, whether in {some(names)}",
+            stacklevel=3,
+        )
 
 
 def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
@@ -251,8 +336,3 @@ def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         checked = tqdm(pool.map(reason, files), "checking images", len(files), unit="image")
         return {file: r for file, r in zip(files, checked, strict=True) if r is not None}
-
-
-def _some(names: Any, count: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (" ..." if len(names) > count else "")

@@ -43,6 +43,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,11 @@ class Scenes:
     def label(self, i: int) -> int:
         """Returns the class of scene i."""
         return self.cues(i)["label"]
+
+    def digests(self, indices: Sequence[int]) -> list[str]:
+        """Returns a digest of each scene: of the knobs, since they make it what it is."""
+        knobs = {k: v for k, v in dataclasses.asdict(self).items() if k != "size"}
+        return [f"{knobs} {int(i)}" for i in indices]
 
     def cues(self, i: int) -> dict[str, int]:
         """Returns {"label", "texture", "arrangement"}: the class, and what each cue shows."""

@@ -12,16 +12,24 @@ arrays of pixels is used as it is. Grey is repeated over the channels and alpha 
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from vitcnn.data import classes as class_numbers
+from vitcnn.data import content
 from vitcnn.data.preprocess import as_rgb
 from vitcnn.data.sources.folder import read_image
 from vitcnn.lookup import nearest
+from vitcnn.storage import local_path
+
+LOCATION = ("data_dir",)  # says where the images are, not what they are
 
 
 def load(
@@ -44,6 +52,7 @@ def load(
       ValueError: the set, split or feature does not exist (the message gives the nearest ones), or
         the set is not prepared as array_record files (the message says how to prepare it).
     """
+    data_dir = str(local_path(data_dir, "data.data_dir")) if data_dir else ""
     features, _ = _open(name, split, data_dir or None)
     for feature in (image,) if not label else (image, label):
         if feature not in features:
@@ -52,14 +61,19 @@ def load(
                 f"TFDS set {name!r} has no feature {feature!r}: "
                 f"its features are {', '.join(map(repr, sorted(features)))}{hint}"
             )
+    shape, dtype = (features[label].shape, features[label].np_dtype) if label else ((), np.int64)
+    if shape or np.dtype(dtype).kind not in "iub":
+        raise ValueError(
+            f"feature {label!r} of TFDS set {name!r} is {np.dtype(dtype).name} {list(shape)}: "
+            "expected one whole number an image; label='' reads images without labels"
+        )
     # Encoded images arrive as bytes, so images of features that are not used are never decoded.
     encoded = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     decoders = {key: tfds.decode.SkipDecoding() for key in encoded}
     _, data = _open(name, split, data_dir or None, decoders)
-    classes = None
-    if label:
-        # A plain integer feature does not know the number of its classes.
-        classes = getattr(features[label], "num_classes", None)
+    # A plain integer feature knows neither the number of its classes nor their names.
+    classes = getattr(features[label], "num_classes", None) if label else None
+    names = class_numbers.named(getattr(features[label], "names", None) or ()) if label else ()
     provenance = {
         "source": "tfds",
         "name": data.dataset_info.full_name,
@@ -68,7 +82,7 @@ def load(
         "label": label,
         "images": len(data),
     }
-    return Prepared(data, image, label, classes, provenance)
+    return Prepared(data, image, label, classes, list(names) or None, provenance)
 
 
 class Prepared:
@@ -80,14 +94,23 @@ class Prepared:
         image: str,
         label: str | None,
         classes: int | None,
+        class_names: Sequence[str] | None,
         provenance: dict[str, Any],
     ):
         self._data = data
         self._image = image
         self._label = label or None
-        self.classes = classes
+        self._classes = classes
+        self.class_names = class_names
         self.provenance = provenance
         self.labelled = bool(label)
+
+    @functools.cached_property
+    def classes(self) -> int | None:
+        """Number of classes, None without labels; all labels are read if the set does not say."""
+        if self._classes is not None or not self.labelled:
+            return self._classes
+        return max((self.label(i) for i in range(len(self))), default=-1) + 1
 
     def __len__(self) -> int:
         return len(self._data)
@@ -106,8 +129,18 @@ class Prepared:
         """Returns the label of example i without decoding its image, -1 without labels."""
         return self._label_in(self._data[i])
 
+    def digests(self, indices: Sequence[int]) -> list[str]:
+        """Returns a digest of each stored image, not decoded, and its label."""
+        examples = (self._data[int(i)] for i in indices)
+        return [_digest(example[self._image], self._label_in(example)) for example in examples]
+
     def _label_in(self, example: dict[str, Any]) -> int:
         return -1 if self._label is None else int(example[self._label])
+
+
+def _digest(image: Any, label: int) -> str:
+    of_bytes = isinstance(image, bytes)
+    return content.of_bytes(image, label) if of_bytes else content.of_pixels(image, label)
 
 
 def _open(name: str, split: str, data_dir: str | None, decoders: Any = None) -> tuple[Any, Any]:
