@@ -26,6 +26,7 @@ def arrays():
 
 def load(folder, arrays, config=None, processor=None, family="vit", variant="mini/4", **fields):
     """Loads weights with the JSON beside them."""
+    folder.mkdir(exist_ok=True)
     torch_vits.save(folder / "model.safetensors", arrays)
     for name, content in (("config", config), ("preprocessor_config", processor)):
         if content is not None:
@@ -223,6 +224,19 @@ def test_tables_are_what_the_libraries_document():
         == (folder / "sidecars/architectures.tsv").read_text().split("\n")[:-1]
     )
     assert script.published() == (folder / "published.tsv").read_text().split("\n")[:-1]
+
+
+def test_names_of_classes_come_along(tmp_path, arrays):
+    names = {str(i): name for i, name in enumerate(["ant", "bee", "cat", "dog", "eel"])}
+    hugging_face = torch_vits.hugging_face(arrays, "vit.")
+    model = load(tmp_path / "a", hugging_face, {"model_type": "vit", "id2label": names})
+    assert model.provenance["weights"]["class_names"] == list(names.values())
+    placeholders = {str(i): f"LABEL_{i}" for i in range(5)}
+    model = load(tmp_path / "a", hugging_face, {"model_type": "vit", "id2label": placeholders})
+    assert "class_names" not in model.provenance["weights"]
+    config = {**VIT, "label_names": list(names.values()), "num_classes": 5}
+    model = load(tmp_path / "b", arrays, {**config, "model_args": {"num_heads": 3}})
+    assert model.provenance["weights"]["class_names"] == list(names.values())
 
 
 # Two sources for one name.

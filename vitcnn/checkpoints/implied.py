@@ -34,6 +34,7 @@ class Implied:
       origin: where the preprocessing comes from, for provenance; None if there is none.
       is_guess: whether nothing says that the preprocessing is that of these weights.
       classes: number of classes of the head; None if nothing says it.
+      class_names: their names, by number; () if nothing says them.
       source: the file that says the fields, for errors.
     """
 
@@ -43,6 +44,7 @@ class Implied:
     origin: str | None
     is_guess: bool
     classes: int | None
+    class_names: tuple[str, ...]
     source: str
 
 
@@ -98,13 +100,14 @@ def read(
         preprocess, origin = preprocess | sidecar.preprocess, sidecar.file
         is_guess = not {"mean", "std"} <= sidecar.preprocess.keys() and is_guess
     return Implied(
-        fields,
-        assumed,
-        preprocess,
-        origin,
-        is_guess and origin is not None,
-        sidecar.classes,
-        source,
+        fields=fields,
+        assumed=assumed,
+        preprocess=preprocess,
+        origin=origin,
+        is_guess=is_guess and origin is not None,
+        classes=sidecar.classes,
+        class_names=sidecar.class_names,
+        source=source,
     )
 
 

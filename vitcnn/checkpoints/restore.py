@@ -40,8 +40,8 @@ class Checkpoint:
       provenance: JSON-able: the name of the file, the SHA-256 of its bytes, the name of its format,
         and "arrays", the counts of the merge. Where they apply: the arrays that were "resized", the
         arrays that are "new", which "network" of a file with several these are, the "native_size"
-        that they were trained with, where the "preprocess" fields come from, and "contradicted"
-        fields.
+        that they were trained with, where the "preprocess" fields come from, "contradicted" fields,
+        and the "class_names" of the head.
       preprocess_guess: where the preprocessing comes from if nothing says that it is that of these
         weights; else None.
     """
@@ -153,6 +153,8 @@ def restore(
                 f"{native[0] if native[0] == native[1] else native} to run it as it was trained",
                 stacklevel=3,
             )
+    if said.class_names and new_head is None:
+        provenance["class_names"] = list(said.class_names)
     if said.origin is not None:
         provenance["preprocess"] = f"guess: {said.origin}" if said.is_guess else said.origin
     bare = {key.removeprefix("params/") for key in raw}

@@ -113,8 +113,9 @@ def test_urls_that_cannot_be_read(server):
             vitcnn.load("vit", "mini/4", url)
     with pytest.raises(ValueError, match="names no file"):
         checkpoints.locate(f"{server}/#sha256={SHA}")
-    with pytest.raises(ValueError, match="download it first"):
-        checkpoints.locate("gs://bucket/a.npz")
+    for address in ("gs://bucket/a.npz", "s3://bucket/a.npz", "file:///a.npz"):
+        with pytest.raises(ValueError, match=r"weights .* is an address"):
+            checkpoints.locate(address)
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from vitcnn.checkpoints.fetch import hub, url, workdir
 from vitcnn.checkpoints.fetch.source import Source
+from vitcnn.storage import local_path
 
 
 def locate(weights: str | os.PathLike | None) -> Source:
@@ -37,12 +37,7 @@ def locate(weights: str | os.PathLike | None) -> Source:
         return hub.fetch(address)
     if address.startswith(("http://", "https://")):
         return url.fetch(address)
-    if address.startswith("gs:"):
-        raise ValueError(
-            f"weights {address!r}: vitcnn does not read weights from Google Cloud Storage; "
-            "download it first (gcloud storage cp) and give its path"
-        )
-    path = pathlib.Path(address)
+    path = local_path(address, "weights")
     if not path.is_dir():
         return Source(path)
     if not (path / workdir.RUN).exists():

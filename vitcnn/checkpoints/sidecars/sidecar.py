@@ -17,6 +17,7 @@ class Sidecar:
       file: name of the file that has the preprocessing; None if there is none.
       family: family of the network; None if the files do not say.
       classes: number of classes of the head; None if the files do not say.
+      class_names: names of these classes, by number; () if the files do not say.
     """
 
     preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -24,6 +25,7 @@ class Sidecar:
     file: str | None = None
     family: str | None = None
     classes: int | None = None
+    class_names: tuple[str, ...] = ()
 
     def with_preprocess(self, preprocess: Mapping[str, Any], file: str) -> Sidecar:
         """Returns the same with the preprocessing of another file."""

@@ -179,12 +179,15 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         top.ignore(("transformers_version", "id2label", "label2id", "problem_type"))
     top.ignore((*_DESCRIPTION, "pretrained_cfg", "model_args"))
     top.finish()
+    count = next((count for count in classes if count is not None), None)
+    names = config.get("label_names") or weights.get("label_names") or ()
     return Sidecar(
         preprocess,
         fields,
         FILE if preprocess else None,
         family,
-        next((count for count in classes if count is not None), None),
+        count,
+        tuple(map(str, names)) if count == len(names) else (),
     )
 
 

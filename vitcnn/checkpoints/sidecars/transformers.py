@@ -70,9 +70,23 @@ def read(config: Mapping[str, Any]) -> Sidecar:
     else:
         family, fields = "vit", _vit(config_facts, model_type)
     config_facts.finish()
-    labels = config.get("id2label") or config.get("label2id")
+    labels = config.get("id2label")
     classes = len(labels) if isinstance(labels, Mapping) else None
-    return Sidecar(fields=fields, family=family, classes=classes)
+    return Sidecar(
+        fields=fields, family=family, classes=classes, class_names=_class_names(labels or {})
+    )
+
+
+def _class_names(labels: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of `id2label`.
+
+    Placeholders are no names, and neither are the words for ImageNet's thousand classes: everyone
+    else has the synset ids for names, and the order of the classes is the same.
+    """
+    names = [str(labels.get(str(i), "")) for i in range(len(labels))]
+    if len(names) == 1000 or any(name in ("", f"LABEL_{i}") for i, name in enumerate(names)):
+        return ()
+    return tuple(names)
 
 
 def _vit(config: Facts, model_type: str) -> dict[str, Any]:
