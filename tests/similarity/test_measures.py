@@ -8,7 +8,7 @@ from oracles import song
 
 import vitcnn
 from vitcnn.numerics.exact import to_host
-from vitcnn.similarity import gram, measures
+from vitcnn.similarity import distances, gram, measures
 from vitcnn.similarity.maps import rank_correlation
 from vitcnn.similarity.measure import default_options, group_sums, matrices
 
@@ -23,7 +23,7 @@ def flat(x):
     return x - x.mean(0)
 
 
-def distances(x):
+def lengths(x):
     """Distances of all pairs of images, straight from the features."""
     return np.array([[np.linalg.norm(a - b) for b in x] for a in x])
 
@@ -53,7 +53,7 @@ def pwcca(x, y):
 
 
 def pairs(x):
-    d = distances(x)
+    d = lengths(x)
     return np.array([d[i, j] for i in range(len(x)) for j in range(i + 1, len(x))])
 
 
@@ -65,7 +65,7 @@ def ranked(values):
 
 def neighbours(x, y):
     def sets(a):
-        d = distances(a)
+        d = lengths(a)
         np.fill_diagonal(d, np.inf)
         return [set(np.argsort(row)[:NEIGHBOURS]) for row in d]
 
@@ -74,7 +74,7 @@ def neighbours(x, y):
 
 
 def rbf_kernel(x, bandwidth=1.0):
-    d = distances(x)
+    d = lengths(x)
     median = np.median(d[np.triu_indices(len(x), 1)])
     return np.exp(-(d**2) / (2 * (bandwidth * median) ** 2))
 
@@ -182,7 +182,13 @@ def test_independent_layers_are_near_chance():
     x, y = rng.normal(size=(2, 200, 30)).astype(np.float32)
     chosen = list(measures.registered().values())
     options = default_options(chosen) | {"neighbours": NEIGHBOURS, "components": 10}
-    sums = jax.jit(lambda x, y: group_sums([gram.linear(x), gram.linear(y)], chosen, options))(x, y)
+
+    def measure(*layers):
+        grams = [gram.linear(a) for a in layers]
+        squared = [distances.squared(a, k) for a, k in zip(layers, grams, strict=True)]
+        return group_sums(grams, squared, chosen, options)
+
+    sums = jax.jit(measure)(x, y)
     found = {k: m[0, 1] for k, m in matrices(to_host(sums), chosen, ["x", "y"]).items()}
     zero = [measure.name for measure in chosen if measure.chance == 0]
     assert set(zero) == {"cka", "cka_rbf", "rsa_pearson", "rsa_spearman"}
@@ -219,8 +225,8 @@ def test_groups_are_averaged_by_their_images():
 
 
 def test_ties_share_their_mean_rank():
-    values = np.array([3, 1, 1, 2, 3, 3, 0, 1], np.float32)
-    np.testing.assert_array_equal(jax.scipy.stats.rankdata(jnp.asarray(values)), ranked(values))
+    values = np.array([3, 1, 1, 2, 3, 3, 0, 1.0])
+    np.testing.assert_array_equal(distances.ranks(values), ranked(values))
     grid = np.random.default_rng(5).integers(0, 3, size=(2, 30, 4)).astype(np.float32)
     truth = ORACLES["rsa_spearman"](grid[0], grid[1])
     assert len(np.unique(pairs(grid[0]))) < 20
@@ -333,7 +339,7 @@ def test_rank_correlation_of_two_maps():
         rank_correlation(a[:2], b[:2], within=True)
 
 
-def test_centred_gram_and_distances_are_those_of_the_features():
+def test_centred_gram_is_that_of_the_features():
     x, _ = related(32)
     found = gram.linear(jnp.asarray(x))
     scale = 2.0 ** int(found.exponent)
@@ -341,5 +347,3 @@ def test_centred_gram_and_distances_are_those_of_the_features():
     np.testing.assert_allclose(
         gram.centre(found.matrix) * scale, truth, rtol=1e-5, atol=1e-6 * np.trace(truth) / 32
     )
-    square = distances(flat(x)) ** 2
-    np.testing.assert_allclose(gram.squared_distances(found.matrix) * scale, square, rtol=1e-5)

@@ -35,7 +35,7 @@ from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
 from vitcnn.results.datasets import coordinates
-from vitcnn.similarity import gram, measures
+from vitcnn.similarity import distances, gram, measures
 from vitcnn.similarity import measure as measuring
 from vitcnn.taps import TapInfo
 
@@ -98,13 +98,19 @@ def measure(group: Group, config: Config, given: Mapping) -> Any:
         )
     sizes = {name: int(np.prod(x.shape[1:])) for name, x in layers.items()}
     options = measuring.resolve(chosen, _options(config, chosen), len(group.label), sizes)
+    squared = None
     if config.pool == "none":
-        grams = [
-            view.gram(tap, config.tokens) for view in group.models.values() for tap in view.taps
-        ]
+        taps = [(view, tap, config.tokens) for view in group.models.values() for tap in view.taps]
+        grams = [view.gram(*which) for view, *which in taps]
+        if measuring.need_distances(chosen):
+            squared = [view.squared_distances(*which) for view, *which in taps]
     else:
         grams = [gram.linear(x) for x in layers.values()]
-    return measuring.group_sums(grams, chosen, options)
+        if measuring.need_distances(chosen):
+            squared = [
+                distances.squared(*each) for each in zip(layers.values(), grams, strict=True)
+            ]
+    return measuring.group_sums(grams, squared, chosen, options)
 
 
 def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 import xarray
@@ -17,9 +18,15 @@ from vitcnn.engine.groups import check_group
 from vitcnn.engine.sums import Sums, estimate
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
-from vitcnn.numerics.exact import Scaled, to_host
-from vitcnn.similarity import gram, hsic, measures
-from vitcnn.similarity.measure import group_sums, matrices, resolve, variables
+from vitcnn.numerics.exact import Double, Scaled, to_host
+from vitcnn.similarity import distances, gram, hsic, measures
+from vitcnn.similarity.measure import (
+    group_sums,
+    matrices,
+    need_distances,
+    resolve,
+    variables,
+)
 
 Layers = Mapping[str, Float[Array, "n ..."]]  # name of a layer -> its features for n images
 
@@ -80,16 +87,17 @@ class Comparison:
         if images < self._least:
             self._left_out += images
             return
-        group = [_single(layers[label]) for label in self._sizes]
+        group = [_for_device(layers[label]) for label in self._sizes]
         sums = to_host(_array_sums(group, self.measure, tuple(self._options.items())))
-        lacking, what_they_do = self.measure.lacking(sums["measures"][self.measure.name])
-        if lacking.any():
-            listed = ", ".join(n for n, bad in zip(self._labels, lacking, strict=True) if bad)
-            options = ", ".join(f"{name} = {value}" for name, value in self._options.items())
-            raise ValueError(
-                f"{self.measure.name} is not defined with {options} for layers that "
-                f"{what_they_do}: {listed}; leave these layers out or change the options"
-            )
+        for requirement, lacking in self.measure.lacking(sums["measures"][self.measure.name]):
+            if requirement.refused and lacking.any():
+                listed = ", ".join(n for n, bad in zip(self._labels, lacking, strict=True) if bad)
+                options = ", ".join(f"{name} = {value}" for name, value in self._options.items())
+                raise ValueError(
+                    f"{self.measure.name} is not defined with {options} for layers that "
+                    f"{requirement.otherwise}: {listed}; leave these layers out or change the "
+                    "options"
+                )
         self._sums.add(sums, images, self._groups)
         self._groups += 1
         self._images += images
@@ -211,8 +219,18 @@ def cka(xs: Layers, ys: Layers | None = None, group: int | None = None) -> xarra
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _array_sums(layers, measure, options):
-    grams = [gram.rescaled(gram.linear(x), *removed) for x, *removed in layers]
-    return group_sums(grams, [measure], dict(options))
+    grams = [gram.linear(layer.features) for layer in layers]
+    squared = None
+    if need_distances([measure]):
+        squared = [
+            distances.squared(layer.features, matrix, layer.low)
+            for layer, matrix in zip(layers, grams, strict=True)
+        ]
+    grams = [
+        gram.rescaled(matrix, layer.shift_energy, layer.exponent)
+        for layer, matrix in zip(layers, grams, strict=True)
+    ]
+    return group_sums(grams, squared, [measure], dict(options))
 
 
 def _labelled(measure: str, xs: Layers, ys: Layers | None) -> tuple[dict[str, Any], int]:
@@ -242,23 +260,66 @@ def _features(label: str, x: Any) -> Any:
     return x
 
 
-def _single(x: Any) -> tuple[Any, Scaled, np.int32]:
-    """Returns features that float32 holds, and the shift and scale that were taken off.
+@flax.struct.dataclass
+class _Layer:
+    """Features as the device takes them, and the shift and scale that were taken off.
+
+    Attributes:
+      features: of a type that a float32 holds.
+      low: what is missing from them, see `exact.Double`; None for nothing.
+      shift_energy: energy of the shift, as `gram.rescaled` takes it.
+      exponent: exponent of the scale of the Gram matrix.
+    """
+
+    features: Any
+    low: Any
+    shift_energy: Scaled
+    exponent: np.int32
+
+
+def _for_device(x: Any) -> _Layer:
+    """Returns features in parts that float32 holds.
 
     Float64 and integers lose their shift and scale here, in float64: rounded to float32 as they
-    are, a large mean would cost the digits in which the images differ.
-
-    Returns:
-      (features, energy of the shift, exponent of the scale of the Gram matrix), the last two as
-      `gram.rescaled` takes them.
+    are, a large mean would cost the digits in which the images differ. The shift is the first
+    image, or if that is an outlier, the median of each feature.
     """
     if jax.numpy.issubdtype(x.dtype, np.floating) and x.dtype.itemsize <= 4:
-        return x, Scaled(np.float32(0), np.int32(0)), np.int32(0)
-    x = np.asarray(x, np.float64).reshape(len(x), -1)
-    shift, x = x[0], x - x[0]
-    size, shift_size = (int(np.frexp(np.max(np.abs(a)))[1]) for a in (x, shift))
-    energy = np.float32(len(x) * np.sum(np.ldexp(shift, -shift_size) ** 2))
-    x = np.ldexp(x, -size).astype(np.float32)
+        return _Layer(x, None, Scaled(np.float32(0), np.int32(0)), np.int32(0))
+    x = np.asarray(x).reshape(len(x), -1)
+    with np.errstate(invalid="ignore"):  # of infinite features, which a warning will name
+        return _in_parts(x)
+
+
+def _in_parts(x: np.ndarray) -> _Layer:
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        # Subtracted as integers: beyond 2**53 float64 would round them. Differences below 2**63 are
+        # right although they may wrap around.
+        shift, x = x[0].astype(np.float64), (x - x[0]).view(np.int64).astype(np.float64)
+    else:
+        x = x.astype(np.float64)
+        shift, x = x[0], x - x[0]
+    size = _exponent(x)
+    x = np.ldexp(x, -size)
+    energy = np.sum(x**2)
+    if energy > gram.OUTLIER * (energy - np.sum(np.sum(x, axis=0) ** 2) / len(x)):
+        median = np.median(x, axis=0)
+        x, shift = x - median, shift + np.ldexp(median, size)
+        rest = _exponent(x)
+        x, size = np.ldexp(x, -rest), size + rest
+    shift_size = _exponent(shift)
+    shift_energy = np.float32(len(x) * np.sum(np.ldexp(shift, -shift_size) ** 2))
+    parts = Double.of(x)
     # Whether a layer is alive is judged by the rounding of float32. The shift was float64, whose
     # rounding is 2**29 times finer, so its energy counts for 2**58 times less.
-    return x, Scaled(energy, np.int32(2 * shift_size - 58)), np.int32(2 * size)
+    return _Layer(
+        parts.high,
+        parts.low if parts.low.any() else None,
+        Scaled(shift_energy, np.int32(2 * shift_size - 58)),
+        np.int32(2 * size),
+    )
+
+
+def _exponent(x: np.ndarray) -> int:
+    """Returns e with max |x| <= 2**e, 0 if x is 0."""
+    return int(np.frexp(np.max(np.abs(x)))[1])
