@@ -88,7 +88,7 @@ class Comparison:
             self._left_out += images
             return
         group = [_for_device(layers[label]) for label in self._sizes]
-        sums = to_host(_array_sums(group, self.measure, tuple(self._options.items())))
+        sums = to_host(_array_sums(group, self.measure, self._options))
         for requirement, lacking in self.measure.lacking(sums["measures"][self.measure.name]):
             if requirement.refused and lacking.any():
                 listed = ", ".join(n for n, bad in zip(self._labels, lacking, strict=True) if bad)
@@ -217,11 +217,21 @@ def cka(xs: Layers, ys: Layers | None = None, group: int | None = None) -> xarra
     return compare(xs, ys, "cka", group)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
 def _array_sums(layers, measure, options):
+    """Returns the sums of one group by a measure, to be finished on the host."""
+    if not need_distances([measure]):
+        return _device_sums(layers, measure, tuple(options.items()))
+    # One compiled program serves all measures of distances and all their options.
+    sums = _device_sums(layers, None, ())
+    host = sums["measures"].replace(measures=(measure,), options=tuple(options.items()))
+    return {**sums, "measures": host}
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _device_sums(layers, measure, options):
     grams = [gram.linear(layer.features) for layer in layers]
     squared = None
-    if need_distances([measure]):
+    if measure is None:
         squared = [
             distances.squared(layer.features, matrix, layer.low)
             for layer, matrix in zip(layers, grams, strict=True)
@@ -230,7 +240,7 @@ def _array_sums(layers, measure, options):
         gram.rescaled(matrix, layer.shift_energy, layer.exponent)
         for layer, matrix in zip(layers, grams, strict=True)
     ]
-    return group_sums(grams, squared, [measure], dict(options))
+    return group_sums(grams, squared, [measure] if measure else [], dict(options))
 
 
 def _labelled(measure: str, xs: Layers, ys: Layers | None) -> tuple[dict[str, Any], int]:

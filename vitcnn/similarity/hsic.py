@@ -62,8 +62,8 @@ class HsicSums:
     Attributes:
       hsic: sum of <U(K), U(L)>; each group thereby has the weight n (n - 3).
       energy: sum over images of |x - group mean|^2 of each layer.
-      square: sum over images of |x|^2 of each layer, as |shift|^2 plus the centred energy. Of an RBF
-        kernel, energy and square are the same: the features that vary too little are left out.
+      square: sum over images of |x|^2 of each layer, as |shift|^2 plus the centred energy. Both are
+        the same for an RBF kernel, as features that vary too little are left out before.
       pairs: sum of n (n - 3).
       images: number of images.
     """
@@ -75,13 +75,21 @@ class HsicSums:
     images: Float[Array, ""]
 
 
-def hsic_sums(grams: Sequence[Gram]) -> HsicSums:
-    """Returns the sums of one group of images: every pair of layers by one matrix product."""
+def hsic_sums(grams: Sequence[Gram], *, diagonal: bool = False) -> HsicSums:
+    """Returns the sums of one group of images: every pair of layers by one matrix product.
+
+    Args:
+      grams: centred Gram matrices of the layers.
+      diagonal: whether their diagonals are other than zero. They are then multiplied separately,
+        because next to the square of one great entry (an outlier) float32 would drop all others.
+    """
     n = grams[0].matrix.shape[0]
-    stacked = jnp.stack([g.matrix.reshape(-1) for g in grams])
-    product = jax.lax.dot_general(
-        stacked, stacked, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
-    )
+    if diagonal:
+        stacked = jnp.stack([g.matrix for g in grams])
+        off = jnp.where(np.eye(n, dtype=bool), 0, stacked).reshape(len(grams), -1)
+        product = _products(off) + _products(jnp.diagonal(stacked, axis1=1, axis2=2))
+    else:
+        product = _products(jnp.stack([g.matrix.reshape(-1) for g in grams]))
     exponent = jnp.stack([g.exponent for g in grams])
     energy = jnp.stack([g.energy for g in grams])
     shift = Scaled(
@@ -94,6 +102,13 @@ def hsic_sums(grams: Sequence[Gram]) -> HsicSums:
         square=add_scaled(shift, Scaled(energy, exponent)),
         pairs=jnp.float32(n * (n - 3)),
         images=jnp.float32(n),
+    )
+
+
+def _products(rows: Float[Array, "layers numbers"]) -> Float[Array, "layers layers"]:
+    """Returns the inner products of all rows."""
+    return jax.lax.dot_general(
+        rows, rows, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
     )
 
 

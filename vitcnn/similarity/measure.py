@@ -170,13 +170,15 @@ class HsicRatio(OfGrams):
 
     Attributes:
       centred: (linear Gram matrix of a layer, options) -> centred Gram matrix.
+      diagonal: whether the diagonal of the centred matrices counts.
     """
 
     centred: Callable[[gram.Gram, Options], gram.Gram]
+    diagonal: bool = False
 
     def sums(self, grams: Sequence[gram.Gram], options: Options) -> hsic.HsicSums:
         """Returns the HSIC of every pair of layers in one group of images."""
-        return hsic.hsic_sums([self.centred(g, options) for g in grams])
+        return hsic.hsic_sums([self.centred(g, options) for g in grams], diagonal=self.diagonal)
 
     def matrices(self, total: hsic.HsicSums) -> dict[str, Float[np.ndarray, "layers layers"]]:
         """Returns the CKA matrix by the name of the measure."""
@@ -199,7 +201,7 @@ class GroupMean(OfDistances):
     numbers: Callable[[int, Options], Mapping[str, float]] = lambda images, options: {}
 
     def sums(self, layers: Layers, options: Options) -> dict[str, Any]:
-        """Returns the matrix of one group times its images, NaN for layers it is not defined for."""
+        """Returns the matrix of one group times its images, NaN where it is not defined."""
         n, defined, lacking = layers.images, layers.live, []
         for requirement in self.requires:
             met = requirement.met(layers, options)

@@ -27,8 +27,11 @@ from vitcnn.similarity.measure import GroupMean, Layers, Options, Requirement
 
 IMAGES_PER_COMPONENT = 20
 # Components whose eigenvalues differ by less than this share of the greatest cannot be told apart:
-# the rounding error of a Gram matrix in float64 would turn them by more than 1e-6.
+# the rounding error of a Gram matrix in float64, 1e-15 of the greatest, turns them by the ratio.
 GAP = 1e-9
+ALIKE = (
+    "have principal components too close in strength, or too weak beside the first, to tell apart"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +178,7 @@ def _measure(
         chance=chance,
         requires=(
             Requirement(enough, "vary in fewer directions than CCA has components", refused=True),
-            Requirement(
-                told_apart, "have principal components too alike in strength to tell apart"
-            ),
+            Requirement(told_apart, ALIKE),
         ),
         numbers=lambda images, options: {"components": images * options["components"]},
         attributes=lambda total, options: {"components": total["components"] / total["images"]},

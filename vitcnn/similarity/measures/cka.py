@@ -43,7 +43,7 @@ class RbfCka(OfDistances):
     """CKA with a Gaussian kernel: HSIC is summed over groups before the ratio is taken."""
 
     def sums(self, layers: Layers, options: Options) -> dict[str, Any]:
-        """Returns the HSIC of every pair of layers in one group, and which layers have no kernel."""
+        """Returns the HSIC of every pair of layers, and which layers have no kernel."""
         sums = hsic.rbf_sums(layers.squared, layers.noise, layers.images, options["bandwidth"])
         return {"hsic": sums, "lacking": np.float64(layers.live & ~hsic.alive(sums))}
 
@@ -76,6 +76,7 @@ MEASURES = (
         title="biased CKA",
         long_name="biased linear CKA",
         centred=lambda linear, options: hsic.centred(linear),
+        diagonal=True,
     ),
     RbfCka(
         name="cka_rbf",

@@ -46,6 +46,6 @@ MEASURES = (
         long_name="RSA, Spearman correlation of distances",
         chance=0.0,
         requires=(UNEQUAL,),
-        matrix=lambda layers, options: correlation(np.stack([*map(ranks, layers.distances)])),
+        matrix=lambda layers, options: correlation(np.stack([*map(ranks, layers.squared)])),
     ),
 )
