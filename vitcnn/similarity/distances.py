@@ -11,6 +11,7 @@ Pairs (i, j), i < j, are in the order of `np.triu_indices(n, 1)` everywhere.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Double
-from vitcnn.similarity.gram import Gram, centre, exponent_of, ldexp, medoid
+from vitcnn.similarity.gram import Gram, centre, exponent_of, medoid, power_of_two
 
 # Pairs whose squared distance is a smaller share of their squared distances from the shift than
 # this are measured directly: the Gram matrix in float64 leaves 14 digits of the others.
@@ -29,6 +30,7 @@ NEAR = 0.05
 TIE = 2e-14
 # Eigenvalues below this share of the greatest are the rounding error of float64.
 NOISE = 16 * float(np.finfo(np.float64).eps)
+MANY = 8  # images near another image from which a Gram matrix is cheaper than direct sums
 CHUNK = 4096  # features that are in float64 at a time
 
 
@@ -37,9 +39,10 @@ def squared(
 ) -> Double:
     """Returns |x_i - x_j|^2 of all pairs of images, times a power of two, in 48 digits [pairs].
 
-    The distances come from a Gram matrix in float64, shifted by a typical image. Images that have
-    another image much nearer than that are measured directly, as sums of squared differences; each
-    such image costs one more pass over the features. The program takes float64 whatever the global
+    The distances come from a Gram matrix in float64, shifted by a typical image. It loses the
+    digits of images that are much nearer to each other than to that image. They are measured
+    again with one of them as the shift: by another Gram matrix if there are many (a tight group),
+    else directly, as sums of squared differences. The program takes float64 whatever the global
     flag of JAX says. CPUs and data centre GPUs have it; TPUs emulate it.
 
     Args:
@@ -49,37 +52,71 @@ def squared(
     """
     n = len(x)
     parts = [a.reshape(n, -1) for a in (x, low) if a is not None]
-    image = medoid(gram.matrix)
     # Distances from the typical image are about 1; the greatest stays far below the end of float32.
     size = jnp.maximum(exponent_of(jnp.median(jnp.diagonal(gram.matrix))), -100)
-    exponent = -((gram.exponent + size) // 2)
-    eye = np.eye(n, dtype=bool)
+    scale = power_of_two(-((gram.exponent + size) // 2))
+    typical = medoid(gram.matrix)
+    upper = np.triu(np.ones((n, n), bool), 1)
     with jax.enable_x64(True):
 
-        def less(part, i):
-            """Returns the features, all or a slice, less the features of image i, in scale."""
-            wide = sum(a.astype(jnp.float64) for a in part)
-            return ldexp(wide - wide[i], exponent)
+        def total(of_slice, start):
+            """Returns the sum of a function over slices of the features."""
+            slices, rest = divmod(parts[0].shape[1], CHUNK)
 
-        def product(start, width):
-            y = less([jax.lax.dynamic_slice_in_dim(a, start, width, 1) for a in parts], image)
-            return jnp.matmul(y, y.T, precision=jax.lax.Precision.HIGHEST)
+            def wide(cut):
+                return sum(cut(a).astype(jnp.float64) for a in parts)
 
-        slices, rest = divmod(parts[0].shape[1], CHUNK)
-        k = product(slices * CHUNK, rest) if rest else jnp.zeros((n, n), jnp.float64)
-        if slices:
-            k = jax.lax.fori_loop(0, slices, lambda i, k: k + product(i * CHUNK, CHUNK), k)
-        both = jnp.diagonal(k)[:, None] + jnp.diagonal(k)[None, :]
-        square = both - 2 * k
-        near = jnp.any((square < NEAR * both) & np.triu(~eye), axis=1)
-        order = jnp.argsort(~near)
+            def add(i, so_far):
+                cut = functools.partial(
+                    jax.lax.dynamic_slice_in_dim, start_index=i * CHUNK, slice_size=CHUNK, axis=1
+                )
+                return so_far + of_slice(wide(cut))
 
-        def directly(turn, square):
-            i = order[turn]
-            row = jnp.sum(jnp.square(less(parts, i)), axis=1)
-            return square.at[i, :].set(row).at[:, i].set(row)
+            if rest:
+                start = start + of_slice(wide(lambda a: a[:, slices * CHUNK :]))
+            if slices:
+                start = jax.lax.fori_loop(jnp.int32(0), jnp.int32(slices), add, start)
+            return start
 
-        square = jax.lax.fori_loop(0, jnp.sum(near), directly, square)
+        def by_gram(image, square, reach):
+            """Measures all pairs that are nearer to this image than to the shifts before it."""
+
+            def product(wide):
+                y = (wide - wide[image]) * scale
+                highest = jax.lax.Precision.HIGHEST
+                return jax.lax.dot_general(y, y, (((1,), (1,)), ((), ())), precision=highest)
+
+            k = total(product, jnp.zeros((n, n), jnp.float64))
+            size = jnp.sum(jnp.where(np.eye(n, dtype=bool), k, 0.0), axis=1)
+            both = size[:, None] + size[None, :]
+            better = ~(both >= reach)
+            return jnp.where(better, both - 2 * k, square), jnp.where(better, both, reach)
+
+        def directly(image, square, reach):
+            """Measures all pairs with this image."""
+            row = total(
+                lambda wide: jnp.sum(jnp.square((wide - wide[image]) * scale), axis=1),
+                jnp.zeros(n, jnp.float64),
+            )
+            own = np.arange(n, dtype=np.int32) == image
+            put = lambda a: jnp.where(own[:, None], row, jnp.where(own, row[:, None], a))  # noqa: E731
+            return put(square), put(reach)
+
+        def lost(square, reach):
+            """Returns the pairs (i, j), i < j, that are too near for the shift that they had."""
+            return (square < NEAR * reach) & upper
+
+        def again(state):
+            pairs = lost(*state)
+            with jax.enable_x64(False):  # indices of 64 bits cannot be lowered outside the context
+                count = jnp.sum(pairs | pairs.T, axis=1)
+                image = jnp.argmax(count).astype(jnp.int32)
+                many = jnp.max(count) >= MANY
+            return jax.lax.cond(many, by_gram, directly, image, *state)
+
+        nothing = jnp.full((n, n), jnp.inf, jnp.float64)
+        state = by_gram(typical, nothing, nothing)
+        square, _ = jax.lax.while_loop(lambda state: jnp.any(lost(*state)), again, state)
         whole = Double.of(square)
     first, second = np.triu_indices(n, 1)
     return Double(whole.high[first, second], whole.low[first, second])
@@ -103,7 +140,7 @@ def gram_matrix(squared: Float[np.ndarray, " pairs"], n: int) -> Float[np.ndarra
 
 
 def ranks(squared: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
-    """Returns the ranks, from 1, of squared distances; equal ones, up to `TIE`, share their mean."""
+    """Returns the ranks of squared distances, from 1; equal ones share their mean rank."""
     order = np.argsort(squared)
     ordered = squared[order]
     start = np.append(True, ordered[1:] > ordered[:-1] * (1 + TIE))

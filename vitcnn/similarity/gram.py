@@ -85,7 +85,7 @@ def linear(x: Float[Array, "n ..."]) -> Gram:
     k, exponent, shift_energy = state[3:]
     trace = jnp.trace(k)
     step = exponent_of(trace / n)
-    k = ldexp(k, -step)
+    k = _ldexp(k, -step)
     energy = jnp.trace(k) - jnp.sum(k) / n
     return Gram(k, exponent + step, energy, shift_energy)
 
@@ -108,7 +108,7 @@ def noise(gram: Gram) -> Float[Array, ""]:
     Args:
       gram: from `linear`.
     """
-    shift = ldexp(gram.shift_energy.value, gram.shift_energy.exponent - gram.exponent)
+    shift = _ldexp(gram.shift_energy.value, gram.shift_energy.exponent - gram.exponent)
     share = (8 * EPS) ** 2 * (shift + gram.energy) / gram.energy
     return jnp.where(gram.energy == 0, jnp.inf, share)
 
@@ -157,7 +157,7 @@ def _shifted_product(x, shift, exponent):
     """Returns y y' of y = (x - shift) * 2**-exponent."""
 
     def whole(x, shift):
-        return _product(ldexp(x.astype(jnp.float32) - shift, -exponent))
+        return _product(_ldexp(x.astype(jnp.float32) - shift, -exponent))
 
     def in_slices(x, shift):
         def part(start, size):
@@ -187,13 +187,13 @@ def _product(x):
 def _energy(shift, n):
     """Returns n |shift|^2 without leaving float32."""
     exponent = exponent_of(jnp.max(jnp.abs(shift)))
-    return Scaled(n * jnp.sum(jnp.square(ldexp(shift, -exponent))), 2 * exponent)
+    return Scaled(n * jnp.sum(jnp.square(_ldexp(shift, -exponent))), 2 * exponent)
 
 
 def add_scaled(a: Scaled, b: Scaled) -> Scaled:
     """Returns a + b without leaving float32."""
     exponent = jnp.maximum(a.exponent, b.exponent)
-    value = ldexp(a.value, a.exponent - exponent) + ldexp(b.value, b.exponent - exponent)
+    value = _ldexp(a.value, a.exponent - exponent) + _ldexp(b.value, b.exponent - exponent)
     return Scaled(value, exponent)
 
 
@@ -202,14 +202,15 @@ def exponent_of(x: Float[Array, ""]) -> Int[Array, ""]:
     return jnp.where(jnp.isfinite(x) & (x > 0), jnp.frexp(x)[1], 0)
 
 
-def ldexp(x, exponent):
+def _ldexp(x, exponent):
     """Returns x * 2**exponent exactly; in two steps, as 2**exponent alone may leave float32.
 
     Unlike `jnp.ldexp` it computes with normal numbers only, whatever the device does to subnormals.
     """
     half = exponent // 2
-    return x * _power(half) * _power(exponent - half)
+    return x * power_of_two(half) * power_of_two(exponent - half)
 
 
-def _power(exponent):
+def power_of_two(exponent: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns 2**exponent in float32, at most 2**127 and at least 2**-126."""
     return jax.lax.bitcast_convert_type((jnp.clip(exponent, -126, 127) + 127) << 23, jnp.float32)
