@@ -304,8 +304,8 @@ def _for_device(x: Any) -> _Layer:
 def _in_parts(x: np.ndarray) -> _Layer:
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
         # Subtracted as integers: beyond 2**53 float64 would round them. Differences below 2**63 are
-        # right although they may wrap around.
-        shift, x = x[0].astype(np.float64), (x - x[0]).view(np.int64).astype(np.float64)
+        # right although they may wrap around, and the shift leaves no rounding noise.
+        shift, x = np.zeros(x.shape[1]), (x - x[0]).view(np.int64).astype(np.float64)
     else:
         x = x.astype(np.float64)
         shift, x = x[0], x - x[0]

@@ -247,7 +247,7 @@ class GroupSums(exact.Unfinished):
     Attributes:
       of_grams: measure -> the sums that the device computed.
       squared: squared distances of all pairs of images; None if no measure needs them.
-      noise: see `Layers`.
+      noise: [layers], see `Layers`.
       images: number of images.
       measures: those that the host computes.
       options: from `resolve`, as pairs.
@@ -255,7 +255,7 @@ class GroupSums(exact.Unfinished):
 
     of_grams: dict[str, Any]
     squared: exact.Double | None
-    noise: Float[Array, " layers"]
+    noise: Any  # JAX also fills pytrees with shapes
     images: int = flax.struct.field(pytree_node=False)
     measures: tuple[OfDistances, ...] = flax.struct.field(pytree_node=False)
     options: tuple[tuple[str, Any], ...] = flax.struct.field(pytree_node=False)
