@@ -49,8 +49,10 @@ def noise(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def digits(high, *shape, seed):
-    return np.random.default_rng(seed).integers(0, high, shape).astype(float)
+def digits(width, count, seed):
+    """Features of 0, 1 and 2, `count` of them that vary: many distances are equal."""
+    some = np.random.default_rng(seed).integers(0, 3, (N, count))
+    return np.pad(some.astype(float), ((0, 0), (0, width - count)))
 
 
 def outlier(x, size, image):
@@ -89,7 +91,6 @@ CASES = {
     "ordinary": (X, Y),
     "more features than images": (noise(N, 300), np.tile(Y, 10) + noise(N, 300)),
     "fewer features than images": (X[:, :5], Y[:, :7]),
-    "as few features as components": (X[:, :3], Y[:, :3]),
     "offset of 1e4 standard deviations": (X + 1e4 * X.std(), Y - 1e4 * Y.std()),
     "offset of one feature": (X + 1e5 * (np.arange(P) == 7), Y),
     "scales 1e-10 and 1e10": (X * 1e-10, Y * 1e10),
@@ -110,7 +111,7 @@ CASES = {
     "a massive feature": (X + 1e4 * X[:, :1] * (np.arange(P) == 3), Y),
     "dead features": (np.where(np.arange(P) < 20, 7, X), Y),
     "integers": (np.round(X), np.round(Y / 3)),
-    "ties": (digits(3, N, 6, seed=4), digits(3, N, 5, seed=5)),
+    "ties": (digits(P, 6, seed=4), digits(Q, 5, seed=5)),
     "binary": (np.float64(X > 0), np.float64(Y > 0)),
     "nearly equidistant": (np.eye(N) + 1e-3 * noise(N, N), Y),
     "equidistant": (np.eye(N), Y),
@@ -158,8 +159,8 @@ CASES_64 = {
     "tight groups 1 : 1e5 far away": (groups(X, 1e5) + 1e9, groups(Y, 1e5, seed=3)),
 }
 TABLE = [(case, "float32") for case in CASES]
-TABLE += [(case, "float64") for case in [*CASES_64, *CASES]]
-TABLE += [(case, kind) for kind in ("bfloat16", "float16", "int64") for case in FEW]
+TABLE += [(case, "float64") for case in [*CASES_64, *FEW]]
+TABLE += [(case, kind) for kind in ("bfloat16", "float16", "int64") for case in FEW[1:5]]
 
 
 def stored(case, kind):
