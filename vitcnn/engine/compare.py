@@ -108,8 +108,9 @@ class Comparison:
         Returns:
           Dataset with `<measure>` and `<measure>_standard_error` [layer_x, layer_y], and for the
           three kinds of CCA with `<measure>_chance`, their value for independent layers. Layers
-          that do not vary (or are not finite) read NaN, and a warning names them. Standard errors
-          are NaN with fewer than two groups.
+          that do not vary, are not finite, or lack what the measure needs (CCA: components of
+          different strength) read NaN, and a warning names them and the reason. Standard errors are
+          NaN with fewer than two groups.
 
         Raises:
           ValueError: no group has been added.

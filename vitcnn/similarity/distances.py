@@ -24,7 +24,7 @@ from vitcnn.numerics.exact import Double
 from vitcnn.similarity.gram import Gram, centre, exponent_of, medoid, power_of_two
 
 # Pairs whose squared distance is a smaller share of their squared distances from the shift than
-# this are measured directly: the Gram matrix in float64 leaves 14 digits of the others.
+# this are measured again: the Gram matrix in float64 leaves 14 digits of the others.
 NEAR = 0.05
 # Squared distances count as equal if they differ by less than this share, which rounding decides.
 TIE = 2e-14
