@@ -4,103 +4,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import song
+from oracles import (
+    CCA,
+    NEIGHBOURS,
+    K,
+    canonical,
+    flat,
+    pairs,
+    procrustes,
+    pwcca,
+    ranked,
+    rbf,
+    rbf_kernel,
+    song,
+)
+from oracles import SIMILARITY as ORACLES
 
 import vitcnn
 from vitcnn.numerics.exact import to_host
-from vitcnn.similarity import gram, measures
+from vitcnn.similarity import distances, gram, measures
 from vitcnn.similarity.maps import rank_correlation
 from vitcnn.similarity.measure import default_options, group_sums, matrices
 
-K = 3  # components
-NEIGHBOURS = 7
-CCA = ("svcca", "pwcca", "cca")
 OPTIONS = {m: {"components": K} for m in CCA} | {"neighbours": {"neighbours": NEIGHBOURS}}
-
-
-def flat(x):
-    x = np.asarray(x, np.float64).reshape(len(x), -1)
-    return x - x.mean(0)
-
-
-def distances(x):
-    """Distances of all pairs of images, straight from the features."""
-    return np.array([[np.linalg.norm(a - b) for b in x] for a in x])
-
-
-def principal(x):
-    """The first K principal components, with their scale."""
-    _, _, directions = np.linalg.svd(x, full_matrices=False)
-    return x @ directions[:K].T
-
-
-def canonical(x, y):
-    """Canonical correlations by QR and SVD; the canonical variates of x; its components."""
-    px, py = principal(x), principal(y)
-    qx, qy = np.linalg.qr(px)[0], np.linalg.qr(py)[0]
-    left, rho, _ = np.linalg.svd(qx.T @ qy)
-    return rho, qx @ left, px
-
-
-def procrustes(x, y):
-    return np.linalg.svd(x.T @ y, compute_uv=False).sum() / np.linalg.norm(x) / np.linalg.norm(y)
-
-
-def pwcca(x, y):
-    rho, variates, px = canonical(x, y)
-    weights = np.abs(variates.T @ px).sum(1)
-    return weights @ rho / weights.sum()
-
-
-def pairs(x):
-    d = distances(x)
-    return np.array([d[i, j] for i in range(len(x)) for j in range(i + 1, len(x))])
-
-
-def ranked(values):
-    less = (values[None] < values[:, None]).sum(1)
-    equal = (values[None] == values[:, None]).sum(1)
-    return less + (equal + 1) / 2
-
-
-def neighbours(x, y):
-    def sets(a):
-        d = distances(a)
-        np.fill_diagonal(d, np.inf)
-        return [set(np.argsort(row)[:NEIGHBOURS]) for row in d]
-
-    both = zip(sets(x), sets(y), strict=True)
-    return np.mean([len(a & b) / NEIGHBOURS for a, b in both])
-
-
-def rbf_kernel(x, bandwidth=1.0):
-    d = distances(x)
-    median = np.median(d[np.triu_indices(len(x), 1)])
-    return np.exp(-(d**2) / (2 * (bandwidth * median) ** 2))
-
-
-def rbf(x, y, bandwidth=1.0):
-    return ratio(rbf_kernel(x, bandwidth), rbf_kernel(y, bandwidth))
-
-
-def ratio(a, b):
-    return song(a, b) / np.sqrt(song(a, a) * song(b, b))
-
-
-ORACLES = {
-    "cka": lambda x, y: ratio(x @ x.T, y @ y.T),
-    "cka_biased": lambda x, y: (
-        np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
-    ),
-    "cka_rbf": rbf,
-    "procrustes": procrustes,
-    "svcca": lambda x, y: canonical(x, y)[0].mean(),
-    "pwcca": pwcca,
-    "cca": lambda x, y: (canonical(x, y)[0] ** 2).mean(),
-    "rsa_pearson": lambda x, y: np.corrcoef(pairs(x), pairs(y))[0, 1],
-    "rsa_spearman": lambda x, y: np.corrcoef(ranked(pairs(x)), ranked(pairs(y)))[0, 1],
-    "neighbours": neighbours,
-}
 
 
 def related(n=64, seed=0):
@@ -182,7 +108,13 @@ def test_independent_layers_are_near_chance():
     x, y = rng.normal(size=(2, 200, 30)).astype(np.float32)
     chosen = list(measures.registered().values())
     options = default_options(chosen) | {"neighbours": NEIGHBOURS, "components": 10}
-    sums = jax.jit(lambda x, y: group_sums([gram.linear(x), gram.linear(y)], chosen, options))(x, y)
+
+    def measure(*layers):
+        grams = [gram.linear(a) for a in layers]
+        squared = [distances.squared(a, k) for a, k in zip(layers, grams, strict=True)]
+        return group_sums(grams, squared, chosen, options)
+
+    sums = jax.jit(measure)(x, y)
     found = {k: m[0, 1] for k, m in matrices(to_host(sums), chosen, ["x", "y"]).items()}
     zero = [measure.name for measure in chosen if measure.chance == 0]
     assert set(zero) == {"cka", "cka_rbf", "rsa_pearson", "rsa_spearman"}
@@ -219,8 +151,8 @@ def test_groups_are_averaged_by_their_images():
 
 
 def test_ties_share_their_mean_rank():
-    values = np.array([3, 1, 1, 2, 3, 3, 0, 1], np.float32)
-    np.testing.assert_array_equal(jax.scipy.stats.rankdata(jnp.asarray(values)), ranked(values))
+    values = np.array([3, 1, 1, 2, 3, 3, 0, 1.0])
+    np.testing.assert_array_equal(distances.ranks(values), ranked(values))
     grid = np.random.default_rng(5).integers(0, 3, size=(2, 30, 4)).astype(np.float32)
     truth = ORACLES["rsa_spearman"](grid[0], grid[1])
     assert len(np.unique(pairs(grid[0]))) < 20
@@ -333,7 +265,7 @@ def test_rank_correlation_of_two_maps():
         rank_correlation(a[:2], b[:2], within=True)
 
 
-def test_centred_gram_and_distances_are_those_of_the_features():
+def test_centred_gram_is_that_of_the_features():
     x, _ = related(32)
     found = gram.linear(jnp.asarray(x))
     scale = 2.0 ** int(found.exponent)
@@ -341,5 +273,3 @@ def test_centred_gram_and_distances_are_those_of_the_features():
     np.testing.assert_allclose(
         gram.centre(found.matrix) * scale, truth, rtol=1e-5, atol=1e-6 * np.trace(truth) / 32
     )
-    square = distances(flat(x)) ** 2
-    np.testing.assert_allclose(gram.squared_distances(found.matrix) * scale, square, rtol=1e-5)

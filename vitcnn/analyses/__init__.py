@@ -38,7 +38,8 @@ from jaxtyping import Float, Int
 
 from vitcnn import lookup, tap_layout
 from vitcnn.numerics.arrays import Array
-from vitcnn.similarity import gram, hsic
+from vitcnn.numerics.exact import Double
+from vitcnn.similarity import distances, gram, hsic
 from vitcnn.taps import TapInfo
 
 ALL = 0  # as a number of images: all images of the source
@@ -161,13 +162,16 @@ class View:
         key = ("gram", tap, tap_layout.which(info, tokens))
         return self.cached(key, lambda: gram.linear(info.tokens(self.taps[tap], tokens)))
 
-    def u_centred_gram(
-        self, tap: str, tokens: str, kernel: str = "linear", bandwidth: float = 1.0
-    ) -> gram.Gram:
+    def squared_distances(self, tap: str, tokens: str) -> Double:
+        """Returns the squared distances of all pairs of images; see `distances.squared`."""
+        info = self.info[tap]
+        key = ("squared distances", tap, tap_layout.which(info, tokens))
+        x, matrix = info.tokens(self.taps[tap], tokens), self.gram(tap, tokens)
+        return self.cached(key, lambda: distances.squared(x, matrix))
+
+    def u_centred_gram(self, tap: str, tokens: str) -> gram.Gram:
         """Returns the U-centred Gram matrix of some tokens of a tap; see `hsic.u_centred`."""
-        gram.check_kernel(kernel, bandwidth)
-        matrix = self.gram(tap, tokens)
-        return hsic.u_centred(matrix if kernel == "linear" else gram.rbf(matrix, bandwidth))
+        return hsic.u_centred(self.gram(tap, tokens))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 import xarray
 from jaxtyping import Bool, Float
@@ -25,7 +26,7 @@ from jaxtyping import Bool, Float
 from vitcnn import tap_layout
 from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.results.datasets import coordinates, variable
-from vitcnn.similarity import hsic, maps
+from vitcnn.similarity import distances, gram, hsic, maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,16 +53,18 @@ class Settings:
     bandwidth: float = 1.0
 
 
-def measure(group: Group, config: Config, given: Mapping) -> hsic.HsicSums:
+def measure(group: Group, config: Config, given: Mapping) -> hsic.HsicSums | hsic.RbfSums:
     """Returns the HSIC sums of all layers of all models for one group of images."""
     tap_layout.check_tokens(config.tokens, config.infos)
-    kernel = config.kernel, config.bandwidth
-    grams = [
-        view.u_centred_gram(tap, config.tokens, *kernel)
-        for view in group.models.values()
-        for tap in view.taps
-    ]
-    return hsic.hsic_sums(grams)
+    gram.check_kernel(config.kernel, config.bandwidth)
+    layers = [(view, tap) for view in group.models.values() for tap in view.taps]
+    if config.kernel == "linear":
+        return hsic.hsic_sums([view.u_centred_gram(tap, config.tokens) for view, tap in layers])
+    noise = [gram.noise(view.gram(tap, config.tokens)) for view, tap in layers]
+    squared = [view.squared_distances(tap, config.tokens) for view, tap in layers]
+    return hsic.RbfSums(
+        distances.stacked(squared), jnp.stack(noise), len(group.label), config.bandwidth
+    )
 
 
 def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
@@ -87,7 +90,10 @@ def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
     coords = coordinates(config.layers)
     layers, (_, owner), (_, depth) = (coords[c] for c in ("layer_x", "model_of_x", "depth_x"))
     names = list(dict.fromkeys(owner))
-    matrix = hsic.cka(sums, layers)
+    why = "do not vary over the images beyond rounding noise"
+    if config.kernel == "rbf":
+        why += f", or {hsic.NO_KERNEL}"
+    matrix = hsic.cka(sums, layers, why)
     matches = [maps.match(matrix[:, owner == n], depth[owner == n]) for n in names]
     match_depth, match_cka = (np.stack(columns, axis=1) for columns in zip(*matches, strict=True))
     lower_upper = np.array([lower_upper_similarity(matrix, depth, owner == n) for n in names])

@@ -11,12 +11,17 @@ computed in each group of images and averaged over groups, and thus depends on t
 in the provenance): neighbours are those within a group, and Procrustes and CCA of independent
 layers grow with the number of directions over the number of images.
 
+All but the linear kinds of CKA are functions of the distances of images, which the device measures
+in float64 and the host turns into similarities, group by group (`vitcnn.similarity.distances`).
+
 Cost, for L layers and groups of n images: "procrustes" takes the singular values of L^2 / 2
 matrices of n x n for each group, which cannot be avoided and soon is nearly all of the time (200
-layers, n = 128: 20,000 matrices, a millisecond or more each). Hence the analysis takes fewer images
-than CKA by default, 16 groups of 128; the same images in larger groups cost more, as n^2. The rest
-is one eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2 distances a layer
-(rsa_spearman), and matrix products.
+layers, n = 128: 20,000 matrices, about a millisecond each). Hence the analysis takes fewer images
+than CKA by default, 16 groups of 128; the same images in larger groups cost more, as n^2. The
+distances of a layer take 1 to 4 times as long as its Gram matrix for linear CKA on a CPU, and some
+30 times as long if the images lie in tight groups; a GPU with few float64 units takes longer. The
+rest is one eigendecomposition a layer (Procrustes, CCA), one sort of n^2 / 2 distances a layer
+(rsa_spearman), and matrix products. Each layer sends 4 n^2 bytes to the host.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
 from vitcnn.results.datasets import coordinates
-from vitcnn.similarity import gram, measures
+from vitcnn.similarity import distances, gram, measures
 from vitcnn.similarity import measure as measuring
 from vitcnn.taps import TapInfo
 
@@ -98,13 +103,19 @@ def measure(group: Group, config: Config, given: Mapping) -> Any:
         )
     sizes = {name: int(np.prod(x.shape[1:])) for name, x in layers.items()}
     options = measuring.resolve(chosen, _options(config, chosen), len(group.label), sizes)
+    squared = None
     if config.pool == "none":
-        grams = [
-            view.gram(tap, config.tokens) for view in group.models.values() for tap in view.taps
-        ]
+        taps = [(view, tap, config.tokens) for view in group.models.values() for tap in view.taps]
+        grams = [view.gram(*which) for view, *which in taps]
+        if measuring.need_distances(chosen):
+            squared = [view.squared_distances(*which) for view, *which in taps]
     else:
         grams = [gram.linear(x) for x in layers.values()]
-    return measuring.group_sums(grams, chosen, options)
+        if measuring.need_distances(chosen):
+            squared = [
+                distances.squared(*each) for each in zip(layers.values(), grams, strict=True)
+            ]
+    return measuring.group_sums(grams, squared, chosen, options)
 
 
 def pool(x: Float[Array, "n ..."], info: TapInfo) -> Float[Array, "n ..."]:

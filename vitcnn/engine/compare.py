@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 import xarray
@@ -17,9 +18,15 @@ from vitcnn.engine.groups import check_group
 from vitcnn.engine.sums import Sums, estimate
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
-from vitcnn.numerics.exact import Scaled, to_host
-from vitcnn.similarity import gram, hsic, measures
-from vitcnn.similarity.measure import group_sums, matrices, resolve, variables
+from vitcnn.numerics.exact import Double, Scaled, to_host
+from vitcnn.similarity import distances, gram, hsic, measures
+from vitcnn.similarity.measure import (
+    group_sums,
+    matrices,
+    need_distances,
+    resolve,
+    variables,
+)
 
 # Name of a layer -> its features for n images; or a list of layers, or one layer, without names.
 Features = Float[Array, "n ..."]
@@ -95,16 +102,17 @@ class Comparison:
         if images < self._least:
             self._left_out += images
             return
-        group = [_single(layers[label]) for label in self._sizes]
-        sums = to_host(_array_sums(group, self.measure, tuple(self._options.items())))
-        lacking, what_they_do = self.measure.lacking(sums["measures"][self.measure.name])
-        if lacking.any():
-            listed = ", ".join(n for n, bad in zip(self._labels, lacking, strict=True) if bad)
-            options = ", ".join(f"{name} = {value}" for name, value in self._options.items())
-            raise ValueError(
-                f"{self.measure.name} is not defined with {options} for layers that "
-                f"{what_they_do}: {listed}; leave these layers out or change the options"
-            )
+        group = [_for_device(layers[label]) for label in self._sizes]
+        sums = to_host(_array_sums(group, self.measure, self._options))
+        for requirement, lacking in self.measure.lacking(sums["measures"][self.measure.name]):
+            if requirement.refused and lacking.any():
+                listed = ", ".join(n for n, bad in zip(self._labels, lacking, strict=True) if bad)
+                options = ", ".join(f"{name} = {value}" for name, value in self._options.items())
+                raise ValueError(
+                    f"{self.measure.name} is not defined with {options} for layers that "
+                    f"{requirement.otherwise}: {listed}; leave these layers out or change the "
+                    "options"
+                )
         self._sums.add(sums, images, self._groups)
         self._groups += 1
         self._images += images
@@ -115,8 +123,9 @@ class Comparison:
         Returns:
           Dataset with `<measure>` and `<measure>_standard_error` [layer_x, layer_y], and for the
           three kinds of CCA with `<measure>_chance`, their value for independent layers. Layers
-          that do not vary (or are not finite) read NaN, and a warning names them. Standard errors
-          are NaN with fewer than two groups.
+          that do not vary, are not finite, or lack what the measure needs (CCA: components of
+          different strength) read NaN, and a warning names them and the reason. Standard errors are
+          NaN with fewer than two groups.
 
         Raises:
           ValueError: no group has been added.
@@ -228,10 +237,30 @@ def cka(xs: Layers, ys: Layers | None = None, group: int | None = None) -> xarra
     return compare(xs, ys, "cka", group)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
 def _array_sums(layers, measure, options):
-    grams = [gram.rescaled(gram.linear(x), *removed) for x, *removed in layers]
-    return group_sums(grams, [measure], dict(options))
+    """Returns the sums of one group by a measure, to be finished on the host."""
+    if not need_distances([measure]):
+        return _device_sums(layers, measure, tuple(options.items()))
+    # One compiled program serves all measures of distances and all their options.
+    sums = _device_sums(layers, None, ())
+    host = sums["measures"].replace(measures=(measure,), options=tuple(options.items()))
+    return {**sums, "measures": host}
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _device_sums(layers, measure, options):
+    grams = [gram.linear(layer.features) for layer in layers]
+    squared = None
+    if measure is None:
+        squared = [
+            distances.squared(layer.features, matrix, layer.low)
+            for layer, matrix in zip(layers, grams, strict=True)
+        ]
+    grams = [
+        gram.rescaled(matrix, layer.shift_energy, layer.exponent)
+        for layer, matrix in zip(layers, grams, strict=True)
+    ]
+    return group_sums(grams, squared, [measure] if measure else [], dict(options))
 
 
 def _named(which: str, layers: Any) -> dict[Any, Any]:
@@ -319,23 +348,66 @@ def _to_numpy(label: str, x: Any) -> np.ndarray:
         ) from error
 
 
-def _single(x: Any) -> tuple[Any, Scaled, np.int32]:
-    """Returns features that float32 holds, and the shift and scale that were taken off.
+@flax.struct.dataclass
+class _Layer:
+    """Features as the device takes them, and the shift and scale that were taken off.
+
+    Attributes:
+      features: of a type that a float32 holds.
+      low: what is missing from them, see `exact.Double`; None for nothing.
+      shift_energy: energy of the shift, as `gram.rescaled` takes it.
+      exponent: exponent of the scale of the Gram matrix.
+    """
+
+    features: Any
+    low: Any
+    shift_energy: Scaled
+    exponent: np.int32
+
+
+def _for_device(x: Any) -> _Layer:
+    """Returns features in parts that float32 holds.
 
     Float64 and integers lose their shift and scale here, in float64: rounded to float32 as they
-    are, a large mean would cost the digits in which the images differ.
-
-    Returns:
-      (features, energy of the shift, exponent of the scale of the Gram matrix), the last two as
-      `gram.rescaled` takes them.
+    are, a large mean would cost the digits in which the images differ. The shift is the first
+    image, or if that is an outlier, the median of each feature.
     """
     if jax.numpy.issubdtype(x.dtype, np.floating) and x.dtype.itemsize <= 4:
-        return x, Scaled(np.float32(0), np.int32(0)), np.int32(0)
-    x = np.asarray(x, np.float64).reshape(len(x), -1)
-    shift, x = x[0], x - x[0]
-    size, shift_size = (int(np.frexp(np.max(np.abs(a)))[1]) for a in (x, shift))
-    energy = np.float32(len(x) * np.sum(np.ldexp(shift, -shift_size) ** 2))
-    x = np.ldexp(x, -size).astype(np.float32)
+        return _Layer(x, None, Scaled(np.float32(0), np.int32(0)), np.int32(0))
+    x = np.asarray(x).reshape(len(x), -1)
+    with np.errstate(invalid="ignore"):  # of infinite features, which a warning will name
+        return _in_parts(x)
+
+
+def _in_parts(x: np.ndarray) -> _Layer:
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        # Subtracted as integers: beyond 2**53 float64 would round them. Differences below 2**63 are
+        # right although they may wrap around, and the shift leaves no rounding noise.
+        shift, x = np.zeros(x.shape[1]), (x - x[0]).view(np.int64).astype(np.float64)
+    else:
+        x = x.astype(np.float64)
+        shift, x = x[0], x - x[0]
+    size = _exponent(x)
+    x = np.ldexp(x, -size)
+    energy = np.sum(x**2)
+    if energy > gram.OUTLIER * (energy - np.sum(np.sum(x, axis=0) ** 2) / len(x)):
+        median = np.median(x, axis=0)
+        x, shift = x - median, shift + np.ldexp(median, size)
+        rest = _exponent(x)
+        x, size = np.ldexp(x, -rest), size + rest
+    shift_size = _exponent(shift)
+    shift_energy = np.float32(len(x) * np.sum(np.ldexp(shift, -shift_size) ** 2))
+    parts = Double.of(x)
     # Whether a layer is alive is judged by the rounding of float32. The shift was float64, whose
     # rounding is 2**29 times finer, so its energy counts for 2**58 times less.
-    return x, Scaled(energy, np.int32(2 * shift_size - 58)), np.int32(2 * size)
+    return _Layer(
+        parts.high,
+        parts.low if parts.low.any() else None,
+        Scaled(shift_energy, np.int32(2 * shift_size - 58)),
+        np.int32(2 * size),
+    )
+
+
+def _exponent(x: np.ndarray) -> int:
+    """Returns e with max |x| <= 2**e, 0 if x is 0."""
+    return int(np.frexp(np.max(np.abs(x)))[1])

@@ -1,4 +1,4 @@
-"""Sums that one float32 cannot hold: the device returns them in parts, the host adds in float64."""
+"""Numbers that one float32 cannot hold: they travel in parts, and the host adds them in float64."""
 
 from __future__ import annotations
 
@@ -102,8 +102,58 @@ class Product:
         return self.centred
 
 
+@flax.struct.dataclass
+class Double:
+    """Numbers in two float32, with 48 binary digits where float32 has 24.
+
+    JAX rounds float64 to float32 on its way to a device and back unless a global flag is set, so
+    float64 travels in this form.
+
+    Attributes:
+      high: the numbers, rounded to float32.
+      low: what is missing from them.
+    """
+
+    high: Float[Array, "..."]
+    low: Float[Array, "..."]
+
+    @classmethod
+    def of(cls, x: Float[Array, "..."]) -> Double:
+        """Returns float64 numbers in two parts, on the host or (within `jax.enable_x64`) on device.
+
+        Args:
+          x: float64, in the range of float32.
+        """
+        high = x.astype(np.float32)
+        return cls(high, (x - high.astype(np.float64)).astype(np.float32))
+
+    def to_host(self) -> np.ndarray:
+        """Returns the numbers in float64."""
+        total = np.asarray(self.high, np.float64)
+        total += np.asarray(self.low)
+        return total
+
+    @property
+    def form(self) -> Any:
+        """An array of the shape that `to_host` returns."""
+        return self.high
+
+
+class Unfinished:
+    """Base class of sums that the host has to finish, in float64, before it adds them up."""
+
+    def to_host(self) -> Any:
+        """Returns the sums, a pytree of NumPy arrays."""
+        raise NotImplementedError
+
+    @property
+    def form(self) -> Any:
+        """A pytree of arrays of the shapes that `to_host` returns."""
+        raise NotImplementedError
+
+
 def to_host(tree: Any) -> Any:
-    """Returns device sums as NumPy float64, with the value of each `Scaled` and `Product`."""
+    """Returns device sums as NumPy float64, with the value of each class of this file."""
     leaf = lambda x: x.to_host() if _special(x) else np.asarray(x, np.float64)  # noqa: E731
     return jax.tree.map(leaf, tree, is_leaf=_special)
 
@@ -114,4 +164,4 @@ def host_shapes(tree: Any) -> Any:
 
 
 def _special(x: Any) -> bool:
-    return isinstance(x, Scaled | Product)
+    return isinstance(x, Scaled | Product | Double | Unfinished)

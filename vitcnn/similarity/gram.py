@@ -5,18 +5,16 @@ freely before the product. The shift is the features of one image, which lies ne
 with the offset of the features; float32 then loses nothing to a large mean, at the price of one
 pass over the activation. If that image is an outlier, or the scale leaves float32, the Gram matrix
 itself shows it, and the product is computed once more with a typical image and a scale of its own.
-Distances of images, and with them the RBF kernel, are read off the same matrix.
+The distances of images are not read off this matrix; see `vitcnn.similarity.distances`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
@@ -69,15 +67,14 @@ def linear(x: Float[Array, "n ..."]) -> Gram:
     def turn(state):
         tries, image, *_ = state
         shift = x[image].astype(jnp.float32)
-        exponent = jax.lax.cond(tries > 0, lambda: _exponent(_distance(x, shift)), lambda: zero)
+        exponent = jax.lax.cond(tries > 0, lambda: exponent_of(_distance(x, shift)), lambda: zero)
         k = _shifted_product(x, shift, exponent)
         trace = jnp.trace(k)
         good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * (trace - jnp.sum(k) / n))
         # The medoid: its mean square distance from the others is at most twice that of the mean,
         # and unlike the mean it is not dragged along by an outlier. Finding it takes a Gram matrix
         # within float32: if the first is not, the second turn only corrects the scale.
-        medoid = jnp.argmin(n * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1)).astype(jnp.int32)
-        image = jnp.where(tries == 0, 0, medoid)
+        image = jnp.where(tries == 0, 0, medoid(k))
         return tries + 1, image, good & (tries == 0), k, 2 * exponent, _energy(shift, n)
 
     # One loop of one or three turns, not a product with a `cond` behind it: compiled once, and, as
@@ -87,72 +84,33 @@ def linear(x: Float[Array, "n ..."]) -> Gram:
     state = jax.lax.while_loop(lambda state: (state[0] < 3) & ~state[2], turn, start)
     k, exponent, shift_energy = state[3:]
     trace = jnp.trace(k)
-    step = _exponent(trace / n)
+    step = exponent_of(trace / n)
     k = _ldexp(k, -step)
     energy = jnp.trace(k) - jnp.sum(k) / n
     return Gram(k, exponent + step, energy, shift_energy)
 
 
-def rbf(gram: Gram, bandwidth: float = 1.0) -> Gram:
-    """Returns the Gram matrix of the Gaussian kernel, less the constant 1.
-
-    K_ij = exp(-d_ij^2 / (2 sigma^2)) with sigma = bandwidth times the median distance d_ij of two
-    different images of the group (Kornblith et al. 2019, section 4). The function returns K - 1,
-    which has the same centred matrix as K and keeps its digits where the bandwidth is large.
-
-    If the features do not vary beyond rounding noise, or half of the pairs of images are alike and
-    the median is zero, there is no kernel: matrix and energy are 0.
+def medoid(k: Float[Array, "n n"]) -> Int[Array, ""]:
+    """Returns the image that is nearest to all images, by the sum of its squared distances.
 
     Args:
-      gram: from `linear`, not centred.
-      bandwidth: sigma as a fraction of the median distance.
-
-    Returns:
-      Gram whose energy is the energy of the kernel's own features, sum of |phi - mean phi|^2. Its
-      shift energy has the same ratio to this energy as in `gram`.
+      k: linear Gram matrix, centred or not.
     """
-    n = gram.matrix.shape[0]
-    square = squared_distances(gram.matrix)
-    median = jnp.median(jnp.sqrt(square[np.triu_indices(n, 1)]))
-    near = jnp.square(median) <= 8 * EPS * jnp.median(jnp.diagonal(gram.matrix))
-    undefined = near | ~varies(gram) & jnp.isfinite(gram.energy)
-    sigma = bandwidth * jnp.where(undefined, 1, median)
-    k = jnp.where(undefined, 0, jnp.expm1(-square / (2 * jnp.square(sigma))))
-    energy = -jnp.sum(k) / n
-    shift = gram.shift_energy
-    share = energy / jnp.where(gram.energy == 0, 1, gram.energy)
-    shift = Scaled(shift.value * share, shift.exponent - gram.exponent)
-    return Gram(k, jnp.zeros_like(gram.exponent), energy, shift)
+    return jnp.argmin(len(k) * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1)).astype(jnp.int32)
 
 
-def squared_distances(k: Float[Array, "... n n"]) -> Float[Array, "... n n"]:
-    """Returns |x_i - x_j|^2 of a Gram matrix, centred or not; 0 on the diagonal."""
-    size = jnp.diagonal(k, axis1=-2, axis2=-1)
-    square = size[..., :, None] + size[..., None, :] - 2 * k
-    return jnp.where(jnp.eye(k.shape[-1], dtype=bool), 0, jnp.maximum(square, 0))
+def noise(gram: Gram) -> Float[Array, ""]:
+    """Returns the share of the variation over the images of one group that may be rounding noise.
 
-
-def distances(grams: Float[Array, "layers n n"]) -> Float[Array, "layers pairs"]:
-    """Returns the Euclidean distances of all pairs of images, the upper triangle row by row.
-
-    Args:
-      grams: linear Gram matrices, centred or not.
-    """
-    first, second = np.triu_indices(grams.shape[-1], 1)
-    return jax.lax.map(lambda k: jnp.sqrt(squared_distances(k)[first, second]), grams)
-
-
-def varies(gram: Gram) -> Bool[Array, ""]:
-    """Returns whether features vary over the images of one group by more than rounding noise.
-
-    The criterion is |x - mean|^2 > (8 eps)^2 |x|^2, both summed over the images; False if they are
-    not finite.
+    It is (8 eps)^2 |x|^2 / |x - mean|^2, both summed over the images: below 1 for features that
+    vary, infinite for constant ones, and NaN for features that are not finite.
 
     Args:
       gram: from `linear`.
     """
     shift = _ldexp(gram.shift_energy.value, gram.shift_energy.exponent - gram.exponent)
-    return gram.energy > (8 * EPS) ** 2 * (shift + gram.energy)
+    share = (8 * EPS) ** 2 * (shift + gram.energy) / gram.energy
+    return jnp.where(gram.energy == 0, jnp.inf, share)
 
 
 def rescaled(gram: Gram, shift_energy: Scaled, exponent: Int[Array, ""]) -> Gram:
@@ -169,69 +127,30 @@ def rescaled(gram: Gram, shift_energy: Scaled, exponent: Int[Array, ""]) -> Gram
     )
 
 
-@flax.struct.dataclass
-class Spectra:
-    """Eigenvalues and eigenvectors of centred Gram matrices, the greatest first.
-
-    Attributes:
-      values: squared singular values of the centred features. Values not above 8 eps of the
-        greatest read 0: a direction in which the features do not vary would otherwise count by the
-        root of its rounding error.
-      vectors: [layer, :, i] is the i-th principal component of the images, of unit length.
-    """
-
-    values: Float[Array, "layers n"]
-    vectors: Float[Array, "layers n n"]
-
-    @property
-    def rank(self) -> Int[Array, " layers"]:
-        """Number of directions in which the features of a layer vary."""
-        return jnp.sum(self.values > 0, axis=-1)
-
-
-def spectra(grams: Float[Array, "layers n n"]) -> Spectra:
-    """Returns the spectra of linear Gram matrices, which this function centres first."""
-
-    def of_layer(k):
-        values, vectors = jnp.linalg.eigh(centre(k))
-        values, vectors = values[::-1], vectors[:, ::-1]
-        return jnp.where(values > 8 * EPS * values[0], values, 0), vectors
-
-    return Spectra(*jax.lax.map(of_layer, grams))
-
-
-def stacked(grams: Sequence[Gram]) -> tuple[Float[Array, "layers n n"], Bool[Array, " layers"]]:
-    """Returns the Gram matrices of all layers, not centred, and which of the layers vary.
-
-    The Gram matrix of a layer that does not vary (see `varies`) is replaced by the Gram matrix of
-    equidistant images, so that every measure is finite; the caller leaves its values out.
-
-    Args:
-      grams: from `linear`. Their powers of two are not applied, so that equal distances stay equal.
-    """
-    live = jnp.stack([varies(g) for g in grams])
-    k = jnp.stack([g.matrix for g in grams])
-    return jnp.where(live[:, None, None], k, jnp.eye(k.shape[-1])), live
-
-
 def centre(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Returns H K H with H = I - 11'/n: the Gram matrix of the features less their mean."""
-    mean = jnp.mean(k, axis=1)
-    mean = mean - jnp.mean(mean) / 2
+    """Returns H K H with H = I - 11'/n: the Gram matrix of the features less their mean.
+
+    A matrix of NumPy stays in NumPy, and thus in float64.
+    """
+    mean = k.mean(axis=1)
+    mean = mean - mean.mean() / 2
     return k - mean[:, None] - mean[None, :]
 
 
 def u_centre(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Returns the U-centred matrix: zero diagonal, rows and columns of the rest sum to zero.
 
+    A matrix of NumPy stays in NumPy, and thus in float64.
+
     Source: Szekely and Rizzo 2014, definition 2.
     """
+    where = np.where if isinstance(k, np.ndarray) else jnp.where
     n = k.shape[0]
-    off = ~jnp.eye(n, dtype=bool)
-    k = jnp.where(off, k, 0)
-    mean = jnp.sum(k, axis=1) / (n - 2)
-    mean = mean - jnp.sum(mean) / (2 * (n - 1))
-    return jnp.where(off, k - mean[:, None] - mean[None, :], 0)
+    off = ~np.eye(n, dtype=bool)
+    k = where(off, k, 0)
+    mean = k.sum(axis=1) / (n - 2)
+    mean = mean - mean.sum() / (2 * (n - 1))
+    return where(off, k - mean[:, None] - mean[None, :], 0)
 
 
 def _shifted_product(x, shift, exponent):
@@ -267,7 +186,7 @@ def _product(x):
 
 def _energy(shift, n):
     """Returns n |shift|^2 without leaving float32."""
-    exponent = _exponent(jnp.max(jnp.abs(shift)))
+    exponent = exponent_of(jnp.max(jnp.abs(shift)))
     return Scaled(n * jnp.sum(jnp.square(_ldexp(shift, -exponent))), 2 * exponent)
 
 
@@ -278,7 +197,7 @@ def add_scaled(a: Scaled, b: Scaled) -> Scaled:
     return Scaled(value, exponent)
 
 
-def _exponent(x: Float[Array, ""]) -> Int[Array, ""]:
+def exponent_of(x: Float[Array, ""]) -> Int[Array, ""]:
     """Returns e with 2**(e - 1) <= x < 2**e; 0 where x is zero or not finite."""
     return jnp.where(jnp.isfinite(x) & (x > 0), jnp.frexp(x)[1], 0)
 
@@ -289,8 +208,9 @@ def _ldexp(x, exponent):
     Unlike `jnp.ldexp` it computes with normal numbers only, whatever the device does to subnormals.
     """
     half = exponent // 2
-    return x * _power(half) * _power(exponent - half)
+    return x * power_of_two(half) * power_of_two(exponent - half)
 
 
-def _power(exponent):
+def power_of_two(exponent: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns 2**exponent in float32, at most 2**127 and at least 2**-126."""
     return jax.lax.bitcast_convert_type((jnp.clip(exponent, -126, 127) + 127) << 23, jnp.float32)

@@ -25,10 +25,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vitcnn.numerics.arrays import Array
-from vitcnn.numerics.exact import Scaled
+from vitcnn.numerics.exact import Double, Scaled, Unfinished
+from vitcnn.similarity.distances import as_matrix
 from vitcnn.similarity.gram import EPS, Gram, add_scaled, centre, linear, u_centre
 from vitcnn.similarity.maps import warn_undefined
 
+NO_KERNEL = (
+    "have no RBF kernel that varies: all distances of their images are equal, or half of them are "
+    "0, or the bandwidth is too small"
+)
 MIN_GROUP = 4  # images: the unbiased estimator divides by n - 3
 
 
@@ -57,25 +62,34 @@ class HsicSums:
     Attributes:
       hsic: sum of <U(K), U(L)>; each group thereby has the weight n (n - 3).
       energy: sum over images of |x - group mean|^2 of each layer.
-      square: sum over images of |x|^2 of each layer, as |shift|^2 plus the centred energy.
+      square: sum over images of |x|^2 of each layer, as |shift|^2 plus the centred energy. Both are
+        the same for an RBF kernel, as features that vary too little are left out before.
       pairs: sum of n (n - 3).
       images: number of images.
     """
 
-    hsic: Scaled  # [layers, layers]
-    energy: Scaled  # [layers]
-    square: Scaled  # [layers]
+    hsic: Scaled | Float[np.ndarray, "layers layers"]
+    energy: Scaled | Float[np.ndarray, " layers"]
+    square: Scaled | Float[np.ndarray, " layers"]
     pairs: Float[Array, ""]
     images: Float[Array, ""]
 
 
-def hsic_sums(grams: Sequence[Gram]) -> HsicSums:
-    """Returns the sums of one group of images: every pair of layers by one matrix product."""
+def hsic_sums(grams: Sequence[Gram], *, diagonal: bool = False) -> HsicSums:
+    """Returns the sums of one group of images: every pair of layers by one matrix product.
+
+    Args:
+      grams: centred Gram matrices of the layers.
+      diagonal: whether their diagonals are other than zero. They are then multiplied separately,
+        because next to the square of one great entry (an outlier) float32 would drop all others.
+    """
     n = grams[0].matrix.shape[0]
-    stacked = jnp.stack([g.matrix.reshape(-1) for g in grams])
-    product = jax.lax.dot_general(
-        stacked, stacked, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
-    )
+    if diagonal:
+        stacked = jnp.stack([g.matrix for g in grams])
+        off = jnp.where(np.eye(n, dtype=bool), 0, stacked).reshape(len(grams), -1)
+        product = _products(off) + _products(jnp.diagonal(stacked, axis1=1, axis2=2))
+    else:
+        product = _products(jnp.stack([g.matrix.reshape(-1) for g in grams]))
     exponent = jnp.stack([g.exponent for g in grams])
     energy = jnp.stack([g.energy for g in grams])
     shift = Scaled(
@@ -91,14 +105,90 @@ def hsic_sums(grams: Sequence[Gram]) -> HsicSums:
     )
 
 
+def _products(rows: Float[Array, "layers numbers"]) -> Float[Array, "layers layers"]:
+    """Returns the inner products of all rows."""
+    return jax.lax.dot_general(
+        rows, rows, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def rbf_sums(
+    squared: Float[np.ndarray, "layers pairs"],
+    noise: Float[np.ndarray, " layers"],
+    images: int,
+    bandwidth: float,
+) -> HsicSums:
+    """Returns the sums of one group of images for the Gaussian kernel, on the host in float64.
+
+    K_ij = exp(-d_ij^2 / (2 sigma^2)) with sigma = bandwidth times the median distance d_ij of two
+    different images of the group (Kornblith et al. 2019, section 4). A constant may be taken off
+    all K_ij, since U-centring does so. It is the greatest K_ij, so that the differences keep their
+    digits in a wide kernel, where all are near 1, and in a narrow one, where all are near 0. A
+    layer that does not vary, or in which half of the pairs of images are alike, has no kernel and
+    adds nothing.
+
+    Args:
+      squared: squared distances of all pairs, see `vitcnn.similarity.distances`.
+      noise: share of the variation of each layer that may be rounding noise, see `gram.noise`.
+      images: number of images of the group.
+      bandwidth: sigma as a fraction of the median distance.
+    """
+    kernels = np.zeros((len(noise), images**2))
+    energy = np.where(np.isnan(noise), np.nan, 0.0)
+    median = np.median(np.sqrt(squared), axis=1)
+    for i in np.flatnonzero((noise < 1) & (median > 0)):
+        exponent = -squared[i] / (2 * (bandwidth * median[i]) ** 2)
+        most = exponent.max()
+        k = np.exp(most) * np.expm1(exponent - most)
+        energy[i] = -2 * k.sum() / images
+        kernels[i] = u_centre(as_matrix(k, images)).ravel()
+    return HsicSums(
+        hsic=kernels @ kernels.T,
+        energy=energy,
+        square=energy.copy(),
+        pairs=np.float64(images * (images - 3)),
+        images=np.float64(images),
+    )
+
+
+def form_of_sums(layers: int) -> HsicSums:
+    """Returns the shapes of the sums on the host."""
+    number, vector, matrix = (
+        jax.ShapeDtypeStruct((layers,) * axes, np.float64) for axes in range(3)
+    )
+    return HsicSums(matrix, vector, vector, number, number)
+
+
+@flax.struct.dataclass
+class RbfSums(Unfinished):
+    """The sums of one group of images for the Gaussian kernel, which the host finishes.
+
+    The attributes are the arguments of `rbf_sums`, of which it is the form on the device.
+    """
+
+    squared: Double
+    noise: Float[Array, " layers"]
+    images: int = flax.struct.field(pytree_node=False)
+    bandwidth: float = flax.struct.field(pytree_node=False)
+
+    def to_host(self) -> HsicSums:
+        """Returns the sums in float64."""
+        noise = np.asarray(self.noise, np.float64)
+        return rbf_sums(self.squared.to_host(), noise, self.images, self.bandwidth)
+
+    @property
+    def form(self) -> HsicSums:
+        """The shapes of what `to_host` returns."""
+        return form_of_sums(*self.noise.shape)
+
+
 def alive(total: HsicSums) -> Bool[np.ndarray, " layers"]:
     """Returns for every layer whether its variation over images is more than rounding noise.
 
     A layer is dead when E|x - mean|^2 <= (8 eps)^2 E|x|^2 (the features hardly move), or when
     sqrt(HSIC(K, K)) <= 8 eps E|x - mean|^2 (nothing is left once the Gram matrix is centred), with
-    eps of float32. Layers that are not finite are not alive either. With an RBF kernel the energies
-    are of the kernel's features, in the proportions of the energies of the activations, and biased
-    HSIC meets the second criterion whenever it meets the first.
+    eps of float32. Layers that are not finite are not alive either. Biased HSIC meets the second
+    criterion whenever it meets the first.
 
     Args:
       total: sums over all groups, on the host in float64.
@@ -109,17 +199,21 @@ def alive(total: HsicSums) -> Bool[np.ndarray, " layers"]:
         return (energy > (8 * EPS) ** 2 * square) & (spread > 8 * EPS * energy)
 
 
-def cka(total: HsicSums, names: Sequence[str] | None = None) -> Float[np.ndarray, "layers layers"]:
+def cka(
+    total: HsicSums,
+    names: Sequence[str] | None = None,
+    why: str = "do not vary over the images beyond rounding noise",
+) -> Float[np.ndarray, "layers layers"]:
     """Returns the CKA matrix of summed HSIC, NaN in the rows and columns of dead layers.
 
     Args:
       total: sums over all groups, on the host in float64.
       names: names of the layers, for a warning that lists the dead ones; None gives no warning.
+      why: what the warning says of the dead ones.
     """
     live = alive(total)
     if names is not None:
         finite = np.isfinite(total.energy)
-        why = "do not vary over the images beyond rounding noise"
         warn_undefined(why, names, ~live & finite, ["CKA"])
         warn_undefined("have NaN or infinite activations", names, ~finite, ["CKA"])
     norm = np.sqrt(np.where(live, np.diagonal(total.hsic), np.nan))

@@ -1,7 +1,9 @@
 """What a measure of similarity is, and how its values add up over groups of images.
 
-`group_sums` measures one group of images on the device, from the linear Gram matrices of the
-layers; `matrices` works the matrices out on the host, from the sums over all groups.
+A measure is a function of the linear Gram matrices of the layers (`OfGrams`: linear CKA) or of the
+exact distances of images in each layer (`OfDistances`: all others). The device computes Gram
+matrices and distances of one group of images (`group_sums`). The host computes the sums of measures
+of distances for each group, and from the sums over all groups the matrices (`matrices`).
 `vitcnn.compare` does so for arrays, the analysis `similarity` for models. The measures themselves
 are in the folder `measures`.
 """
@@ -13,12 +15,15 @@ import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vitcnn.numerics import exact
 from vitcnn.numerics.arrays import Array, Names
-from vitcnn.similarity import gram, hsic
+from vitcnn.similarity import distances, gram, hsic
 from vitcnn.similarity.maps import warn_undefined
 
 Options = Mapping[str, Any]  # option of a measure -> its value
@@ -28,46 +33,68 @@ LESS_ALIKE = {"larger_is": "less alike"}  # attribute of the variables of a dist
 class Layers:
     """All layers on one group of images, and what several measures need of them, computed once.
 
+    Everything is NumPy float64 on the host. Layers that do not vary stand in as equidistant images,
+    so that every measure is finite; their values are left out later. Distances of a layer are in a
+    unit of its own, in which equal distances stay equal.
+
     Attributes:
-      grams: Gram matrix of each layer, from `gram.linear`.
+      squared: squared distances of all pairs of images, see `vitcnn.similarity.distances`.
+      noise: share of the variation of each layer that may be rounding noise, see `gram.noise`.
+      images: number of images of the group.
     """
 
-    def __init__(self, grams: Sequence[gram.Gram]):
-        self.grams = tuple(grams)
+    def __init__(
+        self,
+        squared: Float[np.ndarray, "layers pairs"],
+        noise: Float[np.ndarray, " layers"],
+        images: int,
+    ):
+        self.noise, self.images = noise, images
+        self.squared = np.where(self.live[:, None], squared, 1)
+
+    def __len__(self) -> int:
+        return len(self.noise)
 
     @property
-    def images(self) -> int:
-        """Number of images of the group."""
-        return self.grams[0].matrix.shape[0]
-
-    @property
-    def gram_matrices(self) -> Float[Array, "layers n n"]:
-        """Gram matrices, not centred; of layers that do not vary see `gram.stacked`."""
-        return self._stacked[0]
-
-    @property
-    def live(self) -> Bool[Array, " layers"]:
+    def live(self) -> Bool[np.ndarray, " layers"]:
         """Whether each layer varies over the images by more than rounding noise."""
-        return self._stacked[1]
+        return self.noise < 1
 
     @functools.cached_property
-    def spectra(self) -> gram.Spectra:
+    def gram_matrices(self) -> Float[np.ndarray, "layers n n"]:
+        """Centred linear Gram matrices."""
+        return np.stack([distances.gram_matrix(row, self.images) for row in self.squared])
+
+    @functools.cached_property
+    def spectra(self) -> distances.Spectra:
         """Spectra of the centred Gram matrices."""
-        return gram.spectra(self.gram_matrices)
+        return distances.Spectra.of(self.squared, self.images)
 
     @functools.cached_property
-    def distances(self) -> Float[Array, "layers pairs"]:
+    def distances(self) -> Float[np.ndarray, "layers pairs"]:
         """Euclidean distances of all pairs of images."""
-        return gram.distances(self.gram_matrices)
+        return np.sqrt(self.squared)
 
-    @functools.cached_property
-    def _stacked(self):
-        return gram.stacked(self.grams)
+
+@dataclasses.dataclass(frozen=True)
+class Requirement:
+    """What a layer needs, beyond variation, for a measure to be defined.
+
+    Attributes:
+      met: (layers, options) -> which of the layers have it.
+      otherwise: predicate of the others for a message, such as "vary in too few directions".
+      refused: whether `vitcnn.compare` refuses the others, because other options would do. The
+        rule is NaN and a warning.
+    """
+
+    met: Callable[[Layers, Options], Bool[np.ndarray, " layers"]]
+    otherwise: str
+    refused: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Measure:
-    """A measure of similarity of layers. Use `HsicRatio` or `GroupMean`, or another subclass.
+    """A measure of similarity of layers: an `OfGrams` or an `OfDistances`, mostly a `GroupMean`.
 
     Attributes:
       name: name of the measure and of its variable in a Dataset.
@@ -97,36 +124,61 @@ class Measure:
     chance: float | Callable[[Layers, Options], Float[Array, "layers layers"]] | None = None
     attributes: Callable[[Mapping[str, Any], Options], Mapping[str, float]] = lambda *_: {}
 
-    def sums(self, layers: Layers, options: Options) -> Any:
-        """Returns a pytree of sums of one group of images, on the device."""
-        raise NotImplementedError
-
     def matrices(self, total: Any) -> dict[str, Float[np.ndarray, "layers layers"]]:
         """Returns `name`, and `<name>_chance` if it has one, -> matrix, NaN for dead layers.
 
         Args:
-          total: `sums` over all groups, on the host in float64.
+          total: the sums over all groups, on the host in float64.
         """
         raise NotImplementedError
 
-    def lacking(self, total: Any) -> tuple[Bool[np.ndarray, " layers"] | np.bool_ | bool, str]:
-        """Returns the layers that vary, but not as this measure requires, and what they lack."""
-        return np.bool_(False), ""
+    def lacking(self, total: Any) -> list[tuple[Requirement, Bool[np.ndarray, " layers"]]]:
+        """Returns what some layers that vary lack, and which of the layers lack it."""
+        return []
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class HsicRatio(Measure):
-    """A kind of CKA: HSIC is summed over groups before the ratio is taken.
+class OfGrams(Measure):
+    """A measure whose sums the device computes, from linear Gram matrices in float32."""
+
+    def sums(self, grams: Sequence[gram.Gram], options: Options) -> Any:
+        """Returns a pytree of sums of one group of images.
+
+        Args:
+          grams: of the layers, from `gram.linear`.
+          options: from `resolve`.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class OfDistances(Measure):
+    """A measure whose sums the host computes, from the exact distances of images in float64."""
+
+    def sums(self, layers: Layers, options: Options) -> Any:
+        """Returns a pytree of sums of one group of images."""
+        raise NotImplementedError
+
+    def form(self, layers: int) -> Any:
+        """Returns a pytree of arrays or their shapes, of the form of `sums`, for so many layers."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class HsicRatio(OfGrams):
+    """A kind of linear CKA: HSIC is summed over groups before the ratio is taken.
 
     Attributes:
-      centred: (linear Gram matrix of a layer, options) -> centred Gram matrix of the kernel.
+      centred: (linear Gram matrix of a layer, options) -> centred Gram matrix.
+      diagonal: whether the diagonal of the centred matrices counts.
     """
 
     centred: Callable[[gram.Gram, Options], gram.Gram]
+    diagonal: bool = False
 
-    def sums(self, layers: Layers, options: Options) -> hsic.HsicSums:
+    def sums(self, grams: Sequence[gram.Gram], options: Options) -> hsic.HsicSums:
         """Returns the HSIC of every pair of layers in one group of images."""
-        return hsic.hsic_sums([self.centred(g, options) for g in layers.grams])
+        return hsic.hsic_sums([self.centred(g, options) for g in grams], diagonal=self.diagonal)
 
     def matrices(self, total: hsic.HsicSums) -> dict[str, Float[np.ndarray, "layers layers"]]:
         """Returns the CKA matrix by the name of the measure."""
@@ -134,35 +186,45 @@ class HsicRatio(Measure):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class GroupMean(Measure):
+class GroupMean(OfDistances):
     """A measure of each group of images whose value is the mean over groups, weighted by images.
 
     Attributes:
       matrix: (layers, options) -> similarity of every pair of layers in one group of images.
-      defined: (layers, options) -> which of the layers that vary it can measure; all by default.
-      undefined: predicate of the others for a warning, such as "vary in too few directions".
+      requires: what it needs of a layer that varies; a layer that lacks it in some group is NaN.
       numbers: (images of a group, options) -> further numbers to sum, for `attributes`, which also
         finds the number of `images` in the sums.
     """
 
     matrix: Callable[[Layers, Options], Float[Array, "layers layers"]]
-    defined: Callable[[Layers, Options], Bool[Array, " layers"]] | None = None
-    undefined: str = ""
+    requires: tuple[Requirement, ...] = ()
     numbers: Callable[[int, Options], Mapping[str, float]] = lambda images, options: {}
 
     def sums(self, layers: Layers, options: Options) -> dict[str, Any]:
-        """Returns the matrix of one group times its images, NaN for dead layers."""
-        n, known = layers.images, layers.live
-        sums = {"images": jnp.float32(n)}
-        sums |= {name: jnp.float32(x) for name, x in self.numbers(n, options).items()}
-        if self.defined is not None:
-            known = layers.live & self.defined(layers, options)
-            sums["lacking"] = (layers.live & ~known).astype(jnp.float32)
+        """Returns the matrix of one group times its images, NaN where it is not defined."""
+        n, defined, lacking = layers.images, layers.live, []
+        for requirement in self.requires:
+            met = requirement.met(layers, options)
+            lacking.append(np.float64(defined & ~met))
+            defined = defined & met
+        sums = {"images": np.float64(n), "lacking": lacking}
+        sums |= {name: np.float64(x) for name, x in self.numbers(n, options).items()}
         matrices = {"mean": self.matrix(layers, options)}
         if callable(self.chance):
             matrices["chance"] = self.chance(layers, options)
-        pairs = known[:, None] & known[None, :]
-        return sums | {k: n * jnp.where(pairs, matrix, jnp.nan) for k, matrix in matrices.items()}
+        pairs = defined[:, None] & defined[None, :]
+        for name, matrix in matrices.items():
+            sums[name] = np.where(pairs, n * np.asarray(matrix, np.float64), np.nan)
+        return sums
+
+    def form(self, layers: int) -> dict[str, Any]:
+        """Returns a pytree of shapes of the form of `sums`."""
+        number, vector, matrix = (
+            jax.ShapeDtypeStruct((layers,) * axes, np.float64) for axes in range(3)
+        )
+        form = {"images": number, "lacking": [vector] * len(self.requires), "mean": matrix}
+        form |= {name: number for name in self.numbers(4, {**self.options})}
+        return form | ({"chance": matrix} if callable(self.chance) else {})
 
     def matrices(self, total: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "layers layers"]]:
         """Returns the means over all groups by their names."""
@@ -173,9 +235,46 @@ class GroupMean(Measure):
 
     def lacking(
         self, total: Mapping[str, Any]
-    ) -> tuple[Bool[np.ndarray, " layers"] | np.bool_ | bool, str]:
-        """Returns the layers that `defined` excludes in some group, and `undefined`."""
-        return total.get("lacking", np.zeros(len(total["mean"]))) > 0, self.undefined
+    ) -> list[tuple[Requirement, Bool[np.ndarray, " layers"]]]:
+        """Returns each requirement, and the layers that lack it in some group."""
+        return [(r, x > 0) for r, x in zip(self.requires, total["lacking"], strict=True)]
+
+
+@flax.struct.dataclass
+class GroupSums(exact.Unfinished):
+    """The sums of one group of images by several measures, finished on the host.
+
+    Attributes:
+      of_grams: measure -> the sums that the device computed.
+      squared: squared distances of all pairs of images; None if no measure needs them.
+      noise: [layers], see `Layers`.
+      images: number of images.
+      measures: those that the host computes.
+      options: from `resolve`, as pairs.
+    """
+
+    of_grams: dict[str, Any]
+    squared: exact.Double | None
+    noise: Any  # JAX also fills pytrees with shapes
+    images: int = flax.struct.field(pytree_node=False)
+    measures: tuple[OfDistances, ...] = flax.struct.field(pytree_node=False)
+    options: tuple[tuple[str, Any], ...] = flax.struct.field(pytree_node=False)
+
+    def to_host(self) -> dict[str, Any]:
+        """Returns measure -> its sums."""
+        sums, options = exact.to_host(self.of_grams), dict(self.options)
+        if self.measures:
+            noise = np.asarray(self.noise, np.float64)
+            layers = Layers(self.squared.to_host(), noise, self.images)
+            sums |= {measure.name: measure.sums(layers, options) for measure in self.measures}
+        return sums
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """A pytree of arrays or their shapes, of the form of what `to_host` returns."""
+        (layers,) = self.noise.shape
+        own = {measure.name: measure.form(layers) for measure in self.measures}
+        return exact.host_shapes(self.of_grams) | own
 
 
 def default_options(measures: Collection[Measure]) -> dict[str, Any]:
@@ -203,19 +302,36 @@ def resolve(
     return dict(options)
 
 
+def need_distances(measures: Collection[Measure]) -> bool:
+    """Returns whether some of the measures are functions of the distances of images."""
+    return any(isinstance(measure, OfDistances) for measure in measures)
+
+
 def group_sums(
-    grams: Sequence[gram.Gram], measures: Collection[Measure], options: Options
+    grams: Sequence[gram.Gram],
+    squared: Sequence[exact.Double] | None,
+    measures: Collection[Measure],
+    options: Options,
 ) -> dict[str, Any]:
     """Returns the sums of one group of images that give every measure of every pair of layers.
 
     Args:
       grams: of the layers, from `gram.linear`.
+      squared: of the layers, from `distances.squared`; None unless `need_distances(measures)`.
       measures: the measures.
       options: from `resolve`.
     """
-    layers = Layers(grams)
+    of_grams = {m.name: m.sums(grams, options) for m in measures if isinstance(m, OfGrams)}
+    sums = GroupSums(
+        of_grams,
+        None if squared is None else distances.stacked(squared),
+        jnp.stack([gram.noise(g) for g in grams]),
+        grams[0].matrix.shape[0],
+        tuple(m for m in measures if isinstance(m, OfDistances)),
+        tuple(options.items()),
+    )
     return {
-        "measures": {measure.name: measure.sums(layers, options) for measure in measures},
+        "measures": sums,
         "infinite": 1.0 - jnp.stack([jnp.isfinite(g.energy) for g in grams]),
     }
 
@@ -239,13 +355,12 @@ def matrices(
         sums = total["measures"][measure.name]
         by_name |= measure.matrices(sums)
         dead = np.isnan(np.diagonal(by_name[measure.name])) & ~infinite
-        lacking, what_they_do = measure.lacking(sums)
-        lacking = lacking & dead
-        for why, which in (
-            ("do not vary over the images beyond rounding noise", dead & ~lacking),
-            (what_they_do, lacking),
-            ("have NaN or infinite activations", infinite),
-        ):
+        reasons = [("have NaN or infinite activations", infinite)]
+        for requirement, lacking in measure.lacking(sums):
+            reasons.append((requirement.otherwise, lacking & dead))
+            dead = dead & ~lacking
+        reasons.append(("do not vary over the images beyond rounding noise", dead))
+        for why, which in reasons:
             warnings.setdefault((why, *which.tolist()), []).append(measure.name)
     for (why, *which), concerned in warnings.items():
         warn_undefined(why, names, np.array(which), concerned)

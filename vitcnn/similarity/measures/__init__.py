@@ -1,8 +1,8 @@
 """Measures of similarity, one family a file; adding a file is registering its measures.
 
 A file has a tuple `MEASURES` of `vitcnn.similarity.measure.Measure`. Everything about a measure is
-in its object: names, options, what it needs, how one group of images is measured, how groups add
-up.
+in its object: names, options, what it needs, how one group of images is measured (on the device
+from Gram matrices, or on the host from exact distances), how groups add up.
 """
 
 from __future__ import annotations

@@ -15,23 +15,26 @@ independent representations.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.struct
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from vitcnn.numerics.arrays import Array
-from vitcnn.similarity.gram import Spectra
-from vitcnn.similarity.measure import GroupMean, Layers, Options
+from vitcnn.similarity.distances import Spectra
+from vitcnn.similarity.measure import GroupMean, Layers, Options, Requirement
 
 IMAGES_PER_COMPONENT = 20
+# Components whose eigenvalues differ by less than this share of the greatest cannot be told apart:
+# the rounding error of a Gram matrix in float64, 1e-15 of the greatest, turns them by the ratio.
+GAP = 1e-9
+ALIKE = (
+    "have principal components too close in strength, or too weak beside the first, to tell apart"
+)
 
 
-@flax.struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class Components:
     """The first k principal components of every layer on the same n images.
 
@@ -40,8 +43,8 @@ class Components:
       scale: their singular values.
     """
 
-    basis: Float[Array, "layers n k"]
-    scale: Float[Array, "layers k"]
+    basis: Float[np.ndarray, "layers n k"]
+    scale: Float[np.ndarray, "layers k"]
 
 
 def check(options: Options, images: int, sizes: Mapping[str, int]) -> Options:
@@ -77,27 +80,27 @@ def components(spectra: Spectra, k: int) -> Components:
     """Returns the first k principal components of every layer.
 
     Args:
-      spectra: of the linear Gram matrices, see `gram.spectra`; of rank k at least.
+      spectra: of rank k at least.
       k: number of components.
     """
-    return Components(spectra.vectors[:, :, :k], jnp.sqrt(spectra.values[:, :k]))
+    return Components(spectra.vectors[:, :, :k], np.sqrt(spectra.values[:, :k]))
 
 
 def permuted(x: Components, order: Int[np.ndarray, " n"]) -> Components:
     """Returns the components with the images in another order: independent of the original ones."""
-    return x.replace(basis=x.basis[:, order])
+    return dataclasses.replace(x, basis=x.basis[:, order])
 
 
-def svcca(x: Components, y: Components) -> Float[Array, "layers_x layers_y"]:
+def svcca(x: Components, y: Components) -> Float[np.ndarray, "layers_x layers_y"]:
     """Returns the mean canonical correlation of every layer of x with every layer of y."""
 
     def row(products, scale):
-        return jnp.mean(jnp.linalg.svd(products, compute_uv=False), axis=-1)
+        return np.linalg.svd(products, compute_uv=False).mean(axis=-1)
 
     return _rows(row, x, y)
 
 
-def pwcca(x: Components, y: Components) -> Float[Array, "layers_x layers_y"]:
+def pwcca(x: Components, y: Components) -> Float[np.ndarray, "layers_x layers_y"]:
     """Returns the projection-weighted mean canonical correlation, weighted by the layers of x.
 
     The weight of rho_i is sum_j |<h_i, p_j>|, where h_i is the i-th canonical variate of x and p_j
@@ -107,18 +110,18 @@ def pwcca(x: Components, y: Components) -> Float[Array, "layers_x layers_y"]:
     """
 
     def row(products, scale):
-        left, values, _ = jnp.linalg.svd(products, full_matrices=False)
-        weights = jnp.einsum("lji,j->li", jnp.abs(left), scale)
-        return jnp.sum(weights * values, axis=-1) / jnp.sum(weights, axis=-1)
+        left, values, _ = np.linalg.svd(products, full_matrices=False)
+        weights = np.einsum("lji,j->li", np.abs(left), scale)
+        return (weights * values).sum(axis=-1) / weights.sum(axis=-1)
 
     return _rows(row, x, y)
 
 
-def cca(x: Components, y: Components) -> Float[Array, "layers_x layers_y"]:
+def cca(x: Components, y: Components) -> Float[np.ndarray, "layers_x layers_y"]:
     """Returns the mean squared canonical correlation of every layer of x with every layer of y."""
 
     def row(products, scale):
-        return jnp.mean(jnp.sum(jnp.square(products), axis=-1), axis=-1)
+        return np.square(products).sum(axis=-1).mean(axis=-1)
 
     return _rows(row, x, y)
 
@@ -126,15 +129,37 @@ def cca(x: Components, y: Components) -> Float[Array, "layers_x layers_y"]:
 def _rows(summary, x, y):
     """Maps `summary` of ([layers_y, k, k] products U'V, [k] scale of x) over the layers of x."""
 
-    def row(layer):
-        basis, scale = layer
-        highest = jax.lax.Precision.HIGHEST
-        return summary(jnp.einsum("ni,lnj->lij", basis, y.basis, precision=highest), scale)
+    others = y.basis.transpose(0, 2, 1)
+    rows = [
+        summary((others @ u).transpose(0, 2, 1), s) for u, s in zip(x.basis, x.scale, strict=True)
+    ]
+    return np.stack(rows)
 
-    return jax.lax.map(row, (x.basis, x.scale))
+
+def enough(layers: Layers, options: Options) -> Bool[np.ndarray, " layers"]:
+    """Returns which layers vary in as many directions as there are components."""
+    return layers.spectra.rank(layers.noise) >= options["components"]
 
 
-def _measure(name: str, title: str, long_name: str, summary: Any, chance: Any) -> GroupMean:
+def distinct(layers: Layers, options: Options) -> Bool[np.ndarray, " layers"]:
+    """Returns in which layers the last component is told apart from the next direction."""
+    return _gaps(layers, options)[:, -1] > GAP
+
+
+def all_distinct(layers: Layers, options: Options) -> Bool[np.ndarray, " layers"]:
+    """Returns in which layers every component is told apart from the next direction."""
+    return (_gaps(layers, options) > GAP).all(axis=1)
+
+
+def _gaps(layers, options):
+    """Returns how much smaller the eigenvalue behind each component is, as a share of the first."""
+    values = layers.spectra.values[:, : options["components"] + 1]
+    return -np.diff(values, axis=1) / values[:, :1]
+
+
+def _measure(
+    name: str, title: str, long_name: str, summary: Any, chance: Any, told_apart: Any = distinct
+) -> GroupMean:
     """Returns a measure that is a summary of the canonical correlations."""
 
     def matrix(layers: Layers, options: Options):
@@ -151,8 +176,10 @@ def _measure(name: str, title: str, long_name: str, summary: Any, chance: Any) -
         least_images=lambda options: IMAGES_PER_COMPONENT * options["components"],
         matrix=matrix,
         chance=chance,
-        defined=lambda layers, options: layers.spectra.rank >= options["components"],
-        undefined="vary in fewer directions than CCA has components",
+        requires=(
+            Requirement(enough, "vary in fewer directions than CCA has components", refused=True),
+            Requirement(told_apart, ALIKE),
+        ),
         numbers=lambda images, options: {"components": images * options["components"]},
         attributes=lambda total, options: {"components": total["components"] / total["images"]},
     )
@@ -171,8 +198,7 @@ def _of_permuted_images(summary):
 
 def _mean_of_permutations(layers: Layers, options: Options):
     """Returns k / (n - 1), the mean of `cca` over all permutations of the images."""
-    count = len(layers.grams)
-    return jnp.full((count, count), options["components"] / (layers.images - 1))
+    return np.full((len(layers), len(layers)), options["components"] / (layers.images - 1))
 
 
 MEASURES = (
@@ -185,6 +211,7 @@ MEASURES = (
         "projection-weighted canonical correlation",
         pwcca,
         chance=_of_permuted_images(pwcca),
+        told_apart=all_distinct,  # the weights depend on each component
     ),
     _measure(
         "cca",

@@ -13,16 +13,54 @@ Biased CKA of independent representations is above 0, the more so the fewer the 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
 
 from vitcnn.similarity import gram, hsic
-from vitcnn.similarity.measure import HsicRatio, Options
+from vitcnn.similarity.measure import HsicRatio, Layers, OfDistances, Options, Requirement
 
 
 def check_bandwidth(options: Options, images: int, sizes: Mapping[str, int]) -> Options:
     """Returns the options; raises ValueError unless `bandwidth` is above 0."""
     gram.check_kernel("rbf", options["bandwidth"])
     return options
+
+
+VARIED_KERNEL = Requirement(
+    met=lambda layers, options: hsic.alive(
+        hsic.rbf_sums(layers.squared, layers.noise, layers.images, options["bandwidth"])
+    ),
+    otherwise=hsic.NO_KERNEL,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RbfCka(OfDistances):
+    """CKA with a Gaussian kernel: HSIC is summed over groups before the ratio is taken."""
+
+    def sums(self, layers: Layers, options: Options) -> dict[str, Any]:
+        """Returns the HSIC of every pair of layers, and which layers have no kernel."""
+        sums = hsic.rbf_sums(layers.squared, layers.noise, layers.images, options["bandwidth"])
+        return {"hsic": sums, "lacking": np.float64(layers.live & ~hsic.alive(sums))}
+
+    def form(self, layers: int) -> dict[str, Any]:
+        """Returns the shapes of `sums`."""
+        hsic_form = hsic.form_of_sums(layers)
+        return {"hsic": hsic_form, "lacking": hsic_form.energy}
+
+    def matrices(self, total: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "layers layers"]]:
+        """Returns the CKA matrix by the name of the measure."""
+        return {self.name: hsic.cka(total["hsic"])}
+
+    def lacking(
+        self, total: Mapping[str, Any]
+    ) -> list[tuple[Requirement, Bool[np.ndarray, " layers"]]]:
+        """Returns the layers without a kernel in some group; groups with one still count."""
+        return [(VARIED_KERNEL, total["lacking"] > 0)]
 
 
 MEASURES = (
@@ -38,14 +76,14 @@ MEASURES = (
         title="biased CKA",
         long_name="biased linear CKA",
         centred=lambda linear, options: hsic.centred(linear),
+        diagonal=True,
     ),
-    HsicRatio(
+    RbfCka(
         name="cka_rbf",
         title="RBF CKA",
         long_name="unbiased CKA, RBF kernel",
         options={"bandwidth": 1.0},  # of the kernel, as a fraction of the median distance
         check=check_bandwidth,
         chance=0.0,
-        centred=lambda linear, options: hsic.u_centred(gram.rbf(linear, options["bandwidth"])),
     ),
 )

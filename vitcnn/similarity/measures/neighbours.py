@@ -3,20 +3,19 @@
 The share of the k nearest images (Euclidean distance, the image itself excluded) that two layers
 have in common, averaged over images (Huh et al. 2024, mutual k-nearest-neighbour alignment). This
 measure looks at the nearest images only, where CKA weighs the distant ones most. The neighbours are
-those within the n images of a group: independent layers have k / (n - 1) of them in common.
+those within the n images of a group: independent layers have k / (n - 1) of them in common. Of
+images that are equally near, the earlier counts as the nearer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
-from vitcnn.numerics.arrays import Array
-from vitcnn.similarity.gram import squared_distances
-from vitcnn.similarity.measure import GroupMean, Options
+from vitcnn.similarity import distances
+from vitcnn.similarity.measure import GroupMean, Layers, Options
 
 
 def check(options: Options, images: int, sizes: Mapping[str, int]) -> Options:
@@ -34,33 +33,12 @@ def check(options: Options, images: int, sizes: Mapping[str, int]) -> Options:
     return options
 
 
-def nearest(grams: Float[Array, "layers n n"], k: int) -> Float[Array, "layers n n"]:
-    """Returns for every layer 1 at (i, j) where j is one of the k nearest images of i, else 0.
-
-    Args:
-      grams: linear Gram matrices, centred or not.
-      k: number of neighbours; of equally near images the earlier is taken.
-    """
-    n = grams.shape[-1]
-
-    def of_layer(gram):
-        distance = jnp.where(jnp.eye(n, dtype=bool), jnp.inf, squared_distances(gram))
-        _, indices = jax.lax.top_k(-distance, k)
-        return jnp.zeros((n, n), jnp.float32).at[jnp.arange(n)[:, None], indices].set(1)
-
-    return jax.lax.map(of_layer, grams)
-
-
-def neighbours(nearest: Float[Array, "layers n n"], k: int) -> Float[Array, "layers layers"]:
-    """Returns the mean share of their k nearest images that two layers have in common.
-
-    Args:
-      nearest: from the function `nearest`.
-      k: number of neighbours.
-    """
-    layers, n, _ = nearest.shape
-    flat = nearest.reshape(layers, -1)
-    return jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST) / (n * k)
+def neighbours(layers: Layers, options: Options) -> Float[np.ndarray, "layers layers"]:
+    """Returns the mean share of their k nearest images that two layers have in common."""
+    n, k = layers.images, options["neighbours"]
+    sets = np.stack([distances.nearest(row, n, k).ravel() for row in layers.squared])
+    sets = sets.astype(np.float32)  # counts up to 2**24 are exact
+    return (sets @ sets.T).astype(np.float64) / (n * k)
 
 
 MEASURES = (
@@ -71,9 +49,7 @@ MEASURES = (
         options={"neighbours": 10},  # number of nearest images
         check=check,
         least_images=lambda options: options["neighbours"] + 2,
-        matrix=lambda layers, options: neighbours(
-            nearest(layers.gram_matrices, options["neighbours"]), options["neighbours"]
-        ),
+        matrix=neighbours,
         numbers=lambda images, options: {"inverse_size": images / (images - 1)},
         attributes=lambda total, options: {
             "neighbours_chance": options["neighbours"] * total["inverse_size"] / total["images"]

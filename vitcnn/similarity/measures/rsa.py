@@ -8,55 +8,44 @@ in the mean.
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax.scipy.stats import rankdata
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Bool, Float
 
-from vitcnn.numerics.arrays import Array
+from vitcnn.similarity.distances import ranks
 from vitcnn.similarity.gram import EPS
-from vitcnn.similarity.measure import GroupMean
+from vitcnn.similarity.measure import GroupMean, Layers, Options, Requirement
 
 
-def rsa_pearson(distances: Float[Array, "layers pairs"]) -> Float[Array, "layers layers"]:
-    """Returns Pearson's correlation of the distances of every pair of layers.
-
-    Layers in which all images are equally far apart, up to rounding, read NaN.
-    """
-    mean = jnp.mean(distances, axis=-1, keepdims=True)
-    centred = distances - mean
-    product = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
-    square = jnp.diagonal(product)
-    varies = square > (8 * EPS) ** 2 * distances.shape[-1] * mean[:, 0] ** 2
-    size = jnp.sqrt(jnp.where(varies, square, jnp.nan))
-    return product / size[:, None] / size[None, :]
+def unequal(layers: Layers, options: Options) -> Bool[np.ndarray, " layers"]:
+    """Returns in which layers the distances differ by more than rounding noise of the features."""
+    mean = layers.distances.mean(axis=1)
+    return layers.distances.std(axis=1) > 8 * EPS * mean
 
 
-def rsa_spearman(distances: Float[Array, "layers pairs"]) -> Float[Array, "layers layers"]:
-    """Returns Spearman's correlation of the distances of every pair of layers.
-
-    Equal distances share the mean of their ranks. Layers in which all images are equally far apart,
-    up to rounding, read NaN.
-    """
-    mean = jnp.mean(distances, axis=-1, keepdims=True)
-    even = jnp.max(jnp.abs(distances - mean), axis=-1) <= 8 * EPS * mean[:, 0]
-    matrix = rsa_pearson(jax.lax.map(rankdata, distances))
-    return jnp.where(even[:, None] | even[None, :], jnp.nan, matrix)
+def correlation(values: Float[np.ndarray, "layers pairs"]) -> Float[np.ndarray, "layers layers"]:
+    """Returns Pearson's correlation of every pair of rows, NaN for a row of equal values."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    size = np.sqrt(np.square(centred).sum(axis=1, keepdims=True))
+    unit = centred / np.where(size > 0, size, np.nan)
+    return unit @ unit.T
 
 
+UNEQUAL = Requirement(unequal, "have all images equally far apart")
 MEASURES = (
     GroupMean(
         name="rsa_pearson",
         title="RSA, Pearson",
         long_name="RSA, Pearson correlation of distances",
         chance=0.0,
-        matrix=lambda layers, options: rsa_pearson(layers.distances),
+        requires=(UNEQUAL,),
+        matrix=lambda layers, options: correlation(layers.distances),
     ),
     GroupMean(
         name="rsa_spearman",
         title="RSA, Spearman",
         long_name="RSA, Spearman correlation of distances",
         chance=0.0,
-        matrix=lambda layers, options: rsa_spearman(layers.distances),
+        requires=(UNEQUAL,),
+        matrix=lambda layers, options: correlation(np.stack([*map(ranks, layers.squared)])),
     ),
 )
