@@ -8,13 +8,18 @@ Analyses run whole groups of images on each device and never talk to each other 
 from __future__ import annotations
 
 import io
+import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+_WORTH_KEEPING = 0.3  # seconds of compilation from which a program is kept
 
 
 def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -36,6 +41,27 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
         raise ValueError(f"process = {process}: expected 0 <= process < processes = {processes}")
     else:
         jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+
+
+def cache_programs(folder: pathlib.Path) -> None:
+    """Keeps compiled programs in a folder, and takes them from there.
+
+    JAX_COMPILATION_CACHE_DIR, or a folder that the user has given to JAX otherwise, comes first.
+
+    Args:
+      folder: made if it does not exist; where it cannot be made, nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written costs time, and no run should fail for that
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    # JAX looks for a folder when it first compiles anything, which may be over.
+    compilation_cache.reset_cache()
 
 
 def host() -> tuple[int, int]:

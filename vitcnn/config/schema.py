@@ -46,6 +46,8 @@ class Measurement:
       max_sums_gb: memory of the host, in GB, that the sums of all analyses may need at most; above
         it the run refuses to start.
       save_every_s: seconds between saves of the sums from which a stopped run resumes.
+      compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
+        a repeated or resumed run does not compile them again.
     """
 
     models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -57,8 +59,9 @@ class Measurement:
     precision: str = "highest"
     max_sums_gb: float = 4.0
     save_every_s: float = 60.0
+    compilation_cache: bool = True
 
-    NEUTRAL = ("save_every_s", "max_sums_gb")  # these change no number
+    NEUTRAL = ("save_every_s", "max_sums_gb", "compilation_cache")  # these change no number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Training:
       seed: seed of the weights, and of the order and the augmentation of the images.
       log_every: number of steps between lines of train.jsonl.
       checkpoint_every: number of steps between checkpoints, from which a stopped run resumes.
+      compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
+        a repeated or resumed run does not compile them again.
     """
 
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -102,8 +107,9 @@ class Training:
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 500
+    compilation_cache: bool = True
 
-    NEUTRAL = ("log_every", "checkpoint_every")  # these change no number
+    NEUTRAL = ("log_every", "checkpoint_every", "compilation_cache")  # these change no number
 
 
 def model_fields(family: str) -> dict[str, Any]:

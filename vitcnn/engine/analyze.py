@@ -65,6 +65,8 @@ def analyze(
       OSError: the workdir cannot be written.
     """
     config = check_measurement(config, source)
+    if config.compilation_cache:
+        parallel.cache_programs(storage.cache_folder() / "programs")
     own_config = {k: v for k, v in config.to_dict().items() if k not in Measurement.NEUTRAL}
     neutral = identity.neutral(config, tuple(models or ()))
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)

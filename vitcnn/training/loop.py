@@ -61,6 +61,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
       FloatingPointError: the loss is not finite.
     """
     config = check_training(config)
+    if config.compilation_cache:
+        parallel.cache_programs(storage.cache_folder() / "programs")
     own_config = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
     neutral = identity.neutral(config)
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral).absolute()
