@@ -40,6 +40,7 @@ setup(
         "orbax-checkpoint",
         "pillow>=10",
         "tensorflow-datasets>=4.9.7",
+        "threadpoolctl",
         "tqdm",
         "xarray",
     ],

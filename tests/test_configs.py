@@ -210,9 +210,9 @@ def test_constructors_name_the_nearest_field():
 @pytest.mark.parametrize(
     "path",
     [
-        # A ResNet-50 has 125 layers to compile at any size of its images, and everything.py runs
-        # the networks of the CIFAR pair.
-        pytest.param(path, id=name(path), marks=[pytest.mark.slow] * (path.stem != "scenes"))
+        # tests/test_devices.py runs scenes.py:smallest with fewer layers; everything.py runs the
+        # networks of the CIFAR pair.
+        pytest.param(path, id=name(path), marks=pytest.mark.slow)
         for path in paths("analyze")
         if path.stem != "everything"  # tests/engine/test_everything.py runs it
     ],

@@ -10,6 +10,8 @@ import running
 from vitcnn import results
 
 SMALLEST = "scenes.py:smallest"
+# Nine groups of one size, so that one program is compiled, and a last round that is not full.
+FLAGS = ("--config.data.size=72", "--config.models.resnet.units=(1,1,1)")
 
 
 def values(workdir):
@@ -31,18 +33,18 @@ def assert_same_bits(a, b):
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
-    running.analyze(SMALLEST, workdir)
+    running.analyze(SMALLEST, workdir, *FLAGS)
     return values(workdir)
 
 
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_any_number_of_devices_gives_the_same_bits(one_device, tmp_path, devices):
-    running.analyze(SMALLEST, tmp_path, devices=devices)
+    running.analyze(SMALLEST, tmp_path, *FLAGS, devices=devices)
     assert_same_bits(one_device, values(tmp_path))
 
 
 def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
-    command = running.command(SMALLEST, tmp_path)
+    command = [*running.command(SMALLEST, tmp_path), *FLAGS]
     command.append(f"--coordinator=localhost:{_free_port()}")
     hosts = [
         subprocess.Popen(
@@ -62,7 +64,7 @@ def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
 
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
     """SIGKILL as soon as the first sums are on disk, then again later, then to the end."""
-    command = [*running.command(SMALLEST, tmp_path), "--config.save_every_s=0.0"]
+    command = [*running.command(SMALLEST, tmp_path), *FLAGS, "--config.save_every_s=0.0"]
     state = tmp_path / "sums.0of1.npz"
     resumed_at = []
     for groups in (1, 4):
@@ -79,7 +81,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(one_device, tmp_path):
         victim.wait()
         resumed_at.append(running.groups_saved(state))
     assert 0 < resumed_at[0] <= resumed_at[1] and not list(tmp_path.glob("*.nc"))
-    running.analyze(SMALLEST, tmp_path)
+    running.analyze(SMALLEST, tmp_path, *FLAGS)
     assert_same_bits(one_device, values(tmp_path))
     assert not state.exists()
 

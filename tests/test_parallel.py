@@ -4,6 +4,10 @@ import subprocess
 import sys
 import textwrap
 
+import jax
+
+from vitcnn import parallel
+
 PROGRAM = """
     import pathlib, sys
     import jax
@@ -20,6 +24,7 @@ PROGRAM = """
 
 
 def run(folder, monkeypatch, **environment):
+    """Returns (value, folder of the cache) as a process of its own prints them."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -40,12 +45,14 @@ def test_programs_are_kept_and_found_again(tmp_path, monkeypatch):
     }
 
 
-def test_a_folder_of_the_users_comes_first(tmp_path, monkeypatch):
-    mine = str(tmp_path / "mine")
-    assert run(tmp_path / "other", monkeypatch, JAX_COMPILATION_CACHE_DIR=mine)[1] == mine
-    assert not (tmp_path / "other").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch):
+def test_other_folders_are_left_alone(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir  # that of these tests
+    parallel.cache_programs(tmp_path / "other")
+    assert jax.config.jax_compilation_cache_dir == before and not (tmp_path / "other").exists()
     (tmp_path / "file").write_text("")
-    assert run(tmp_path / "file/programs", monkeypatch)[1] == "None"
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        parallel.cache_programs(tmp_path / "file/programs")  # cannot be made, which is no error
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

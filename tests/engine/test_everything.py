@@ -24,6 +24,7 @@ def joint(tmp_path_factory):
     return run(tmp_path_factory.mktemp("joint"))
 
 
+@pytest.mark.slow  # tests/engine/test_family_from_outside.py runs every analysis too
 def test_every_analysis_is_in_it(joint):
     found = {results.provenance(result)["analysis"] for result in joint.values()}
     files = {path.stem for path in (running.ROOT / "vitcnn/analyses").glob("[a-z]*.py")}

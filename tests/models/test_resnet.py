@@ -13,6 +13,7 @@ from networks import (
 )
 
 from vitcnn import models, taps
+from vitcnn.numerics import random_weights
 
 # Odd sizes, so that where the padding goes matters.
 SMALL = {
@@ -266,7 +267,7 @@ def test_parameter_names_are_those_of_googles_resnet():
 def test_a_fresh_unit_is_its_shortcut():
     module = models.create("resnet", "mini")
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    variables = jax.jit(module.init)(jax.random.key(0), images)
+    variables = random_weights.draw(lambda key: module.init(key, images), 0)
     table = taps.tabulate(module, variables, images)
     names = ["stage1/unit02/in", "stage1/unit02/norm2", "stage1/unit02/out"]
     _, got = taps.forward(module, variables, images, table, names)

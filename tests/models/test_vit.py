@@ -11,6 +11,7 @@ from networks import assert_taps_equal, flat, shapes_of
 
 from vitcnn import models, taps
 from vitcnn.models import vit
+from vitcnn.numerics import random_weights
 
 SMALL = {
     "image_size": (12, 20),
@@ -269,7 +270,7 @@ def test_parameter_counts_are_the_published_ones(variant, count):
 
 @pytest.mark.parametrize("variant", vit.VARIANTS)
 def test_parameter_counts_of_all_variants_are_those_of_their_sizes(variant):
-    module = models.create("vit", variant)
+    module = models.create("vit", variant, depth=2)  # tracing forty blocks takes seconds
     w, h, p, classes = module.width, module.mlp_dim, module.patch, module.num_classes
     prefix = 1 + module.distilled
     positions = prefix + (module.image_size // p) ** 2
@@ -339,7 +340,7 @@ def test_without_a_head_the_output_is_what_the_head_would_read():
 def test_a_fresh_network_gives_zero_logits_and_varied_features():
     module = models.create("vit", "mini/4")
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    variables = jax.jit(module.init)(jax.random.key(0), images)
+    variables = random_weights.draw(lambda key: module.init(key, images), 0)
     assert set(variables) == {"params"}
     table = taps.tabulate(module, variables, images)
     logits, got = taps.forward(module, variables, images, table, ["pooled"])
@@ -385,7 +386,9 @@ def test_images_of_another_size_are_refused():
 def test_registers_of_a_fresh_network_differ():
     """They have no position: alike, they would get the same gradient for ever."""
     module = models.create("vit", "B/16", **{**SMALL, "depth": 1}, registers=2)
-    params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 12, 20, 3)))["params"]
+    params = random_weights.draw(lambda key: module.init(key, np.zeros((1, 12, 20, 3))), 0)[
+        "params"
+    ]
     assert np.abs(params["registers"][0, 0] - params["registers"][0, 1]).max() > 1e-3
 
 

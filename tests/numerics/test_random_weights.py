@@ -10,12 +10,12 @@ from vitcnn import models
 from vitcnn.numerics import random_weights
 
 NETWORKS = [
-    ("vit", "mini/4", {"depth": 2, "distilled": True, "registers": 2, "layer_scale": 0.1}),
-    ("vit", "mini/4", {"depth": 2, "pool": "gap", "norm_pooled": True, "pre_logits": 6}),
-    ("resnet", "mini", {"units": (2, 1), "widths": (32, 64)}),
-    ("resnet", "50", {"units": (1, 1), "widths": (8, 16), "image_size": 32}),
-    ("bit", "R50x1", {"units": (1, 1), "widths": (32, 64), "image_size": 32}),
-    ("mixer", "S/32", {"depth": 2, "width": 24, "channels_mlp_dim": 32, "image_size": 64}),
+    ("vit", "mini/4", {"depth": 1, "distilled": True, "registers": 2, "layer_scale": 0.1}),
+    ("vit", "mini/4", {"depth": 1, "pool": "gap", "norm_pooled": True, "pre_logits": 6}),
+    ("resnet", "mini", {"units": (1, 1), "widths": (32, 64)}),
+    ("resnet", "50", {"units": (1,), "widths": (8,), "image_size": 32}),
+    ("bit", "R50x1", {"units": (1,), "widths": (32,), "image_size": 32}),
+    ("mixer", "S/32", {"depth": 1, "width": 24, "channels_mlp_dim": 32, "image_size": 64}),
 ]
 
 
@@ -33,8 +33,7 @@ def test_they_are_those_of_init(family, variant, fields):
     module = models.create(family, variant, **fields)
     images = jnp.zeros((1, module.image_size, module.image_size, 3))
     init = lambda key: module.init(key, images)  # noqa: E731
-    for seed in (0, 7):
-        assert_same_bits(random_weights.draw(init, seed), jax.jit(init)(jax.random.key(seed)))
+    assert_same_bits(random_weights.draw(init, 7), jax.jit(init)(jax.random.key(7)))
 
 
 class Strange(nn.Module):
