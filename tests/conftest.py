@@ -50,6 +50,15 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vitcnn"
 jaxtyping.install_import_hook(sorted(modules(PACKAGE) - EXEMPT), "checked.typechecker")
 
 
+# Files of one long test or of long fixtures.
+LONG = ("test_devices", "test_colabs", "test_family_from_outside", "test_loop", "test_real_weights")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the long files first, so that both processes end at about the same time."""
+    items.sort(key=lambda item: LONG.index(stem) if (stem := item.path.stem) in LONG else len(LONG))
+
+
 @pytest.fixture(scope="module")
 def fast_compilation():
     """XLA leaves out most optimisations, for tests that run much code on few images."""
