@@ -412,6 +412,14 @@ def test_another_native_size_is_said(tmp_path, arrays):
     assert "native_size" not in model.provenance["weights"]
 
 
+def test_positions_of_another_size_than_the_json_says_are_refused(tmp_path, arrays):
+    config = {"model_args": {"num_heads": 3}, "pretrained_cfg": {**CFG, "input_size": [3, 64, 64]}}
+    message = "positions for images of 32 x 32 pixels, and the JSON .* says 64 x 64"
+    for size in (32, 64):
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path, arrays, {**VIT, **config}, image_size=size)
+
+
 @pytest.mark.parametrize(
     "name", ["LevitImageProcessor", "BlipImageProcessor", "ViTHybridImageProcessor"]
 )

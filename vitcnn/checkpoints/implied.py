@@ -74,6 +74,7 @@ def read(
     families = [(sidecar.family, "the JSON beside it")]
     if architecture is not None and timm.knows(architecture):
         own_family, own_fields = timm.architecture(architecture)
+        own_fields.pop("image_size", None)  # training scripts set another
         families.append((own_family, f"its architecture {architecture!r}"))
         fields, source = fields | own_fields, f"the architecture {architecture!r} in the file"
     for other, place in families:

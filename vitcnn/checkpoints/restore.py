@@ -129,9 +129,16 @@ def restore(
     if (table := arrays.get(traits.positions)) is not None and traits.positions in expected:
         count = expected[traits.positions].shape[1]
         resized, grid = _resized(table, count, module, position_resize, position_grid)
+        patch = image_sizes.pair(module.patch)
+        trained = grid[0] * patch[0], grid[1] * patch[1]
+        if native not in (None, trained) and resized.shape[1] == count:
+            raise ValueError(
+                f"{label} has positions for images of {trained[0]} x {trained[1]} pixels, and "
+                f"{said.source} says {native[0]} x {native[1]}; correct it, or move it away if it "
+                "does not describe these weights"
+            )
         if resized is not table:
-            patch = image_sizes.pair(module.patch)
-            native = native or (grid[0] * patch[0], grid[1] * patch[1])
+            native = trained
             arrays[traits.positions] = resized
             provenance["resized"] = {
                 traits.positions: [list(table.shape), list(resized.shape)],
