@@ -109,8 +109,10 @@ def test_vits(tmp_path, transformers, name, size):
         network = getattr(transformers, name)(config).eval()
         network.load_state_dict(state)
     # The names that the network has in memory are not those of its files.
-    torch.save(network.state_dict(), tmp_path / "a.pth")
-    live = {"weights": tmp_path / "a.pth", "image_size": size}
+    # config.json speaks of the size before the table was resized, so that they lie elsewhere.
+    (tmp_path / "live").mkdir()
+    torch.save(network.state_dict(), tmp_path / "live/a.pth")
+    live = {"weights": tmp_path / "live/a.pth", "image_size": size}
     same = vitcnn.load(
         "vit", "B/16", preprocess={"mean": (0, 0, 0), "std": (1, 1, 1)}, **live, **fields
     )
