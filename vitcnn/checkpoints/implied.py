@@ -142,15 +142,16 @@ def adopted(
         for name, value in fields.items()
         if name in names and name != "image_size" and not _same(getattr(module, name), value)
     }
+    own = _describe(shapes)
     others = {name: _shapes(module, name, value) for name, value in differing.items()}
     messages = [
         f"{name} = {getattr(module, name)!r}, where {implied.source} says {value!r}"
         for name, value in differing.items()
         # Where the number of elements differs, the merge compares them.
-        if name in chosen and _sizes(others[name]) == _sizes(shapes)
+        if name in chosen and _sizes(others[name]) == _sizes(own)
     ]
     differing = {name: value for name, value in differing.items() if name not in chosen}
-    in_arrays = {n: v for n, v in differing.items() if others[n] != _describe(shapes)}
+    in_arrays = {n: v for n, v in differing.items() if others[n] != own}
     if in_arrays:
         ours = ", ".join(f"{name} = {getattr(module, name)!r}" for name in in_arrays)
         theirs = ", ".join(f"{name}={value!r}" for name, value in in_arrays.items())
@@ -186,9 +187,8 @@ def _describe(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in flat.items()}
 
 
-def _sizes(shapes: Mapping[str, Any] | None) -> dict[str, int]:
-    """Returns the number of elements of each variable; `shapes` are arrays, or their shapes."""
-    shapes = shapes if shapes is None or "params" not in shapes else _describe(shapes)
+def _sizes(shapes: Mapping[str, tuple[int, ...]] | None) -> dict[str, int]:
+    """Returns the number of elements of each variable."""
     return {name: math.prod(shape) for name, shape in (shapes or {}).items()}
 
 
