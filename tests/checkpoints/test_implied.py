@@ -284,6 +284,10 @@ def test_average_chooses_between_trees_of_google(tmp_path):
     loaded = vitcnn.load("vit", "mini/4", path, average=False)
     assert loaded.digest() == model.digest()
     assert loaded.provenance["weights"]["network"].startswith("the weights of")
+    again = {f"params_{k}": v for k, v in ema.items()}
+    np.savez(path, **{f"params/{k}": v for k, v in flat.items()}, **ema, **again)
+    with pytest.raises(ValueError, match="would both be"):
+        vitcnn.load("vit", "mini/4", path)
     np.savez(path, **{f"params/{k}": v for k, v in flat.items()}, **flat)
     with pytest.raises(ValueError, match="would both be"):
         vitcnn.load("vit", "mini/4", path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
+
+from vitcnn.checkpoints.files import contents
+from vitcnn.checkpoints.files.contents import renamed
 
 # No size: the files are for many sizes, and whole images are resized to the network's.
 PREPROCESS = {"interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -39,27 +41,21 @@ def one_network(
       (arrays, which network they are); all arrays and None where the file holds one network.
 
     Raises:
-      ValueError: the file holds a network under two prefixes, and none is a moving average.
+      ValueError: the file holds two networks of which neither, or both, are a moving average.
     """
-    roots: dict[str, dict[str, str]] = {}  # prefix -> bare name -> key
-    for key in arrays:
-        root = next((p for p in (*_PREFIXES, *_AVERAGES) if key.startswith(p)), "")
-        roots.setdefault(root, {})[key.removeprefix(root)] = key
-    weights = [root for root in roots if root not in _AVERAGES]
-    for one, other in itertools.combinations(weights, 2):
-        if shared := roots[one].keys() & roots[other].keys():
-            name = min(shared)
-            raise ValueError(
-                f"{roots[one][name]!r} and {roots[other][name]!r} would both be {name!r}, and "
-                "nothing says which one is meant: save the network that is meant alone"
-            )
-    for root in roots.keys() & set(_AVERAGES):
-        if any(roots[root].keys() & roots[other].keys() for other in weights):
-            keys = roots[root] if average else {k: k for w in weights for k in roots[w].values()}
-            chosen = {name: arrays[key] for name, key in keys.items()}
-            network = "moving average" if average else "weights"
-            return chosen, f"the {network} of weights and their moving average"
-    return dict(arrays), None
+    names = {key: _bare(key) for key in arrays}
+    renamed((name, key) for key, (name, is_average) in names.items() if not is_average)
+    chosen, network = contents.one_network(arrays, names, average)
+    if network is not None and average:  # `bare` knows the prefixes of weights alone
+        keys = renamed((names[key][0], key) for key in chosen)
+        chosen = {name: chosen[key] for name, key in keys.items()}
+    return chosen, network
+
+
+def _bare(key: str) -> tuple[str, bool]:
+    """Returns a key without its prefix, and whether that is the prefix of an average."""
+    prefix = next((p for p in (*_PREFIXES, *_AVERAGES) if key.startswith(p)), "")
+    return key.removeprefix(prefix), prefix in _AVERAGES
 
 
 def flat(value: np.ndarray) -> np.ndarray:

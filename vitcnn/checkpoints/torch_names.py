@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import flax.linen as nn
 import numpy as np
 
+from vitcnn.checkpoints.files import contents
 from vitcnn.checkpoints.files.contents import renamed
 
 # Training scripts and their wrappers put these in front of every key.
@@ -103,14 +104,7 @@ def one_network(
       (arrays, which network they are); all arrays and None where no two keys differ by a prefix
       of an average.
     """
-    names = {key: _bare(key) for key in arrays}
-    plain = {name for name, is_average in names.values() if not is_average}
-    averaged = {name for name, is_average in names.values() if is_average}
-    if not plain & averaged:
-        return dict(arrays), None
-    chosen = {key: arrays[key] for key, (_, is_average) in names.items() if is_average == average}
-    network = "moving average" if average else "weights"
-    return chosen, f"the {network} of weights and their moving average"
+    return contents.one_network(arrays, {key: _bare(key) for key in arrays}, average)
 
 
 def convert(

@@ -61,6 +61,28 @@ def renamed(names: Iterable[tuple[str, str]]) -> dict[str, str]:
     return keys
 
 
+def one_network(
+    arrays: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, bool]], average: bool
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Returns the arrays of one network where a file holds a network and its moving average.
+
+    Args:
+      arrays: by the keys of the file.
+      names: key -> (name without prefixes, whether one of them is the prefix of an average).
+      average: whether the moving average is meant.
+
+    Returns:
+      (arrays, which network they are); all arrays and None where no array has an average.
+    """
+    plain = {name for name, is_average in names.values() if not is_average}
+    averaged = {name for name, is_average in names.values() if is_average}
+    if not plain & averaged:
+        return dict(arrays), None
+    chosen = {key: arrays[key] for key, (_, is_average) in names.items() if is_average == average}
+    network = "moving average" if average else "weights"
+    return chosen, f"the {network} of weights and their moving average"
+
+
 def json_object(text: bytes | str) -> Any:
     """Returns parsed JSON.
 
