@@ -58,6 +58,21 @@ class Facts:
         self._taken.add(name)
         return self._content.get(name)
 
+    def given(self, names: Mapping[str, str], rule: Rule) -> dict[str, Any]:
+        """Returns our name -> value of those keys that are there and not null; lists as tuples.
+
+        Args:
+          names: key -> our name.
+          rule: what the values may be.
+
+        Raises:
+          ValueError: a value does not fit.
+        """
+        values = {
+            ours: self.take(key, rule) for key, ours in names.items() if self.get(key) is not None
+        }
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
     def only(self, values: Mapping[str, Collection[Any]]) -> None:
         """Takes keys that may be absent, null, or one of a few values.
 
@@ -146,7 +161,11 @@ def three(value: Any, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(fits, value))
 
 
-def sides(value: Any) -> bool:
+def _is_side(value: Any) -> bool:
     """Whether a value is a side in pixels, or (rows, columns)."""
     pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(whole, value))
     return whole(value) or pair
+
+
+COUNT = Rule(whole, "an integer above 0")
+SIDE = Rule(_is_side, "pixels, a number or [height, width]")

@@ -196,15 +196,13 @@ def _arguments(arguments: Facts, family: str | None, fields: dict[str, Any]) -> 
     arguments.only({"in_chans": (3,), "features_only": (False,)})
     arguments.ignore((*_TRAINING, *_IN_ARRAYS.get(family, ()), "num_classes", "global_pool"))
     arguments.only({k: v for k, v in _ONLY.get(family, {}).items() if k != "global_pool"})
-    side = Rule(facts.sides, "pixels, a number or [height, width]")
-    for theirs, ours in (("img_size", "image_size"), ("patch_size", "patch")):
-        if arguments.get(theirs) is not None and family in ("vit", "mixer"):
-            size = arguments.take(theirs, side)
-            fields[ours] = size if isinstance(size, int) else tuple(size)
+    if family in ("vit", "mixer"):
+        fields |= arguments.given({"img_size": "image_size", "patch_size": "patch"}, facts.SIDE)
+    else:
+        arguments.ignore(("img_size", "patch_size"))
     if family != "vit":
         return
-    if arguments.get("num_heads") is not None:
-        fields["heads"] = arguments.take("num_heads", Rule(facts.whole, "an integer above 0"))
+    fields |= arguments.given({"num_heads": "heads"}, facts.COUNT)
     if arguments.get("act_layer") is not None:
         fields["gelu"] = _GELU[arguments.take("act_layer", facts.one_of(tuple(_GELU), "gelu"))]
     for argument, names in _CHANGES.items():  # the arrays show what they change

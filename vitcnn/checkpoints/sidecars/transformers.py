@@ -48,7 +48,6 @@ _VIT_ONLY_TRAINING = (
     *("interpolate_antialias", "interpolate_offset", "pooler_output_size", "qkv_bias"),
     *("mlp_ratio",),  # the arrays show the last three
 )
-_COUNT = Rule(facts.whole, "an integer above 0")
 
 
 def read(config: Mapping[str, Any]) -> Sidecar:
@@ -103,22 +102,16 @@ def _vit(config: Facts, model_type: str) -> dict[str, Any]:
         "num_attention_heads": "heads",
         "intermediate_size": "mlp_dim",
     }
-    for theirs, ours in counts.items():
-        if config.get(theirs) is not None:
-            fields[ours] = config.take(theirs, _COUNT)
-    if model_type == "dinov2_with_registers" and config.get("num_register_tokens") is not None:
+    fields |= config.given(counts, facts.COUNT)
+    if model_type == "dinov2_with_registers":
         tokens = Rule(lambda v: type(v) is int and v >= 0, "an integer, at least 0")
-        fields["registers"] = config.take("num_register_tokens", tokens)
+        fields |= config.given({"num_register_tokens": "registers"}, tokens)
     if model_type.startswith("dinov2"):
         gated = Rule(lambda v: isinstance(v, bool), "true or false", False)
         fields["gated"] = config.take("use_swiglu_ffn", gated)
         fields.pop("mlp_dim", None)  # no key of this type; mlp_ratio says it
-    side = Rule(facts.sides, "pixels, a number or [height, width]")
-    for theirs, ours in (("image_size", "image_size"), ("patch_size", "patch")):
-        if config.get(theirs) is not None:
-            size = config.take(theirs, side)
-            fields[ours] = size if isinstance(size, int) else tuple(size)
-    return fields
+    sizes = {"image_size": "image_size", "patch_size": "patch"}
+    return fields | config.given(sizes, facts.SIDE)
 
 
 def _resnet(config: Facts) -> dict[str, Any]:
@@ -145,7 +138,5 @@ def _bit(config: Facts) -> dict[str, Any]:
 
 def _units(config: Facts) -> dict[str, Any]:
     """Returns the number of units of each stage."""
-    if config.get("depths") is None:
-        return {}
     counts = Rule(lambda v: isinstance(v, list) and all(map(facts.whole, v)), "a list of integers")
-    return {"units": tuple(config.take("depths", counts))}
+    return config.given({"depths": "units"}, counts)
