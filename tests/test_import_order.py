@@ -12,6 +12,7 @@ FLOORS = {
     "lookup": 0,
     "storage": 0,
     "parallel": 0,
+    "compilation": 0,
     "numerics": 0,
     "watch": 0,
     "taps": 1,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vitcnn import checkpoints, models, taps
+from vitcnn import checkpoints, compilation, models, taps
 from vitcnn.data import classes as class_numbers
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.layers import image_sizes
@@ -186,21 +186,36 @@ class Model:
                 f"images are {images.dtype} {list(images.shape)}, expected preprocessed float "
                 f"[N, {', '.join(map(str, expected))}]; use model.preprocess(images)"
             )
-        logits, arrays = self._run(names)(self.variables, images)
+        traced = any(
+            isinstance(x, jax.core.Tracer) for x in jax.tree.leaves([images, self.variables])
+        )
+        shape = () if traced else (jax.ShapeDtypeStruct(images.shape, images.dtype),)
+        logits, arrays = self._programs(names, *shape)(self.variables, images)
         return logits, dict(zip(names, arrays, strict=True))
 
     @functools.cached_property
-    def _run(self):
+    def _programs(self):
+        """Compiled `forward`: a function of the names of taps and of the images' shape and dtype.
+
+        Without a shape it is the program inside of another one, for which that one has the options.
+        """
+
         @functools.cache
-        def jitted(names):
+        def function(names):
             def run(variables, images):
                 with jax.default_matmul_precision("highest"):
                     logits, arrays = self.forward(variables, images, names)
                 return logits, tuple(arrays.values())  # jit would sort the keys of a dict
 
-            return jax.jit(run)
+            return run
 
-        return jitted
+        @functools.cache
+        def program(names, images=None):
+            run = function(names)
+            options = {} if images is None else compilation.options(run, self.variables, images)
+            return jax.jit(run, compiler_options=options)
+
+        return program
 
     @functools.cached_property
     def classes(self) -> int:
