@@ -138,14 +138,15 @@ def adafactor(
     min_size_to_factor: int = 32,
     accumulator_dtype: str = "bfloat16",
 ) -> optax.GradientTransformation:
-    """Adafactor (Shazeer and Stern 2018) in the form that trained the largest ViTs (Zhai 2022).
+    """Adafactor (Shazeer and Stern 2018) as it trained the largest ViTs (Zhai et al. 2022).
 
-    Without update clipping and without a scale from the parameter.
+    Updates are neither clipped nor scaled by the size of the parameter.
 
     Args:
       decay: added after the direction.
-      b2_exponent: the average of squared gradients keeps 1 - step^-b2_exponent, with step from 1,
-      b2_cap: but at most this.
+      b2_exponent: the average of the squared gradient keeps 1 - step^-b2_exponent of itself, with
+        steps counted from 1.
+      b2_cap: what it keeps at most; 0.95 is steadier.
       momentum: decay rate of the average of the direction, which is not debiased; 0 for none.
       eps: added to the squared gradient.
       min_size_to_factor: an array is factored if its two largest axes are at least this long.
@@ -228,6 +229,8 @@ def _factory(name: str) -> Callable[..., optax.GradientTransformation]:
         function = getattr(importlib.import_module(module), function_name)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(f"unknown optimizer {name!r}: {error}") from error
+    if not callable(function):
+        raise ValueError(f"unknown optimizer {name!r}: it is not a function")
     if "learning_rate" in fields_of(function):
         raise ValueError(
             f"{name!r} has a learning rate of its own, which is a field of the config here: name "
