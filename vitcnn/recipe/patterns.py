@@ -51,9 +51,10 @@ class Patterns:
                     f"{self.where}: {glob!r} matches no parameter; {nearest(glob, paths)}"
                 )
             if glob not in followed.values():
+                first = followed[matches[0]]
                 raise ValueError(
-                    f"{self.where}: {glob!r} has no effect, because {followed[matches[0]]!r} before it "
-                    "matches the same parameters and the first match counts"
+                    f"{self.where}: {glob!r} has no effect, because {first!r} before it matches "
+                    "the same parameters and the first match counts"
                 )
 
     def _match(self, path: str) -> str | None:
