@@ -24,6 +24,7 @@ FLOORS = {
     "data": 2,
     "figures": 2,
     "models": 3,
+    "recipe": 3,
     "checkpoints": 4,
     "probes": 3,
     "analyses": 4,

@@ -1,0 +1,1 @@
+"""The pure parts of a training step: durations, schedules, optimizers, losses and mixing."""
