@@ -50,6 +50,7 @@ PLUGINS = (
     "analyses",
     "checkpoints/formats",
     "claims",
+    "data/augment",
     "data/sources",
     "models",
     "similarity/measures",
