@@ -113,7 +113,9 @@ def test_random_resized_crop_draws_torchvisions_boxes(height, width):
     accepted = accepted[:, ~((accepted[0] == height) & (accepted[1] == round(height * 4 / 3)))]
     assert_same_distribution(rows[drawn], accepted[0])
     assert_same_distribution(columns[drawn], accepted[1])
-    assert (top + rows == height).any() and (left + columns == width).any()
+    # The last offset is taken, unlike by the inception crop.
+    assert ((top + rows == height) & (rows < height)).any()
+    assert ((left + columns == width) & (columns < width)).any()
     assert (top + rows <= height).all() and (left + columns <= width).all()
 
 
