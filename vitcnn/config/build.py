@@ -8,7 +8,6 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from vitcnn import analyses
-from vitcnn.config.convert import converted
 from vitcnn.config.schema import (
     STAGE,
     Measurement,
@@ -17,6 +16,7 @@ from vitcnn.config.schema import (
     network_fields,
     optimizer_fields,
 )
+from vitcnn.convert import converted
 from vitcnn.data import sources
 from vitcnn.lookup import Field, check_name, fields_of
 

@@ -9,7 +9,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vitcnn import analyses, models
-from vitcnn.config.convert import converted
 from vitcnn.config.schema import (
     PRECISIONS,
     STAGE,
@@ -20,6 +19,7 @@ from vitcnn.config.schema import (
     network_fields,
     optimizer_fields,
 )
+from vitcnn.convert import converted
 from vitcnn.data import sources
 from vitcnn.lookup import REQUIRED, check_name, fields_of
 

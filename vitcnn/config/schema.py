@@ -72,7 +72,8 @@ class Training:
       model: `network(...)`.
       data: `source(...)` of the training images.
       eval_data: `source(...)` of the images for the final accuracy; left out, there is none.
-      augment: names out of `vitcnn.data.augment.AUGMENTATIONS`, in the order of their use.
+      augment: augmentations of `vitcnn.data.augment` in the order of their use, such as "flip" or
+        "pad_crop(2, mode='zero')".
       init_from: weights from which training starts; "" for random weights.
       batch: number of images in a step, over all devices of all hosts.
       steps: number of steps.
