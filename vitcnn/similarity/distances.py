@@ -37,7 +37,9 @@ CHUNK = 4096  # features that are in float64 at a time
 def squared(
     x: Float[Array, "n ..."], gram: Gram, low: Float[Array, "n ..."] | None = None
 ) -> Double:
-    """Returns |x_i - x_j|^2 of all pairs of images, times a power of two, in 48 digits [pairs].
+    """Returns |x_i - x_j|^2 of all images, times a power of two, in 48 digits [n, n].
+
+    The diagonal means nothing.
 
     The distances come from a Gram matrix in float64, shifted by a typical image. It loses the
     digits of images that are much nearer to each other than to that image. They are measured
@@ -56,7 +58,8 @@ def squared(
     size = jnp.maximum(exponent_of(jnp.median(jnp.diagonal(gram.matrix))), -100)
     scale = power_of_two(-((gram.exponent + size) // 2))
     typical = medoid(gram.matrix)
-    upper = np.triu(np.ones((n, n), bool), 1)
+    # Written out in the program for every layer, masks would make it a hundred megabytes.
+    own, upper = jnp.eye(n, dtype=bool), jnp.triu(jnp.ones((n, n), bool), 1)
     with jax.enable_x64(True):
 
         def total(of_slice, start):
@@ -87,7 +90,7 @@ def squared(
                 return jax.lax.dot_general(y, y, (((1,), (1,)), ((), ())), precision=highest)
 
             k = total(product, jnp.zeros((n, n), jnp.float64))
-            size = jnp.sum(jnp.where(np.eye(n, dtype=bool), k, 0.0), axis=1)
+            size = jnp.sum(jnp.where(own, k, 0.0), axis=1)
             both = size[:, None] + size[None, :]
             better = ~(both >= reach)
             return jnp.where(better, both - 2 * k, square), jnp.where(better, both, reach)
@@ -98,8 +101,8 @@ def squared(
                 lambda wide: jnp.sum(jnp.square((wide - wide[image]) * scale), axis=1),
                 jnp.zeros(n, jnp.float64),
             )
-            own = np.arange(n, dtype=np.int32) == image
-            put = lambda a: jnp.where(own[:, None], row, jnp.where(own, row[:, None], a))  # noqa: E731
+            here = own[image]
+            put = lambda a: jnp.where(here[:, None], row, jnp.where(here, row[:, None], a))  # noqa: E731
             return put(square), put(reach)
 
         def lost(square, reach):
@@ -117,14 +120,13 @@ def squared(
         nothing = jnp.full((n, n), jnp.inf, jnp.float64)
         state = by_gram(typical, nothing, nothing)
         square, _ = jax.lax.while_loop(lambda state: jnp.any(lost(*state)), again, state)
-        whole = Double.of(square)
-    first, second = np.triu_indices(n, 1)
-    return Double(whole.high[first, second], whole.low[first, second])
+        return Double.of(square)
 
 
 def stacked(layers: Sequence[Double]) -> Double:
-    """Returns the squared distances of all layers [layers, pairs]."""
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
+    """Returns the squared distances [layers, pairs] of all layers, each from `squared`."""
+    first, second = np.triu_indices(len(layers[0].high), 1)
+    return jax.tree.map(lambda *layers: jnp.stack(layers)[:, first, second], *layers)
 
 
 def as_matrix(pairs: Float[np.ndarray, " pairs"], n: int) -> Float[np.ndarray, "n n"]:

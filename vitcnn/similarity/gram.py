@@ -144,13 +144,13 @@ def u_centre(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
     Source: Szekely and Rizzo 2014, definition 2.
     """
-    where = np.where if isinstance(k, np.ndarray) else jnp.where
+    library = np if isinstance(k, np.ndarray) else jnp
     n = k.shape[0]
-    off = ~np.eye(n, dtype=bool)
-    k = where(off, k, 0)
+    off = ~library.eye(n, dtype=bool)
+    k = library.where(off, k, 0)
     mean = k.sum(axis=1) / (n - 2)
     mean = mean - mean.sum() / (2 * (n - 1))
-    return where(off, k - mean[:, None] - mean[None, :], 0)
+    return library.where(off, k - mean[:, None] - mean[None, :], 0)
 
 
 def _shifted_product(x, shift, exponent):

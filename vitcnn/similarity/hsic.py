@@ -86,7 +86,7 @@ def hsic_sums(grams: Sequence[Gram], *, diagonal: bool = False) -> HsicSums:
     n = grams[0].matrix.shape[0]
     if diagonal:
         stacked = jnp.stack([g.matrix for g in grams])
-        off = jnp.where(np.eye(n, dtype=bool), 0, stacked).reshape(len(grams), -1)
+        off = jnp.where(jnp.eye(n, dtype=bool), 0, stacked).reshape(len(grams), -1)
         product = _products(off) + _products(jnp.diagonal(stacked, axis1=1, axis2=2))
     else:
         product = _products(jnp.stack([g.matrix.reshape(-1) for g in grams]))
