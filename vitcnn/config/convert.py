@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from vitcnn.lookup import Field
@@ -32,9 +33,14 @@ def converted(value: Any, field: Field, where: str) -> Any:
 
 def _as_tuple(value: Any, field: Field) -> tuple:
     if isinstance(value, str):  # a flag gives several names as "a,b"
-        value = [part.strip() for part in value.split(",") if part.strip()]
+        value = _split(value)
     if not isinstance(value, list | tuple):
         value = (value,)
     if field.item is str:  # a flag may also have wrapped "a,b" as one item, ("a,b",)
-        value = [part.strip() for item in value for part in str(item).split(",")]
+        value = [part for item in value for part in _split(str(item))]
     return tuple(value)
+
+
+def _split(text: str) -> list[str]:
+    """Returns the parts between commas, but for those inside brackets: "crop, shift(x=1, y=2)"."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
