@@ -365,7 +365,7 @@ def norms(
 
     def norm(tree):
         leaves = zip(jax.tree.leaves(tree), moves, strict=True)
-        return optax.global_norm([leaf.astype(jnp.float32) for leaf, move in leaves if move])
+        return optax.tree.norm([leaf.astype(jnp.float32) for leaf, move in leaves if move])
 
     trees = {"gradient_norm": gradient, "parameter_norm": params, "update_norm": updates}
     return {name: norm(tree) for name, tree in trees.items()}
