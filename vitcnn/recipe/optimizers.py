@@ -53,7 +53,8 @@ def sgd(
       decay: added after the momentum, which does not accumulate it.
       momentum: share of the sum of gradients that is kept at each step; 0 for none.
       nesterov: whether the momentum looks one step ahead.
-      accumulator_dtype: type in which the sum is stored, such as "bfloat16"; "" for float32.
+      accumulator_dtype: type in which the sum is stored, such as "bfloat16", as in Google's
+        recipes; "" for float32. In bfloat16 the momentum is rounded too, 0.9 to 0.898.
     """
     dtype = _dtype("accumulator_dtype", accumulator_dtype)
     trace = optax.trace(momentum, nesterov, dtype) if momentum else optax.identity()
