@@ -188,7 +188,11 @@ class Evaluations:
 
     def record(self) -> dict[str, Any]:
         """Returns what decides the numbers of the evaluations, for run.json."""
-        return {each.name: dict(each.records) for each in self._all}
+        record = {}
+        for each in self._all:
+            stages = {stage: of for stage, of in each.records.items() if stage}
+            record[each.name] = {**each.records[""], "stages": stages}
+        return record
 
     def start(self, first: int, is_new: bool, variables: Callable[[], Variables]) -> None:
         """Forgets what comes after a checkpoint, and keeps the weights before the first step.
@@ -255,12 +259,12 @@ class Evaluations:
                 for line in run_folder.read_log(self._workdir / FILE)
                 if line["step"] == self._total
             }
-            record["evaluations"] = lines
+            record["final"] = lines
             for each in self._all:
                 for job in each.passes[-1].jobs:
                     if job.fields["analysis"] == "accuracy" and "accuracy" not in record:
                         record["accuracy"] = {
-                            name: lines[each.name][f"{_short(job.name)}/{name}"]
+                            name: lines[each.name].get(f"{_short(job.name)}/{name}")
                             for name in ("top1", "nll", "images")
                         }
         return record
@@ -275,7 +279,7 @@ class Evaluations:
             f"{_short(job)}/{name}": variable.item()
             for job, dataset in measured.items()
             for name, variable in dataset.data_vars.items()
-            if variable.ndim == 0
+            if variable.ndim == 0 and not variable.isnull()
         }
         if self._writes:
             folder = self._workdir / FOLDER / each.name / str(step)

@@ -21,11 +21,8 @@ from vitcnn.results import workdir as run_folder
 from vitcnn.training.tensorboard import Events
 
 FILE = "train.jsonl"
-_LAST = (
-    "learning_rate",
-    "parameter_norm",
-    "update_norm",
-)  # of a line's last step; others are means
+# A line has these of its last step, and the mean over its steps of the others.
+_LAST = ("learning_rate", "parameter_norm", "update_norm")
 _SHOWN = ("loss", "accuracy")  # in the bar
 
 

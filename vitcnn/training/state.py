@@ -31,7 +31,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables that are evaluated, and that the run leaves: the average if there is one."""
+        """The variables that are evaluated and that the run leaves."""
         return {"params": self.average or self.params, **self.stats}
 
     @property
