@@ -24,6 +24,7 @@ from vitcnn.config.schema import (
 from vitcnn.data import sources
 from vitcnn.lookup import REQUIRED, check_name, fields_of
 from vitcnn.recipe.losses import LOSSES
+from vitcnn.recipe.mixing import Mixing
 
 
 def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
@@ -64,6 +65,7 @@ def check_training(config: Fields) -> ConfigDict:
     full["data"] = _check_source(full["data"], "config.data")
     for kind in ("optimizer", "schedule", "mixing"):
         full[kind] = _check_part(full[kind], kind, f"config.{kind}")
+    Mixing(**full["mixing"])  # checks its values
     full["evaluations"] = {
         name: _check_evaluation(name, fields) for name, fields in full["evaluations"].items()
     }

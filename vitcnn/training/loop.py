@@ -123,7 +123,7 @@ def _batches(run: Run, first: int) -> Iterator[dict[str, Any]]:
         data_seed,
         start=first,
         augment=tuple(run.config.augment),
-        # repeats=run.config.repeats,
+        repeats=run.config.repeats,
         host=process,
         hosts=processes,
         threads=run.config.threads or min(16, os.cpu_count() or 1),
