@@ -11,7 +11,11 @@ from running import load
 import vitcnn
 from vitcnn import command_line, results
 from vitcnn import config as configs
+<<<<<<< HEAD
 from vitcnn.report import growth
+=======
+from vitcnn.data import augment
+>>>>>>> augment
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_flags
 
@@ -199,6 +203,24 @@ def test_a_value_of_another_type_is_named(path):
     node[last] = value
     with pytest.raises(ValueError, match=message):
         configs.check_measurement(config)
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("flip", ("flip",)),
+        ("flip, pad_crop", ("flip", "pad_crop")),
+        ("pad_crop(2, 'zero')", ("pad_crop(2, 'zero')",)),
+        ("flip,cutout(8, fill=0)", ("flip", "cutout(8, fill=0)")),
+        ("flip|randaugment(2, 15)", ("flip|randaugment(2, 15)",)),
+        ("('flip', 'pad_crop(2)')", ("flip", "pad_crop(2)")),
+    ],
+)
+def test_a_flag_holds_calls_with_commas(flag, expected):
+    config = check(parsed("train/scenes.py", "vit", [f"--config.augment={flag}"]))
+    assert config.augment == expected
+    calls = [call for text in expected for call in text.split("|")]
+    assert augment.parse(config.augment) == augment.parse(calls)
 
 
 def test_values_are_typed_where_they_are_given():

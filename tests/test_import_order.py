@@ -10,6 +10,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vitcnn"
 
 FLOORS = {
     "lookup": 0,
+    "convert": 1,
     "storage": 0,
     "parallel": 0,
     "numerics": 0,
@@ -50,6 +51,7 @@ PLUGINS = (
     "analyses",
     "checkpoints/formats",
     "claims",
+    "data/augment",
     "data/sources",
     "models",
     "similarity/measures",

@@ -6,7 +6,7 @@ import pytest
 
 from vitcnn import data
 from vitcnn.data import Preprocess, sources
-from vitcnn.data.augment import AUGMENTATIONS
+from vitcnn.data.augment.pad_crop import PadCrop
 
 
 class Numbers:
@@ -185,18 +185,19 @@ def test_a_batch_larger_than_the_source():
     assert counts.sum() == 8 and counts.min() >= 2
 
 
-def test_flip_mirrors_half_of_the_images():
+def test_augmentation_is_drawn_anew_for_each_position():
     source = Numbers(200)
-    seen = take(4, source, Preprocess(), batch=100, seed=0, augment=("flip",))
-    flipped = []
-    for b in seen:
-        for i, image in zip(b["index"], b["images"], strict=True):
-            original = source[i]["image"]
-            mirrored = np.array_equal(image, original[:, ::-1])
-            assert mirrored or np.array_equal(image, original)
-            flipped.append(mirrored)
-    assert abs(np.mean(flipped) - 0.5) < 4 * np.sqrt(0.25 / 400)
-    # the second epoch draws anew
+    seen = take(4, source, Preprocess(), batch=100, seed=0, augment="flip")
+    flipped = [
+        not np.array_equal(image, source[i]["image"])
+        for b in seen
+        for i, image in zip(b["index"], b["images"], strict=True)
+    ]
+    # Position p draws from the generator of (seed, p), whatever the image.
+    for position, mirrored in enumerate(flipped):
+        rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, position)))
+        assert mirrored == (rng.random() < 0.5)
+    # The second epoch draws anew.
     first, second = (
         dict(zip(np.r_[a["index"], b["index"]], draws, strict=True))
         for a, b, draws in ((*seen[:2], flipped[:200]), (*seen[2:], flipped[200:]))
@@ -204,26 +205,34 @@ def test_flip_mirrors_half_of_the_images():
     assert 0.3 < np.mean([first[i] == second[i] for i in range(200)]) < 0.7
 
 
-def test_pad_crop_shifts_by_up_to_four():
-    image = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
-
-    # reflection written as an index: ... 2 1 | 0 1 2 ... n-1 | n-2 ...
-    def mirror(k, n):
-        k = np.abs(k)
-        return np.where(k >= n, 2 * (n - 1) - k, k)
-
-    windows = {
-        image[mirror(np.arange(12) + dy, 12)][:, mirror(np.arange(10) + dx, 10)].tobytes(): (dy, dx)
-        for dy in range(-4, 5)
-        for dx in range(-4, 5)
-    }
-    rng = np.random.default_rng(1)
-    shifts = [windows[AUGMENTATIONS["pad_crop"](image, rng).tobytes()] for _ in range(2000)]
-    counts = np.unique(shifts, axis=0, return_counts=True)[1]
-    assert len(counts) == 81  # every shift happens, none much more often than another
-    assert np.abs(counts - 2000 / 81).max() < 5 * np.sqrt(2000 / 81)
-    with pytest.raises(ValueError, match="larger than 4 pixels, not 4 x 9"):
-        AUGMENTATIONS["pad_crop"](np.zeros((4, 9, 3), np.uint8), rng)
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_repeats_show_each_image_several_times_in_a_batch(repeats):
+    source = Numbers(30, side=12)
+    options = dict(batch=12, seed=5, augment=("pad_crop",))
+    seen = take(10, source, Preprocess(), repeats=repeats, **options)
+    distinct = 12 // repeats
+    stream = np.concatenate([data.order(30, 30, 5, epoch) for epoch in range(5)])
+    fresh = Numbers(30, side=12)
+    take(1, fresh, Preprocess(), repeats=repeats, threads=0, **options)
+    assert len(fresh.reads) == distinct  # each image of a batch is read once
+    for k, batch in enumerate(seen):
+        expected = stream[k * distinct : (k + 1) * distinct]
+        np.testing.assert_array_equal(batch["index"], np.tile(expected, repeats))
+        np.testing.assert_array_equal(batch["label"], batch["index"] % 10)
+        for row, image in enumerate(batch["images"]):  # each copy draws for itself
+            rng = np.random.default_rng(np.random.SeedSequence(5, spawn_key=(0, 12 * k + row)))
+            expected = PadCrop()(source[int(batch["index"][row])]["image"], rng)
+            np.testing.assert_array_equal(image, expected)
+    resumed = take(3, source, Preprocess(), repeats=repeats, start=7, **options)
+    assert_same(seen[7:], resumed)
+    parts = [
+        take(10, source, Preprocess(), repeats=repeats, host=h, hosts=2, **options)
+        for h in range(2)
+    ]
+    for k, batch in enumerate(seen):
+        for key in batch:
+            joined = np.concatenate([part[k][key] for part in parts])
+            np.testing.assert_array_equal(batch[key], joined)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +242,10 @@ def test_pad_crop_shifts_by_up_to_four():
         (dict(batch=9, hosts=2), "host 0 of 2 cannot have its share of a batch of 9"),
         (dict(host=2, hosts=2), "host 2 of 2"),
         (dict(batch=0), "batch of 0"),
+        (dict(repeats=0), "repeats is 0: expected 1 or more"),
+        (dict(repeats=3), "repeats is 3: expected .* a batch that is a multiple of it, not 8"),
+        (dict(augment="resize_crop(8)"), "preprocess.size is not set"),
+        (dict(augment=("flip", "inception_crop")), "'inception_crop' comes after 'flip'"),
         (dict(start=-1), "start is -1"),
         (dict(threads=-1), "threads is -1"),
     ],

@@ -9,8 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+<<<<<<< HEAD
 from vitcnn import models
-from vitcnn.config.convert import converted
+=======
+from vitcnn import analyses, models
+>>>>>>> augment
 from vitcnn.config.schema import (
     COMPUTE,
     PARTS,
@@ -21,6 +24,7 @@ from vitcnn.config.schema import (
     Measurement,
     Training,
 )
+from vitcnn.convert import converted
 from vitcnn.data import sources
 from vitcnn.lookup import REQUIRED, check_name, fields_of
 from vitcnn.recipe.losses import LOSSES

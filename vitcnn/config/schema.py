@@ -107,8 +107,8 @@ class Training:
       model: `network(...)`; its fields `new_head` and `position_resize` ("linear" in Google's
         fine-tuning) say how the weights of `init_from` are taken.
       data: `source(...)` of the training images.
-      augment: what the host does to each image, in this order: names out of
-        `vitcnn.data.augment`, or calls such as "randaugment(layers=2, magnitude=15)".
+      augment: augmentations of `vitcnn.data.augment` in the order of their use, such as "flip" or
+        "randaugment(layers=2, magnitude=15)".
       repeats: how often each image is in a batch, augmented anew each time.
       mixing: `mixing(...)`: what the device does to a batch.
       optimizer: `optimizer(...)`: the direction of a step.
@@ -121,8 +121,8 @@ class Training:
       clip: global norm to which the gradient of the trained parameters is clipped; 0 for no
         clipping.
       schedule: `schedule(...)` of the learning rate.
-      steps: length of the training, a duration, from the first step of the state of `resume_from`
-        if there is one.
+      steps: length of the whole training, a duration; it includes the steps that the state of
+        `resume_from` has taken.
       loss: "softmax" or "sigmoid" cross-entropy.
       label_smoothing: share of the target that is spread over all classes.
       head_bias: first value of the biases of the head, such as -log(classes) for a sigmoid loss.

@@ -10,7 +10,7 @@ from vitcnn.data.order import order
 from vitcnn.data.pipeline import batches, groups
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.data.sources import load
-from vitcnn.data.subset import few_shot, subrange
+from vitcnn.data.subset import few_shot, stratified, subrange
 
 __all__ = [
     "Preprocess",
@@ -20,5 +20,6 @@ __all__ = [
     "groups",
     "load",
     "order",
+    "stratified",
     "subrange",
 ]

@@ -14,10 +14,9 @@ import grain
 import numpy as np
 from jaxtyping import Int64
 
-from vitcnn.data.augment import AUGMENTATIONS
+from vitcnn.data import augment as augmentations
 from vitcnn.data.order import generator, permutation
 from vitcnn.data.preprocess import Preprocess, stack
-from vitcnn.lookup import check_name
 
 _FOREVER = 2**50  # steps; grain needs a length
 
@@ -67,7 +66,8 @@ def batches(
     batch: int,
     seed: int,
     start: int = 0,
-    augment: Sequence[str] = (),
+    augment: str | Sequence[str] = (),
+    repeats: int = 1,
     host: int = 0,
     hosts: int = 1,
     threads: int = 2,
@@ -75,17 +75,24 @@ def batches(
 ) -> Iterator[dict[str, Any]]:
     """Yields training batches without end; batch k is a pure function of (seed, k).
 
-    Position p = k * batch + i of the stream is image p mod n of epoch p // n. Each epoch is a new
-    permutation, `order(n, n, seed, epoch)`. An epoch may end within a batch; no image is dropped.
+    Batch k has m = batch / repeats different images, the numbers k m to k m + m - 1 of the stream.
+    Number j of the stream is image j mod n of epoch j // n. Each epoch is a new permutation,
+    `order(n, n, seed, epoch)`. An epoch may end within a batch; no image is dropped.
+
+    Row i of a batch shows image i mod m of the batch. So the copies of an image, each augmented on
+    its own, are m rows apart, and mixup, which blends neighbours, does not blend them.
 
     Args:
       source: labelled images by index.
-      preprocess: its geometry is applied; the model's own program normalises the images.
-      batch: number of images of a step, over all hosts.
+      preprocess: its geometry is applied, unless `augment` has one; the model's own program
+        normalises the images.
+      batch: number of rows of a step, over all hosts.
       seed: seed of the order and the augmentation.
       start: the first step; a resumed run passes the number of steps it has taken.
-      augment: names out of `AUGMENTATIONS`, applied in this order after the geometry. Each draws
-        from a generator of (seed, p).
+      augment: augmentations in the order of their use; see `vitcnn.data.augment`. Row i of batch k
+        draws from a generator of (seed, k * batch + i).
+      repeats: number of times that each image is in its batch (Hoffer et al. 2020, arXiv
+        1901.09335).
       host: index of this host; it gets batch / hosts rows of every batch, from row
         host * batch / hosts on.
       hosts: number of hosts.
@@ -96,16 +103,21 @@ def batches(
       {"index": int32 [b], "label": int32 [b], "images": uint8 [b, h, w, 3]}, b = batch / hosts.
 
     Raises:
-      ValueError: an unknown augmentation, a batch that the hosts cannot share, a source that is
-        empty or has no labels, or images that differ in size.
+      ValueError: an augmentation that does not exist or does not fit the preprocessing, a batch
+        that the hosts or the repeats cannot share, a source that is empty or has no labels, or
+        images that differ in size.
     """
-    augment = (augment,) if isinstance(augment, str) else tuple(augment)
-    for name in augment:
-        check_name("augmentation", name, AUGMENTATIONS)
+    chain = augmentations.parse(augment)
+    augmentations.check(chain, preprocess)
     if batch <= 0 or hosts <= 0 or batch % hosts or not 0 <= host < hosts:
         raise ValueError(
             f"host {host} of {hosts} cannot have its share of a batch of {batch}: expected "
             "0 <= host < hosts and a batch that is a multiple of hosts"
+        )
+    if repeats < 1 or batch % repeats:
+        raise ValueError(
+            f"repeats is {repeats}: expected 1 or more, and a batch that is a multiple of it, not "
+            f"{batch}"
         )
     if start < 0:
         raise ValueError(f"start is {start}: expected a step, 0 or more")
@@ -113,9 +125,13 @@ def batches(
         lack = "images" if len(source) == 0 else "labels"
         raise ValueError(f"the source has no {lack} to train on: {source.provenance}")
     rows = range(host * (batch // hosts), (host + 1) * (batch // hosts))
+    images = batch // repeats
 
     def load(step: int) -> dict[str, Any]:
-        return _load_batch(source, preprocess, [step * batch + i for i in rows], seed, augment)
+        numbers = [step * images + row % images for row in rows]
+        # The key has two words here and one in `permutation`: the streams cannot meet.
+        generators = [generator(seed, 0, step * batch + row) for row in rows]
+        return _load_batch(source, preprocess, numbers, seed, chain, generators)
 
     return _load_ahead(load, range(start, _FOREVER), threads, prefetch)
 
@@ -144,17 +160,15 @@ def _load_group(source, preprocesses, index):
     return _batch(index, examples, images)
 
 
-def _load_batch(source, preprocess, positions, seed, augment):
+def _load_batch(source, preprocess, numbers, seed, chain, generators):
     n = len(source)
-    index = np.array([permutation(n, seed, p // n)[p % n] for p in positions], np.int64)
-    examples = [source[int(i)] for i in index]
-    images = [preprocess.geometry(example["image"]) for example in examples]
-    if augment:
-        for i, position in enumerate(positions):
-            # The key has two words here and one in `permutation`: the streams cannot meet.
-            rng = generator(seed, 0, position)
-            for name in augment:
-                images[i] = AUGMENTATIONS[name](images[i], rng)
+    index = np.array([permutation(n, seed, j // n)[j % n] for j in numbers], np.int64)
+    distinct = {i: source[i] for i in dict.fromkeys(index.tolist())}  # repeats are read once
+    examples = [distinct[i] for i in index.tolist()]
+    images = [
+        augmentations.augmented(example["image"], preprocess, chain, rng)
+        for example, rng in zip(examples, generators, strict=True)
+    ]
     return _batch(index, examples, stack(images, index))
 
 

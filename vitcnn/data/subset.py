@@ -1,4 +1,10 @@
-"""Subset: a part of a source, either a range of its images or a few images of each class.
+"""Subset: a part of a source: a range of its images, a share of them, or a few of each class.
+
+A share (`fraction` or `count`) is stratified and nested. One order of all images depends on
+`subset_seed`, and a share is a beginning of this order. The order takes the images of a class at
+random, and the classes in turn, as Webster's method hands out the seats of a parliament: image j of
+the n images of a class has the place (j + 1/2) / n, and ties are broken at random. So a share has
+of every class the same share, but for rounding, and it has all images of a smaller share.
 
 A draw (`draws`, `draw_seed`) is one random choice of few-shot images; each draw adds images to the
 source. A repeat (`repeats` of an analysis) is one random order in which a source is measured; it
@@ -7,12 +13,17 @@ adds no images. So a source of 5 draws measured with 2 repeats is measured twice
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+from tqdm import tqdm
+
 from vitcnn.data import content
-from vitcnn.data.order import order
+from vitcnn.data.order import generator, order
 
 
 class Part:
@@ -67,6 +78,9 @@ def subset(
     source: Any,
     start: int = 0,
     stop: int | None = 0,
+    fraction: float = 0.0,
+    count: int = 0,
+    subset_seed: int = 0,
     shots: int = 0,
     draws: int = 1,
     draw_seed: int = 0,
@@ -77,8 +91,11 @@ def subset(
       source: the images.
       start: index of the first image to take.
       stop: index after the last image to take; 0 takes all to the end.
-      shots: number of images to draw of each class, from those between `start` and `stop`; 0 takes
-        all.
+      fraction: share of the images between `start` and `stop` to take, of every class alike; 0 and
+        1 take all. A larger share of the same seed has all images of a smaller one.
+      count: number of images to take in this way, in place of `fraction`; 0 takes all.
+      subset_seed: seed of the choice of `fraction` or `count`.
+      shots: number of images to draw of each class, from those chosen so far; 0 takes all.
       draws: number of times that `shots` images are drawn; the draws follow each other.
       draw_seed: seed of the draws.
 
@@ -87,6 +104,8 @@ def subset(
     """
     if start or stop:
         source = subrange(source, start, stop or None)
+    if fraction or count:
+        source = stratified(source, fraction, count, subset_seed)
     return few_shot(source, shots, draws, draw_seed) if shots else source
 
 
@@ -104,6 +123,69 @@ def subrange(source: Any, start: int = 0, stop: int | None = None) -> Part:
             "number of images"
         )
     return Part(source, range(start, stop), {"start": start, "stop": stop})
+
+
+def stratified(source: Any, fraction: float = 0.0, count: int = 0, seed: int = 0) -> Any:
+    """Returns a stratified share of the images of a source, in their order in the source.
+
+    Args:
+      source: the images; those without labels count as one class.
+      fraction: share to take, above 0 and at most 1; the number of images is rounded.
+      count: number of images to take, in place of `fraction`.
+      seed: of the choice.
+
+    Returns:
+      The images, or the source itself if the share is all of it.
+
+    Raises:
+      ValueError: the share is empty, or larger than the source; or both `fraction` and `count` are
+        set.
+
+    Warns:
+      UserWarning: classes with images have none in the share.
+    """
+    n = len(source)
+    if fraction and count:
+        raise ValueError(
+            f"data.fraction = {fraction:g} and data.count = {count}: set one of them, and the "
+            "other to 0"
+        )
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"data.fraction = {fraction:g}: expected a share above 0, at most 1")
+    if not 0 <= count <= n:
+        raise ValueError(f"data.count = {count}: expected 1 to {n}, the number of images")
+    images = count or math.floor(fraction * n + 0.5)
+    if not images:
+        raise ValueError(
+            f"data.fraction = {fraction:g} of {n} images is less than one image: set it to at "
+            f"least {1 / max(n, 1):.2g}, or set data.count"
+        )
+    if images == n:
+        return source
+    bar = tqdm(range(n), "reading the labels", delay=2)
+    labels = np.array([label_of(source, i) for i in bar], np.int64)
+    indices = sorted(_order(labels, seed)[:images].tolist())
+    empty = np.setdiff1d(labels, labels[indices]).tolist()
+    setting = f"data.fraction = {fraction:g}" if fraction else f"data.count = {count}"
+    if empty:
+        warnings.warn(
+            f"{setting}: {len(empty)} of {len(set(labels.tolist()))} classes lose all their images "
+            f"({_some(empty)})",
+            stacklevel=3,
+        )
+    choice = {"fraction": fraction} if fraction else {}
+    return Part(source, indices, {**choice, "count": images, "subset_seed": seed})
+
+
+def _order(labels: Int64[np.ndarray, " n"], seed: int) -> Int64[np.ndarray, " n"]:
+    """Returns all indices, in an order whose beginnings have of every class its share."""
+    # Two words, the first of them 1: neither `permutation` nor an augmentation has such a key.
+    drawn = generator(seed, 1, 0).permutation(len(labels))
+    by_class = np.argsort(labels[drawn], kind="stable")  # in each class as they were drawn
+    sizes = np.unique(labels, return_counts=True)[1]
+    place = np.empty(len(labels))
+    place[by_class] = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    return drawn[np.argsort(place, kind="stable")]
 
 
 def few_shot(source: Any, shots: int, draws: int = 1, seed: int = 0) -> Part:
@@ -169,10 +251,13 @@ def _with_images(by_class: Mapping[int, list[int]], shots: int) -> dict[int, lis
         )
     absent = [c for c in by_class if c not in present]
     if absent:
-        some = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
         warnings.warn(
             f"data.shots = {shots}: {len(absent)} of {len(by_class)} classes have no images "
-            f"({some}), so each draw has {shots} images of the other {len(present)}",
+            f"({_some(absent)}), so each draw has {shots} images of the other {len(present)}",
             stacklevel=3,
         )
     return present
+
+
+def _some(classes: Sequence[int]) -> str:
+    return ", ".join(map(str, classes[:5])) + (" ..." if len(classes) > 5 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from vitcnn.lookup import Field
@@ -31,16 +30,23 @@ def converted(value: Any, field: Field, where: str) -> Any:
     return field.type(value) if field.type in (int, bool) else value
 
 
+def split(text: str, separators: str = ",") -> list[str]:
+    """Returns the parts of a text, split where it is not in brackets: "a, b(1, 2)" has two."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character in separators and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
 def _as_tuple(value: Any, field: Field) -> tuple:
     if isinstance(value, str):  # a flag gives several names as "a,b"
-        value = _split(value)
+        value = split(value)
     if not isinstance(value, list | tuple):
         value = (value,)
     if field.item is str:  # a flag may also have wrapped "a,b" as one item, ("a,b",)
-        value = [part for item in value for part in _split(str(item))]
+        value = [part for item in value for part in split(str(item))]
     return tuple(value)
-
-
-def _split(text: str) -> list[str]:
-    """Returns the parts between commas, but for those inside brackets: "crop, shift(x=1, y=2)"."""
-    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]

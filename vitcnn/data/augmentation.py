@@ -1,0 +1,45 @@
+"""What an augmentation is: a geometry in place of the model's own, or a change after the geometry.
+
+The augmentations themselves are in the folder `augment`. Each is a frozen dataclass, whose fields
+are its arguments, and takes all its randomness from the generator that it is called with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vitcnn.data.preprocess import Preprocess
+
+
+class Change:
+    """A random change of an image that keeps its size."""
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the changed image; `image` itself stays as it is."""
+        raise NotImplementedError
+
+    def check(self, preprocess: Preprocess) -> None:
+        """Raises a ValueError if images of this preprocessing cannot be changed."""
+
+
+class Geometry:
+    """A random crop of the image as it is stored, in place of the geometry of `Preprocess`."""
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], preprocess: Preprocess, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns a crop of `preprocess.size`."""
+        raise NotImplementedError
+
+    def check(self, preprocess: Preprocess) -> None:
+        """Raises a ValueError if there are no crops for this preprocessing."""
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raises a ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        expected = f"{low:g} or more" if high == float("inf") else f"{low:g} to {high:g}"
+        raise ValueError(f"{name} is {value:g}: expected {expected}")
