@@ -229,6 +229,43 @@ def test_three_steps_are_those_of_the_formula(name):
             np.testing.assert_allclose(update, expected[path], atol=5e-5 * scale, rtol=0)
 
 
+def in_torch(torch, factory, weight_decay, learning_rate):
+    """Returns parameters after three steps of an optimizer that decays kernels alone."""
+    params = {path: torch.nn.Parameter(torch.tensor(x)) for path, x in flat(draw(0)).items()}
+    kernels = [x for path, x in params.items() if path in KERNELS]
+    others = [x for path, x in params.items() if path not in KERNELS]
+    groups = [{"params": kernels, "weight_decay": weight_decay}]
+    optimizer = factory([*groups, {"params": others, "weight_decay": 0.0}])
+    for level, gradient in zip(LEVELS, GRADIENTS, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * level
+        for path, g in flat(gradient).items():
+            params[path].grad = torch.tensor(g)
+        optimizer.step()
+    return {path: x.detach().numpy() for path, x in params.items()}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["adam", "lamb", "sgd"])
+def test_steps_are_those_of_torch_and_timm(name):
+    torch, optim = pytest.importorskip("torch"), pytest.importorskip("timm.optim")
+    factory, settings = {
+        "adam": (torch.optim.AdamW, config("adam", 1e-3, weight_decay=0.05)),
+        "lamb": (
+            lambda groups: optim.Lamb(groups, max_grad_norm=None),
+            config("lamb", 4e-3, weight_decay=0.02),
+        ),
+        "sgd": (
+            lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
+            config("sgd", nesterov=True),
+        ),
+    }[name]
+    expected = in_torch(torch, factory, settings["weight_decay"], settings["learning_rate"])
+    _, params, _ = take_steps(settings)
+    for path, x in flat(params).items():
+        np.testing.assert_allclose(x, expected[path], rtol=1e-5, atol=1e-6, err_msg=path)
+
+
 def test_frozen_parameters_do_not_change_and_have_no_state():
     settings = config("adam", weight_decay=0.1, clip=1.0, multipliers=("head/*=1", "*=0"))
     steps, params, state = take_steps(settings)

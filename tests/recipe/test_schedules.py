@@ -154,6 +154,7 @@ BAD = {
     "lengths": (("stair", {"boundaries": (5, 7), "factors": (0.1,)}), "2 boundaries and 1 factors"),
     "order": (("stair", {"boundaries": (7, 5), "factors": (0.1, 0.1)}), "each to be after the one"),
     "factor": (("stair", {"boundaries": (7,), "factors": (-1.0,)}), "factors = .*numbers from 0"),
+    "huge": (("stair", {"boundaries": (7,), "factors": (float("inf"),)}), "factors = .*from 0"),
 }
 
 

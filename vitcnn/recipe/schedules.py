@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vitcnn.lookup import Field, check_name, fields_of
@@ -75,9 +76,10 @@ def linear(span: Span, end: float = 0.0) -> Callable[[Step], Level]:
 
 
 def rsqrt(span: Span, timescale: Duration = 10_000, shift: Duration = 0) -> Callable[[Step], Level]:
-    """1 / sqrt(1 + (steps since the warm-up + shift) / timescale), which needs no end (Zhai 2022).
+    """1 / sqrt(1 + (steps since the warm-up + shift) / timescale), which needs no end.
 
-    With a cool-down, one long training and short continuations give the accuracy at every length.
+    With a cool-down, one long training and short continuations give the accuracy at every length
+    (Zhai et al. 2022).
 
     Args:
       span: the steps of the decay.
@@ -116,13 +118,16 @@ def stair(
     steps = [span.resolve(boundary, where) for boundary in boundaries]
     if any(b <= a for a, b in itertools.pairwise(steps)):
         raise ValueError(f"{where} = {tuple(boundaries)}: expected each to be after the one before")
-    for factor in factors:
-        if not 0 <= float(factor) < float("inf"):
-            raise ValueError(f"config.schedule.factors = {tuple(factors)}: expected numbers from 0")
-    levels = jnp.asarray([1.0, *map(float, factors)], jnp.float32)
+    try:
+        levels = np.array([1.0, *factors], np.float32)  # of text too: a flag gives "0.1,0.01"
+    except ValueError:
+        levels = np.array([np.nan])
+    if not (np.isfinite(levels).all() and levels.min() >= 0):
+        raise ValueError(f"config.schedule.factors = {tuple(factors)}: expected numbers from 0")
 
     def level(step):
-        return levels[jnp.searchsorted(jnp.asarray(steps, jnp.int32), step, side="right")]
+        reached = jnp.searchsorted(jnp.asarray(steps, jnp.int32), step, side="right")
+        return jnp.asarray(levels)[reached]
 
     return level
 
@@ -130,20 +135,25 @@ def stair(
 SCHEDULES = {f.__name__: f for f in (cosine, linear, rsqrt, stair, constant)}
 
 
-def _ramps(warmup: Duration = 0, cooldown: Duration = 0, warmup_start: float = 0.0) -> None:
+@dataclasses.dataclass(frozen=True)
+class Ramps:
     """The fields that every schedule has.
 
-    Args:
+    Attributes:
       warmup: duration in which the learning rate rises linearly to its peak.
       cooldown: duration at the end of the training in which the learning rate falls linearly to 0.
       warmup_start: level at step 0 if there is a warm-up, relative to the peak.
     """
 
+    warmup: Duration = 0
+    cooldown: Duration = 0
+    warmup_start: float = 0.0
+
 
 def fields(name: str) -> dict[str, Field]:
     """Returns the fields of a schedule; a ValueError gives the nearest names."""
     check_name("schedule", name, SCHEDULES)
-    return {**fields_of(SCHEDULES[name], ("span",)), **fields_of(_ramps)}
+    return {**fields_of(SCHEDULES[name], ("span",)), **fields_of(Ramps)}
 
 
 def make(config: Any, total: int, resolve: Resolve) -> Callable[[Step], Level]:
@@ -160,13 +170,13 @@ def make(config: Any, total: int, resolve: Resolve) -> Callable[[Step], Level]:
     """
     values = dict(config.items())
     name = values.pop("schedule")
-    defaults = {field.name: field.default for field in fields(name).values()}
+    known = fields(name)
     for field in values:
-        check_name(f"field of the schedule {name}:", field, defaults)
-    values = {**defaults, **values}
-    warmup = resolve(values.pop("warmup"), "config.schedule.warmup")
-    cooldown = resolve(values.pop("cooldown"), "config.schedule.cooldown")
-    start = values.pop("warmup_start")
+        check_name(f"field of the schedule {name}:", field, known)
+    ramps = Ramps(**{field: values.pop(field) for field in fields_of(Ramps) if field in values})
+    warmup = resolve(ramps.warmup, "config.schedule.warmup")
+    cooldown = resolve(ramps.cooldown, "config.schedule.cooldown")
+    start = ramps.warmup_start
     _check_share("warmup_start", start)
     if total > 1 and warmup >= total:
         raise ValueError(
