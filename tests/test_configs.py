@@ -11,11 +11,8 @@ from running import load
 import vitcnn
 from vitcnn import command_line, results
 from vitcnn import config as configs
-<<<<<<< HEAD
-from vitcnn.report import growth
-=======
 from vitcnn.data import augment
->>>>>>> augment
+from vitcnn.report import growth
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_flags
 

@@ -9,11 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-<<<<<<< HEAD
 from vitcnn import models
-=======
-from vitcnn import analyses, models
->>>>>>> augment
 from vitcnn.config.schema import (
     COMPUTE,
     PARTS,
