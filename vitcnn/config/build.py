@@ -7,21 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-<<<<<<< HEAD
-from vitcnn.config.schema import PARTS, STAGE, Evaluation, Measurement, Training
-=======
-from vitcnn import analyses
-from vitcnn.config.schema import (
-    STAGE,
-    Measurement,
-    Training,
-    model_fields,
-    network_fields,
-    optimizer_fields,
-)
 from vitcnn.convert import converted
-from vitcnn.data import sources
->>>>>>> augment
 from vitcnn.lookup import Field, check_name, fields_of
 
 

@@ -21,7 +21,7 @@ from vitcnn.config.schema import (
     Training,
 )
 from vitcnn.convert import converted
-from vitcnn.data import sources
+from vitcnn.data import augment, sources
 from vitcnn.lookup import REQUIRED, check_name, fields_of
 from vitcnn.recipe.losses import LOSSES
 from vitcnn.recipe.mixing import Mixing
@@ -66,6 +66,7 @@ def check_training(config: Fields) -> ConfigDict:
     for kind in ("optimizer", "schedule", "mixing"):
         full[kind] = _check_part(full[kind], kind, f"config.{kind}")
     Mixing(**full["mixing"])  # checks its values
+    augment.parse(full["augment"])
     full["evaluations"] = {
         name: _check_evaluation(name, fields) for name, fields in full["evaluations"].items()
     }

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from vitcnn import checkpoints, models, parallel, storage
 from vitcnn.config import Training, check_training
 from vitcnn.config.schema import Fields
-from vitcnn.data import content
+from vitcnn.data import augment, content
 from vitcnn.engine import identity
 from vitcnn.engine.jobs import load_source
 from vitcnn.model import Model, load
@@ -124,6 +124,7 @@ def prepare(config: Any, workdir: Any) -> Run | Model:
     if "class_names" in images["data"]:  # of the logits, from now on
         model.provenance = {**model.provenance, "class_names": images["data"]["class_names"]}
     jax.eval_shape(optimizer.init, model.variables["params"])  # checks the patterns of the config
+    augment.check(augment.parse(config.augment), model.preprocess)
     evaluations = Evaluations(config, model, workdir, total, resolve)
     images["evaluations"] = evaluations.record()
     run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
