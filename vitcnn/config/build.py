@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
+from vitcnn.config.schema import PARTS, STAGE, Evaluation, Measurement, Training
 from vitcnn.convert import converted
 from vitcnn.lookup import Field, check_name, fields_of
 
