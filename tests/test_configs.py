@@ -35,6 +35,7 @@ OPTIONAL = ("config.init_from", "config.resume_from", "config.profile")  # "" is
 SOME = {
     "precision": ("high", "high"),
     "profile": ("3:5", "3:5"),
+    "augment": ("flip,pad_crop(2)", ("flip", "pad_crop(2)")),
     "mu_dtype": ("bfloat16", "bfloat16"),
     "resume_from": ("", ""),  # or init_from
 }
