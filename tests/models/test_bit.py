@@ -55,8 +55,10 @@ def oracle(variables, images, module):
     x = torch.from_numpy(np.float64(images)).permute(0, 3, 1, 2)
     out["stem/conv"] = x = conv(x, "root_block", 2)
     out["stem/pool"] = x = functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2)
+    number = -1
     for s, units in enumerate(module.units, 1):
         for u in range(1, units + 1):
+            number += 1
             name, unit = f"block{s}/unit{u:02d}", f"stage{s}/unit{u:02d}"
             stride = 2 if s > 1 and u == 1 else 1
             out[f"{unit}/in"] = x
@@ -66,7 +68,9 @@ def oracle(variables, images, module):
             out[f"{unit}/conv2"] = y = conv(y, f"{name}/b", stride)
             out[f"{unit}/norm3"] = y = norm(y, f"{name}/c/")
             out[f"{unit}/conv3"] = y = conv(y, f"{name}/c")
-            if u == 1:
+            if number in module.no_skip:
+                x = 0
+            elif u == 1:
                 out[f"{unit}/shortcut_conv"] = x = conv(first, f"{name}/a/proj", stride)
             out[f"{unit}/out"] = x = x + y
     out["norm"] = x = norm(x, "")
@@ -76,8 +80,9 @@ def oracle(variables, images, module):
     return out
 
 
-def test_every_tap_equals_pytorch():
-    module = models.create("bit", "R50x1", **SMALL)
+@pytest.mark.parametrize("no_skip", [(), (1,)])
+def test_every_tap_equals_pytorch(no_skip):
+    module = models.create("bit", "R50x1", **SMALL, no_skip=no_skip)
     variables = random_variables(module)
     images = np.random.default_rng(1).normal(size=(2, *SMALL["image_size"], 3)).astype(np.float32)
     expected = oracle(variables, images, module)
@@ -145,6 +150,20 @@ def test_tap_table_says_what_each_tap_is():
     assert table["stage2/unit01/conv1"].grid == (56, 56)  # the 3x3 halves the grid
 
 
+def test_units_without_a_skip_have_no_shortcut():
+    """They are counted over all stages, so unit 1 is the first one of the second stage."""
+    module = models.create("bit", "R50x1", **SMALL, no_skip=(1,))
+    shapes, images = shapes_of(module)
+    blocks = shapes["params"]["resnet"]
+    assert "proj" in blocks["block1"]["unit01"]["a"]
+    assert "proj" not in blocks["block2"]["unit01"]["a"]
+    table = taps.tabulate(module, shapes, images)
+    skips = [table[f"{unit}/conv3"].skip for unit in ("stage1/unit01", "stage2/unit01")]
+    assert skips == ["stage1/unit01/shortcut_conv", None]
+    assert table["stage2/unit02/conv3"].skip == "stage2/unit02/in"
+    assert not table.match("stage2/unit01/shortcut*")
+
+
 def test_without_a_head_the_output_is_the_pooled_features():
     module = models.create("bit", "R50x1", units=(1,), widths=(32,), num_classes=0)
     shapes, images = shapes_of(module)
@@ -163,6 +182,7 @@ def test_bfloat16_activations_keep_float32_parameters():
     [
         ({"units": (1, 1, 1)}, "differ in length"),
         ({"widths": (16, 32)}, "must be multiples of 32"),
+        ({"no_skip": (3,)}, r"no_skip is \(3,\), but units are 0 to 2"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(overrides, message):

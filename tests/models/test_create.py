@@ -1,9 +1,14 @@
 """Networks by their usual names."""
 
+import math
+
+import numpy as np
 import pytest
+from networks import flat, shapes_of
 
 from vitcnn import models
 from vitcnn.models import resnet, vit
+from vitcnn.numerics import random_weights
 
 
 def test_create_makes_the_variant_with_the_overrides():
@@ -27,6 +32,33 @@ def test_create_makes_the_variant_with_the_overrides():
 )
 def test_a_network_is_called_by_its_name(family, variant, name):
     assert type(models.create(family, variant)).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "fields"),
+    [
+        ("vit", "mini/4", {"pre_logits": 300}),
+        ("vit", "mini/4", {"distilled": True}),
+        ("mixer", "S/32", {"depth": 1}),
+        ("resnet", "mini", {}),
+        ("bit", "R50x1", {"units": (1,), "widths": (64,)}),
+    ],
+)
+def test_every_head_starts_at_zero(family, variant, fields):
+    module = models.create(family, variant, **fields)
+    image = np.zeros(shapes_of(module)[1].shape, np.float32)
+    init = lambda key: {k: v for k, v in module.init(key, image)["params"].items() if k in LAST}  # noqa: E731
+    last = flat(random_weights.draw(init, 0))
+    heads = [name for name in last if name.startswith("head")]
+    assert len(heads) == (4 if fields.get("distilled") else 2)
+    assert not any(np.any(last[name]) for name in heads)
+    if "pre_logits" in fields:  # each of its units starts at a deviation near 1
+        kernel = last["pre_logits/kernel"]
+        assert abs(kernel.std() * math.sqrt(len(kernel)) - 1) < 0.05
+        assert not np.any(last["pre_logits/bias"])
+
+
+LAST = ("head", "head_dist", "pre_logits")
 
 
 def test_lists_become_tuples_so_that_networks_can_be_compared_and_hashed():

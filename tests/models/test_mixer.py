@@ -78,20 +78,21 @@ def oracle(variables, images, module):
         out[f"{block}/tokens_hidden"] = y
         y = dense(y, f"{name}/token_mixing/Dense_1").transpose(1, 2)
         out[f"{block}/attn"] = y
-        out[f"{block}/mid"] = x = x + y
+        skip = i not in module.no_skip
+        out[f"{block}/mid"] = x = skip * x + y
         out[f"{block}/ln2"] = y = norm(x, f"{name}/LayerNorm_1")
         out[f"{block}/hidden"] = y = gelu(dense(y, f"{name}/channel_mixing/Dense_0"))
         out[f"{block}/mlp"] = y = dense(y, f"{name}/channel_mixing/Dense_1")
-        out[f"{block}/out"] = x = x + y
+        out[f"{block}/out"] = x = skip * x + y
     out["norm"] = x = norm(x, "pre_head_layer_norm")
     out["pooled"] = x = x.mean(1)
     out["logits"] = dense(x, "head")
     return {k: v.numpy() for k, v in out.items()}
 
 
-@pytest.mark.parametrize("gelu", ["tanh", "exact"])
-def test_every_tap_equals_pytorch(gelu):
-    module = models.create("mixer", "B/16", **SMALL, gelu=gelu)
+@pytest.mark.parametrize("fields", [{"gelu": "tanh"}, {"gelu": "exact", "no_skip": (1,)}])
+def test_every_tap_equals_pytorch(fields):
+    module = models.create("mixer", "B/16", **SMALL, **fields)
     variables = random_variables(module)
     images = np.random.default_rng(1).normal(size=(3, 16, 24, 3)).astype(np.float32)
     expected = oracle(variables, images, module)
@@ -117,6 +118,18 @@ def test_tap_table_says_what_each_tap_is():
     hidden = table["block03/tokens_hidden"]
     assert (hidden.role, hidden.shape, hidden.grid) == ("hidden", (512, 256), None)
     assert table["block03/hidden"].shape == (49, 2048)
+
+
+def test_blocks_without_skips_say_so():
+    module = models.create("mixer", "B/16", **SMALL, no_skip=(1,))
+    table = taps.tabulate(module, *shapes_of(module))
+    skips = {name: info.skip for name, info in table.items() if name.endswith(("/attn", "/mlp"))}
+    assert skips == {
+        "block00/attn": "block00/in",
+        "block00/mlp": "block00/mid",
+        "block01/attn": None,
+        "block01/mlp": None,
+    }
 
 
 def test_globs_of_the_analyses_find_what_they_find_in_a_vit():
@@ -165,6 +178,7 @@ def test_bfloat16_activations_keep_float32_parameters():
     ("overrides", "message"),
     [
         ({"gelu": "erf"}, "unknown gelu of mixer 'erf'"),
+        ({"no_skip": (2,)}, r"no_skip is \(2,\), but blocks are 0 to 1"),
         ({"patch": 5}, r"image_size 16 x 24 is not a multiple of .* nearest size is 15 x 25"),
     ],
 )

@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import (
@@ -95,8 +96,10 @@ def oracle(variables, images, module, train=False):
     if module.stem_pool:
         x = functional.max_pool2d(pad(x, 3, 2, -math.inf), 3, 2)
         out["stem/pool"] = x
+    number = -1
     for s, units in enumerate(module.units, 1):
         for u in range(1, units + 1):
+            number += 1
             name, unit = f"block{s}/unit{u}", f"stage{s}/unit{u:02d}"
             stride = 2 if s > 1 and u == 1 else 1
             out[f"{unit}/in"] = x
@@ -108,7 +111,9 @@ def oracle(variables, images, module, train=False):
                 y = norm(y, f"{name}/{prefix}{c}")
                 y = y if c == last else y.relu()
                 out[f"{unit}/norm{c}"] = y
-            if f"{name}/conv_proj/kernel" in p:
+            if number in module.no_skip:
+                x = 0
+            elif f"{name}/conv_proj/kernel" in p:
                 out[f"{unit}/shortcut_conv"] = x = conv(x, f"{name}/conv_proj", stride)
                 out[f"{unit}/shortcut_norm"] = x = norm(x, f"{name}/{prefix}_proj")
             elif x.shape != y.shape:
@@ -125,10 +130,10 @@ def oracle(variables, images, module, train=False):
 
 FORMS = [
     ("R50x1", SMALL),
-    ("R50x1", {**SMALL, "bottleneck": False}),
+    ("R50x1", {**SMALL, "bottleneck": False, "no_skip": (1, 2)}),
     ("50", SMALL),
     ("50-keras", SMALL),
-    ("20", CIFAR),
+    ("20", {**CIFAR, "no_skip": (3,)}),
 ]
 
 
@@ -139,6 +144,41 @@ def test_every_tap_equals_pytorch(variant, fields):
     images = np.random.default_rng(1).normal(size=(2, *fields["image_size"], 3)).astype(np.float32)
     expected = oracle(variables, images, module)
     assert_taps_equal(module, variables, images, expected, atol=3e-5)
+
+
+def test_units_without_a_skip_have_no_shortcut():
+    """They are counted over all stages, so unit 2 is the first one of the second stage."""
+    module = models.create("resnet", "R50x1", **SMALL, no_skip=(1, 2))
+    shapes, images = shapes_of(module)
+    unit = shapes["params"]["block2"]["unit1"]
+    assert unit.keys() == {f"{layer}{i}" for layer in ("conv", "gn") for i in (1, 2, 3)}
+    assert "conv_proj" in shapes["params"]["block3"]["unit1"]
+    table = taps.tabulate(module, shapes, images)
+    assert table["stage1/unit01/norm3"].skip == "stage1/unit01/shortcut_norm"
+    assert table["stage1/unit02/norm3"].skip is table["stage2/unit01/norm3"].skip is None
+    assert not table.match("stage2/unit01/shortcut*")
+    assert table["stage3/unit01/norm3"].skip == "stage3/unit01/shortcut_norm"
+
+
+def test_units_without_a_skip_learn_only_if_their_last_norm_does_not_start_at_zero():
+    fields = {"image_size": 8, "units": (1, 1), "widths": (32, 32), "no_skip": (1,)}
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    gradients = {}
+    for scale in (0.0, 1.0):
+        module = models.create("resnet", "mini", **fields, last_norm_scale=scale)
+        params = random_weights.draw(lambda key: module.init(key, images), 0)["params"]
+        for stage in ("block1", "block2"):
+            np.testing.assert_array_equal(params[stage]["unit1"]["gn2"]["scale"], scale)
+            np.testing.assert_array_equal(params[stage]["unit1"]["gn1"]["scale"], 1)
+        params["head"]["kernel"] = np.ones((32, 10), np.float32)  # it starts at zero too
+        cost = lambda params: module.apply({"params": params}, images).sum()  # noqa: E731
+        gradients[scale] = flat(jax.jit(jax.grad(cost))(params))
+    trunk = [name for name in gradients[0.0] if not name.startswith("head")]
+    assert all((gradients[0.0][name] == 0).all() for name in trunk)
+    assert all((gradients[1.0][name] != 0).any() for name in trunk)
+    dead = models.create("resnet", "mini", **fields)
+    with pytest.raises(ValueError, match=r"units \(1,\) have no skip .* set last_norm_scale=1"):
+        jax.eval_shape(lambda v, x: dead.apply(v, x, train=True), *shapes_of(dead))
 
 
 def test_training_uses_the_batch_and_updates_the_running_statistics():
@@ -295,6 +335,15 @@ def test_bfloat16_activations_keep_float32_parameters():
     assert_bfloat16_keeps_float32_parameters("resnet", "mini", variables)
 
 
+def test_running_statistics_stay_float32_in_bfloat16():
+    module = models.create("resnet", "20", **CIFAR, dtype=jnp.bfloat16)
+    shapes, images = shapes_of(module)
+    train = lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])  # noqa: E731
+    logits, updated = jax.eval_shape(train, shapes, images)
+    assert logits.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {np.dtype("float32")}
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -302,6 +351,7 @@ def test_bfloat16_activations_keep_float32_parameters():
         ({"shortcut": "conv"}, "unknown shortcut of resnet 'conv'"),
         ({"padding": "valid"}, "unknown padding of resnet 'valid'"),
         ({"stride_conv": 3}, "stride_conv is 3; it must be 1 or 2"),
+        ({"no_skip": (6,)}, r"no_skip is \(6,\), but units are 0 to 5"),
         ({"units": (1, 1)}, "differ in length"),
         ({"widths": (16, 32, 64)}, "must be multiples of 32"),
     ],

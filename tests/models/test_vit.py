@@ -7,9 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import assert_taps_equal, flat, shapes_of
+from networks import (
+    assert_bfloat16_keeps_float32_parameters,
+    assert_taps_equal,
+    flat,
+    shapes_of,
+)
 
 from vitcnn import models, taps
+from vitcnn.layers import transformer
 from vitcnn.models import vit
 from vitcnn.numerics import random_weights
 
@@ -57,7 +63,15 @@ def oracle(p, images, patch, heads, pool, gelu):
             piece = images[:, r * ph : (r + 1) * ph, c * pw : (c + 1) * pw].astype(np.float64)
             tokens.append(np.tensordot(piece, p["embedding/kernel"], 3) + p["embedding/bias"])
     prefix = [np.repeat(p[name][0], n, axis=0) for name in ("cls", "dist") if name in p]
-    x = np.stack(prefix + tokens, axis=1) + p["Transformer/posembed_input/pos_embedding"]
+    x = np.stack(prefix + tokens, axis=1)
+    if "Transformer/posembed_input/pos_embedding" in p:
+        x += p["Transformer/posembed_input/pos_embedding"]
+    else:  # sines and cosines of the column, then of the row; the class token has no position
+        for t in range(len(tokens)):
+            places, quarter = (t % (width // pw), t // (width // pw)), x.shape[-1] // 4
+            angles = [[q / 10_000 ** (k / (quarter - 1)) for k in range(quarter)] for q in places]
+            waves = [wave(a) for angle in angles for wave in (np.sin, np.cos) for a in angle]
+            x[:, len(prefix) + t] += waves
     for i, register in enumerate(p.get("registers", [[]])[0]):  # after the class token, in order
         x = np.insert(x, len(prefix) + i, register, axis=1)
     out["embed"] = x
@@ -122,6 +136,7 @@ def oracle(p, images, patch, heads, pool, gelu):
         ("token", "exact", {"registers": 3, "layer_scale": 0.1}),
         ("gap", "exact", {"registers": 2, "norm_pooled": True}),
         ("token", "exact", {"gated": True, "registers": 2, "layer_scale": 0.1}),
+        ("token", "tanh", {"positions": "sincos2d"}),
     ],
 )
 def test_every_tap_equals_the_formula(pool, gelu, fields):
@@ -195,6 +210,66 @@ def test_no_skip_removes_both_skips_of_a_block():
     assert np.abs(got["block00/mid"] - got["block00/attn"]).max() > 0.1
     with pytest.raises(ValueError, match=r"no_skip is \(3,\), but blocks are 0 to 2"):
         shapes_of(models.create("vit", "B/16", **SMALL, no_skip=(3,)))
+
+
+LOCAL = {**SMALL, "depth": 2, "local_blocks": (0, 1), "registers": 1}
+SPATIAL = slice(2, None)  # after the class token and the register
+
+
+@pytest.fixture(scope="module")
+def local_variables():
+    return random_variables(models.create("vit", "B/16", **LOCAL))
+
+
+def run(fields, variables, images):
+    module = models.create("vit", "B/16", **fields)
+    table = taps.tabulate(module, variables, images)
+    return jax.jit(lambda v, x: taps.forward(module, v, x, table, list(table))[1])(
+        variables, images
+    )
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_local_blocks_attend_within_the_radius(local_variables, long, monkeypatch):
+    """The weights are those of global attention, as shares of what remains of their sum."""
+    monkeypatch.setattr(transformer, "_LONG", 1 if long else 512)  # the loop over heads as well
+    images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
+    local = run({**LOCAL, "local_blocks": (0,)}, local_variables, images)
+    everywhere = run({**LOCAL, "local_blocks": ()}, local_variables, images)
+    reads = np.zeros((14, 14), bool)
+    reads[:2] = True  # the class token and the register read all tokens
+    for query in range(12):
+        for key in range(12):
+            distances = abs(query // 4 - key // 4), abs(query % 4 - key % 4)
+            reads[2 + query, 2 + key] = max(distances) <= 1
+    weights = np.where(reads, np.float64(everywhere["block00/attn_weights"]), 0)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    got = np.asarray(local["block00/attn_weights"])
+    assert (got[..., ~reads] == 0).all() and (got[..., reads] > 0).all()
+    np.testing.assert_allclose(got.sum(axis=-1), 1, atol=1e-6)
+    np.testing.assert_allclose(got, weights, atol=1e-6)
+    value = local_variables["params"]["Transformer"]["encoderblock_0"]
+    value = value["MultiHeadDotProductAttention_1"]["value"]
+    value = (
+        np.einsum("ntw,whd->nhtd", np.float64(local["block00/ln1"]), value["kernel"])
+        + (value["bias"][:, None])
+    )
+    heads = np.einsum("nhqk,nhkd->nqhd", weights, value)
+    np.testing.assert_allclose(local["block00/heads"], heads, atol=1e-5 * np.abs(heads).max())
+    assert (np.asarray(local["block01/attn_weights"]) > 0).all()  # this block is not local
+
+
+@pytest.mark.parametrize("radius", [0, 1])
+def test_a_patch_does_not_see_what_is_farther_than_the_radii_of_the_blocks(local_variables, radius):
+    images = np.random.default_rng(1).normal(size=(1, 12, 20, 3)).astype(np.float32)
+    changed = images.copy()
+    changed[:, 0, 19] += 3  # a pixel of the patch at the right of the first row
+    fields = {**LOCAL, "local_radius": radius}
+    one, other = (run(fields, local_variables, x)["block01/out"] for x in (images, changed))
+    differs = (np.asarray(one) != np.asarray(other)).any(axis=(0, 2))
+    assert differs[:2].all()  # the class token and the register see the whole image
+    distance = [max(patch // 4, 3 - patch % 4) for patch in range(12)]
+    np.testing.assert_array_equal(differs[SPATIAL], np.array(distance) <= 2 * radius)
 
 
 def test_tap_table_says_what_each_tap_is():
@@ -313,17 +388,13 @@ def test_bfloat16_activations_keep_float32_parameters_and_softmax():
     module = models.create("vit", "B/16", **SMALL, dtype=jnp.bfloat16)
     variables = random_variables(module)
     images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(module)[0])} == {np.dtype("float32")}
     table = taps.tabulate(module, variables, images)
     names = ["embed", "block00/attn_weights", "block02/out"]
     logits, got = taps.forward(module, variables, images, table, names)
     assert logits.dtype == got["embed"].dtype == got["block02/out"].dtype == jnp.bfloat16
     assert got["block00/attn_weights"].dtype == jnp.float32
     np.testing.assert_allclose(got["block00/attn_weights"].sum(-1), 1, atol=1e-6)
-    expected = oracle(variables, images, (4, 5), 3, "token", "tanh")["logits"]
-    np.testing.assert_allclose(
-        logits.astype(np.float32), expected, atol=0.05 * np.abs(expected).max()
-    )
+    assert_bfloat16_keeps_float32_parameters("vit", "B/16", variables, **SMALL)
 
 
 def test_without_a_head_the_output_is_what_the_head_would_read():
@@ -363,6 +434,14 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
             {"distilled": True, "pre_logits": 3},
             'distilled=True .* needs pool="token" and pre_logits=0',
         ),
+        ({"positions": "sincos"}, "unknown positions of vit 'sincos': did you mean 'sincos2d'"),
+        (
+            {"positions": "sincos2d", "width": 30},
+            'positions="sincos2d" has four parts: width 30 is not a multiple of 4',
+        ),
+        ({"local_blocks": (1, 3)}, r"local_blocks is \(1, 3\), but blocks are 0 to 2"),
+        ({"local_radius": -1}, "local_radius is -1 patches; it must be at least 0"),
+        ({"stochastic_depth_rule": "constant"}, "unknown stochastic_depth_rule 'constant'"),
         (
             {"norm_pooled": True},
             'norm_pooled=True is the norm of a mean over tokens: set pool="gap"',

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from vitcnn.layers.residual import Skips
 from vitcnn.taps import tap
 
 # The released models started from these initial values.
@@ -45,6 +48,13 @@ class Config:
       grid: (rows, columns) of patches.
       prefix_tokens: number of tokens before the patches.
       class_token: whether the first of the prefix tokens is a class token.
+      dropout: probability that training sets a number to zero: of the embeddings, and of the
+        hidden layer and the output of the branches.
+      attention_dropout: the same for attention weights.
+      skips: which blocks have skips, and which branches training leaves out.
+      local_blocks: blocks, counted from 0, in which patches read only the patches around them.
+      local_radius: how far these are at most, see `local_attention`.
+      train: whether the network trains, and numbers are dropped.
       dtype: type of the activations; parameters are float32.
     """
 
@@ -57,6 +67,12 @@ class Config:
     grid: tuple[int, int]
     prefix_tokens: int
     class_token: bool
+    dropout: float
+    attention_dropout: float
+    skips: Skips
+    local_blocks: tuple[int, ...]
+    local_radius: int
+    train: bool
     dtype: Any
 
     @property
@@ -78,27 +94,66 @@ class Config:
             name=name,
         )
 
+    def drop(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Applies dropout, in training; it is called inside a compact method."""
+        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+
+
+def local_attention(
+    grid: tuple[int, int], prefix_tokens: int, radius: int
+) -> Bool[np.ndarray, "queries keys"]:
+    """Returns which tokens each token reads in a block of local attention.
+
+    A patch reads the patches whose rows and columns differ from its own by at most `radius` (the
+    Chebyshev distance), as a convolution of side 2 radius + 1 does. It does not read the prefix
+    tokens, which would carry to it what they have read elsewhere. Prefix tokens read all tokens.
+    """
+    rows_and_columns = np.indices(grid).reshape(2, -1)
+    distance = np.abs(rows_and_columns[:, :, None] - rows_and_columns[:, None]).max(axis=0)
+    reads = np.ones((prefix_tokens + len(distance),) * 2, bool)
+    reads[prefix_tokens:, :prefix_tokens] = False
+    reads[prefix_tokens:, prefix_tokens:] = distance <= radius
+    return reads
+
 
 Heads = Float[Array, "*heads tokens dim"]
+Weights = Float[Array, "*heads tokens tokens"]
 
 
-def _attend(query: Heads, key: Heads, value: Heads) -> tuple[Float[Array, "..."], Heads]:
-    """Returns the attention weights, always in float32, and the values that they average."""
+def _keep(weights: Weights) -> Weights:
+    return weights
+
+
+def _attend(
+    query: Heads,
+    key: Heads,
+    value: Heads,
+    reads: Bool[np.ndarray, "tokens tokens"] | None = None,
+    drop: Callable[[Weights], Weights] = _keep,
+) -> tuple[Weights, Heads]:
+    """Returns the attention weights, always in float32, and the values that they average.
+
+    Args:
+      query, key, value: what each head makes of the tokens.
+      reads: which tokens (columns) each token (row) reads; None if each reads all.
+      drop: applied to the weights.
+    """
     scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores)
+    scores = scores if reads is None else jnp.where(reads, scores, -jnp.inf)
+    weights = drop(jax.nn.softmax(scores))
     return weights, jnp.matmul(weights.astype(value.dtype), value)
 
 
 def _attend_head_by_head(
-    query: Heads, key: Heads, value: Heads
-) -> tuple[Float[Array, "..."], Heads]:
+    query: Heads, key: Heads, value: Heads, reads: Bool[np.ndarray, "tokens tokens"] | None = None
+) -> tuple[Weights, Heads]:
     """Does the same in a loop over heads.
 
     With many tokens the weights of all heads do not fit the cache of a CPU, and the loop is twice
     as fast.
     """
     flat = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
-    weights, x = jax.lax.map(lambda head: _attend(*head), tuple(flat))
+    weights, x = jax.lax.map(lambda head: _attend(*head, reads), tuple(flat))
     return tuple(y.reshape(*query.shape[:-2], *y.shape[1:]) for y in (weights, x))
 
 
@@ -107,6 +162,7 @@ class _Attention(nn.Module):
 
     config: Config
     block: str  # first part of the names of its taps, such as "block03"
+    local: bool  # whether patches read only the patches around them
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
@@ -121,17 +177,27 @@ class _Attention(nn.Module):
             for name in ("query", "key", "value")
         )
         query = query / jnp.sqrt(width // config.heads).astype(query.dtype)
-        attend = _attend
-        if x.shape[1] >= _LONG:  # on other devices a loop over heads would leave most cores idle
-            attend = functools.partial(
-                jax.lax.platform_dependent, cpu=_attend_head_by_head, default=_attend
-            )
-        weights, x = attend(query, key, value)
+        weights, x = self._attend(query, key, value)
         taps = {"heads": config.heads, **config.positions}
         tap(self, f"{self.block}/attn_weights", weights, role="attention_weights", **taps)
         x = x.transpose(0, 2, 1, 3)
         x = tap(self, f"{self.block}/heads", x, role="heads", **taps)
-        return project(width, axis=(-2, -1), name="out")(x)
+        return config.drop(project(width, axis=(-2, -1), name="out")(x))
+
+    def _attend(self, query: Heads, key: Heads, value: Heads) -> tuple[Weights, Heads]:
+        """Chooses how to attend: within a radius or not, with dropout or not, in a loop or not."""
+        config = self.config
+        attend, loop = _attend, _attend_head_by_head
+        if self.local:
+            reads = local_attention(config.grid, config.prefix_tokens, config.local_radius)
+            attend, loop = (functools.partial(f, reads=reads) for f in (attend, loop))
+        if config.train and config.attention_dropout:
+            drop = nn.Dropout(config.attention_dropout, deterministic=False)
+            return attend(query, key, value, drop=drop)
+        if query.shape[-2] < _LONG:
+            return attend(query, key, value)
+        # On other devices a loop over heads would leave most cores idle.
+        return jax.lax.platform_dependent(query, key, value, cpu=loop, default=attend)
 
 
 class _Mlp(nn.Module):
@@ -152,8 +218,9 @@ class _Mlp(nn.Module):
             x = nn.silu(x[..., : config.mlp_dim]) * x[..., config.mlp_dim :]
         else:
             x = nn.gelu(x, approximate=config.gelu == "tanh")
+        x = config.drop(x)
         x = tap(self, f"{self.block}/hidden", x, role="hidden", **config.positions)
-        return _dense(width, dtype=config.dtype, name="Dense_1")(x)
+        return config.drop(_dense(width, dtype=config.dtype, name="Dense_1")(x))
 
 
 class _LayerScale(nn.Module):
@@ -172,24 +239,28 @@ class Block(nn.Module):
     """One Transformer block. Numbers in parameter names are those of the released checkpoints."""
 
     config: Config
+    number: int  # of the block, from 0
     block: str  # first part of the names of its taps, such as "block03"
-    skips: bool  # whether it has its two skip connections
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         """Returns the residual stream after the block."""
         config, block, where = self.config, self.block, self.config.positions
+        skips, has_skips = config.skips, config.skips.has(self.number)
+        local = self.number in config.local_blocks
         y = config.norm("LayerNorm_0")(x)
         y = tap(self, f"{block}/ln1", y, role="norm", **where)
-        y = _Attention(config, block, name="MultiHeadDotProductAttention_1")(y)
+        y = _Attention(config, block, local, name="MultiHeadDotProductAttention_1")(y)
         y = _LayerScale(config, name="ls1")(y) if config.layer_scale else y
-        skip = f"{block}/in" if self.skips else None
+        y = skips.drop(self, self.number, y)
+        skip = f"{block}/in" if has_skips else None
         y = tap(self, f"{block}/attn", y, role="attention", skip=skip, **where)
-        x = tap(self, f"{block}/mid", x + y if self.skips else y, role="residual", **where)
+        x = tap(self, f"{block}/mid", x + y if has_skips else y, role="residual", **where)
         y = config.norm("LayerNorm_2")(x)
         y = tap(self, f"{block}/ln2", y, role="norm", **where)
         y = _Mlp(config, block, name="MlpBlock_3")(y)
         y = _LayerScale(config, name="ls2")(y) if config.layer_scale else y
-        skip = f"{block}/mid" if self.skips else None
+        y = skips.drop(self, self.number, y)
+        skip = f"{block}/mid" if has_skips else None
         y = tap(self, f"{block}/mlp", y, role="mlp", skip=skip, **where)
-        return tap(self, f"{block}/out", x + y if self.skips else y, role="residual", **where)
+        return tap(self, f"{block}/out", x + y if has_skips else y, role="residual", **where)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from vitcnn.layers import common, image_sizes
 from vitcnn.layers.common import Images, NewImages, map_tap
+from vitcnn.layers.residual import Skips
 from vitcnn.taps import alias, tap
 
 _GROUPS = 32  # of GroupNorm
@@ -99,6 +100,8 @@ class _Layer(nn.Module):
 class _Unit(nn.Module):
     """A residual unit of 1x1, 3x3 and 1x1 convolutions; the 3x3 may halve the grid."""
 
+    skips: Skips
+    number: int  # of the unit, over all stages, from 0
     features: int
     stride: int
     unit: str  # first part of the names of its taps, such as "stage1/unit01"
@@ -107,8 +110,9 @@ class _Unit(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> NewImages:
         unit, width = self.unit, 4 * self.features
-        projection, skip = None, f"{unit}/in"
-        if x.shape[-1] != width or self.stride != 1:
+        has_skip = self.skips.has(self.number)
+        projection, skip = None, f"{unit}/in" if has_skip else None
+        if has_skip and (x.shape[-1] != width or self.stride != 1):
             projection = _nested_conv(width, 1, self.stride, self.dtype)
             skip = f"{unit}/shortcut_conv"
         layers = (
@@ -121,19 +125,23 @@ class _Unit(nn.Module):
             y = map_tap(self, f"{unit}/norm{i}", layer.group_norm(y), "norm")
             activated = y if i == 1 else activated
             y = layer.standardized_conv2d(y)
-            y = map_tap(self, f"{unit}/conv{i}", y, "conv", skip=skip if i == len(layers) else None)
+            last = i == len(layers)
+            y = self.skips.drop(self, self.number, y) if last else y
+            y = map_tap(self, f"{unit}/conv{i}", y, "conv", skip=skip if last else None)
         if projection is not None:
             # The projection reads what the first convolution reads, not the input of the unit.
             x = map_tap(self, f"{unit}/shortcut_conv", layers[0].proj(activated), "shortcut")
-        return map_tap(self, f"{unit}/out", x + y, "residual")
+        return map_tap(self, f"{unit}/out", x + y if has_skip else y, "residual")
 
 
 class _Stage(nn.Module):
     """Units of one width; the first of them may halve the grid."""
 
+    skips: Skips
     features: int
     units: int
     number: int
+    first_unit: int  # number of its first unit, over all stages, from 0
     before: str  # name of the tap that the first unit reads
     dtype: Any
 
@@ -144,7 +152,8 @@ class _Stage(nn.Module):
             unit = f"stage{self.number}/unit{i:02d}"
             alias(f"{unit}/in", previous)
             stride = 2 if i == 1 and self.number > 1 else 1
-            x = _Unit(self.features, stride, unit, self.dtype, name=f"unit{i:02d}")(x)
+            number, name = self.first_unit + i - 1, f"unit{i:02d}"
+            x = _Unit(self.skips, number, self.features, stride, unit, self.dtype, name=name)(x)
             previous = f"{unit}/out"
         return x
 
@@ -152,6 +161,7 @@ class _Stage(nn.Module):
 class _Body(nn.Module):
     """Everything up to the final feature map; in the files all its names begin with "resnet/"."""
 
+    skips: Skips
     units: tuple[int, ...]
     widths: tuple[int, ...]
     dtype: Any
@@ -165,7 +175,8 @@ class _Body(nn.Module):
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
         x = map_tap(self, previous := "stem/pool", x, "pool")
         for i, (units, width) in enumerate(zip(self.units, self.widths, strict=True), 1):
-            x = _Stage(width, units, i, previous, self.dtype, name=f"block{i}")(x)
+            first, name = sum(self.units[: i - 1]), f"block{i}"
+            x = _Stage(self.skips, width, units, i, first, previous, self.dtype, name=name)(x)
             previous = f"stage{i}/unit{units:02d}/out"
         return map_tap(self, "norm", _GroupNorm(self.dtype, name="group_norm")(x), "norm")
 
@@ -185,6 +196,14 @@ class BiT(nn.Module):
       units: number of residual units of each stage; each stage but the first halves the grid.
       widths: channels of the 3x3 convolutions of each stage; the output of a unit has four times as
         many.
+      no_skip: units, counted from 0 over all stages, without their skip connection. The skip
+        connection of a unit that changes the shape is its shortcut, which is then absent, with its
+        parameters and tap.
+      stochastic_depth: probability with which training leaves out a branch for an image, so that
+        only the skip connection remains; of the last unit, see `stochastic_depth_rule`. The
+        branches that stay are divided by the probability of staying.
+      stochastic_depth_rule: "linear": the probability rises from 0 in the first unit; "uniform": it
+        is the same in all units.
       dtype: type of the activations; parameters are float32.
     """
 
@@ -192,13 +211,20 @@ class BiT(nn.Module):
     image_size: int | tuple[int, int] = 224
     units: tuple[int, ...] = (3, 4, 6, 3)
     widths: tuple[int, ...] = (64, 128, 256, 512)
+    no_skip: tuple[int, ...] = ()
+    stochastic_depth: float = 0.0
+    stochastic_depth_rule: str = "linear"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, images: Float[ArrayLike, "batch height width channel"], train: bool = False
     ) -> Float[Array, "batch classes"]:
-        """Returns the logits of normalised RGB images; `train` changes nothing in this family.
+        """Returns the logits of normalised RGB images.
+
+        Args:
+          images: images of `image_size`.
+          train: whether stochastic depth is on; it needs the rng "dropout".
 
         Raises:
           ValueError: a field does not fit the others, or the images are of another size.
@@ -211,7 +237,15 @@ class BiT(nn.Module):
             )
         image_sizes.check(images, self.image_size)
         x = jnp.asarray(images, self.dtype)
-        x = _Body(tuple(self.units), tuple(self.widths), self.dtype, name="resnet")(x)
+        skips = Skips(
+            sum(self.units),
+            tuple(self.no_skip),
+            self.stochastic_depth,
+            self.stochastic_depth_rule,
+            train,
+            parts="units",
+        )
+        x = _Body(skips, tuple(self.units), tuple(self.widths), self.dtype, name="resnet")(x)
         x = tap(self, "pooled", x.mean(axis=(1, 2)), role="pooled")
         return common.classify(self, x)
 

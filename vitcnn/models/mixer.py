@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vitcnn.layers import common, image_sizes
+from vitcnn.layers import common, fields, image_sizes
+from vitcnn.layers.residual import Skips
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
@@ -40,12 +41,19 @@ class _Config:
     channels_mlp_dim: int
     gelu: str
     grid: tuple[int, int]
+    dropout: float
+    skips: Skips
+    train: bool
     dtype: Any
 
     @property
     def positions(self) -> dict[str, Any]:
         """The arguments of `tap` that say where the tokens are in the image."""
         return {"grid": self.grid, "prefix_tokens": 0}
+
+    def drop(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Applies dropout, in training; it is called inside a compact method."""
+        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
 
 
 class _Mlp(nn.Module):
@@ -60,21 +68,23 @@ class _Mlp(nn.Module):
     def __call__(self, x: Float[Array, "batch rows size"]) -> Float[Array, "batch rows size"]:
         config, size = self.config, x.shape[-1]
         x = nn.Dense(self.hidden, dtype=config.dtype, name="Dense_0")(x)
-        x = nn.gelu(x, approximate=config.gelu == "tanh")
+        x = config.drop(nn.gelu(x, approximate=config.gelu == "tanh"))
         positions = config.positions if self.has_positions else {}
         x = tap(self, self.tap_name, x, role="hidden", **positions)
-        return nn.Dense(size, dtype=config.dtype, name="Dense_1")(x)
+        return config.drop(nn.Dense(size, dtype=config.dtype, name="Dense_1")(x))
 
 
 class _Block(nn.Module):
     """One Mixer block."""
 
     config: _Config
+    number: int  # of the block, from 0
     block: str  # first part of the names of its taps, such as "block03"
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         config, block, where = self.config, self.block, self.config.positions
+        skips, has_skips = config.skips, config.skips.has(self.number)
         mix_tokens = _Mlp(
             config, config.tokens_mlp_dim, f"{block}/tokens_hidden", False, name="token_mixing"
         )
@@ -84,13 +94,16 @@ class _Block(nn.Module):
         y = _layer_norm(dtype=config.dtype, name="LayerNorm_0")(x)
         y = tap(self, f"{block}/ln1", y, role="norm", **where)
         y = mix_tokens(y.swapaxes(1, 2)).swapaxes(1, 2)
-        y = tap(self, f"{block}/attn", y, role="token_mixing", skip=f"{block}/in", **where)
-        x = tap(self, f"{block}/mid", x + y, role="residual", **where)
+        y = skips.drop(self, self.number, y)
+        skip = f"{block}/in" if has_skips else None
+        y = tap(self, f"{block}/attn", y, role="token_mixing", skip=skip, **where)
+        x = tap(self, f"{block}/mid", x + y if has_skips else y, role="residual", **where)
         y = _layer_norm(dtype=config.dtype, name="LayerNorm_1")(x)
         y = tap(self, f"{block}/ln2", y, role="norm", **where)
-        y = mix_channels(y)
-        y = tap(self, f"{block}/mlp", y, role="mlp", skip=f"{block}/mid", **where)
-        return tap(self, f"{block}/out", x + y, role="residual", **where)
+        y = skips.drop(self, self.number, mix_channels(y))
+        skip = f"{block}/mid" if has_skips else None
+        y = tap(self, f"{block}/mlp", y, role="mlp", skip=skip, **where)
+        return tap(self, f"{block}/out", x + y if has_skips else y, role="residual", **where)
 
 
 class Mixer(nn.Module):
@@ -106,6 +119,16 @@ class Mixer(nn.Module):
       tokens_mlp_dim: width of the hidden layer that mixes tokens.
       channels_mlp_dim: width of the hidden layer that mixes channels.
       gelu: "tanh", the approximation that Google's models use, or "exact".
+      no_skip: blocks, counted from 0, without their two skip connections.
+      dropout: probability with which training sets a number to zero: of the hidden layer and the
+        output of each MLP. Taps hold what the network goes on with, so in training they contain the
+        zeros.
+      stochastic_depth: probability with which training leaves out a branch for an image, so that
+        only the skip connection remains; of the last block, see `stochastic_depth_rule`.
+      stochastic_depth_rule: "linear": the probability rises from 0 in the first block; "uniform":
+        it is the same in all blocks.
+      stochastic_depth_rescale: whether the branches that stay are divided by the probability of
+        staying. In big_vision's training of Mixers they are not.
       dtype: type of the activations; parameters are float32.
     """
 
@@ -117,24 +140,44 @@ class Mixer(nn.Module):
     tokens_mlp_dim: int = 384
     channels_mlp_dim: int = 3072
     gelu: str = "tanh"
+    no_skip: tuple[int, ...] = ()
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    stochastic_depth_rule: str = "linear"
+    stochastic_depth_rescale: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, images: Float[ArrayLike, "batch height width channel"], train: bool = False
     ) -> Float[Array, "batch classes"]:
-        """Returns the logits of normalised RGB images; `train` changes nothing in this family.
+        """Returns the logits of normalised RGB images.
+
+        Args:
+          images: images of `image_size`.
+          train: whether dropout and stochastic depth are on; they need the rng "dropout".
 
         Raises:
           ValueError: a field does not fit the others, or the images are of another size.
         """
         check_name("gelu of mixer", self.gelu, ("tanh", "exact"))
+        fields.check_probability("dropout", self.dropout)
         image_sizes.check(images, self.image_size)
         config = _Config(
             tokens_mlp_dim=self.tokens_mlp_dim,
             channels_mlp_dim=self.channels_mlp_dim,
             gelu=self.gelu,
             grid=image_sizes.grid(self.image_size, self.patch),
+            dropout=self.dropout,
+            skips=Skips(
+                self.depth,
+                tuple(self.no_skip),
+                self.stochastic_depth,
+                self.stochastic_depth_rule,
+                train,
+                rescale=self.stochastic_depth_rescale,
+            ),
+            train=train,
             dtype=self.dtype,
         )
         x = jnp.asarray(images, self.dtype)
@@ -145,7 +188,7 @@ class Mixer(nn.Module):
         for i in range(self.depth):
             block = f"block{i:02d}"
             alias(f"{block}/in", previous)
-            x = _Block(config, block, name=f"MixerBlock_{i}")(x)
+            x = _Block(config, i, block, name=f"MixerBlock_{i}")(x)
             previous = f"{block}/out"
         x = _layer_norm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = tap(self, "norm", x, role="norm", **config.positions)

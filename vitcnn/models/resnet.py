@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from vitcnn.layers import common, image_sizes
 from vitcnn.layers.common import Images, NewImages, map_tap
+from vitcnn.layers.residual import Skips
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
@@ -39,6 +40,8 @@ class _Config:
     shortcut: str
     conv_bias: bool
     padding: str
+    last_norm_scale: float
+    skips: Skips
     train: bool
     dtype: Any
 
@@ -51,12 +54,12 @@ class _Config:
         """Returns a convolution."""
         return _Conv(self, features, kernel, stride, name=name)
 
-    def norm(self, suffix: str, scale_init: Any = nn.initializers.ones) -> nn.Module:
-        """Returns a norm whose name is `norm_prefix` and `suffix`."""
+    def norm(self, suffix: str, scale: float = 1.0) -> nn.Module:
+        """Returns a norm whose name is `norm_prefix` and `suffix`; its scale starts at `scale`."""
         options = {
             "epsilon": self.epsilon,
             "use_fast_variance": False,  # a large mean would cost digits
-            "scale_init": scale_init,
+            "scale_init": nn.initializers.constant(scale),
             "dtype": self.dtype,
             "name": self.norm_prefix + suffix,
         }
@@ -101,6 +104,7 @@ class _Unit(nn.Module):
     """A residual unit: `relu(shortcut(x) + branch(x))`."""
 
     config: _Config
+    number: int  # of the unit, over all stages, from 0
     features: int
     stride: int
     unit: str  # first part of the names of its taps, such as "stage1/unit01"
@@ -108,11 +112,12 @@ class _Unit(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> NewImages:
         config, unit = self.config, self.unit
+        has_skip = config.skips.has(self.number)
         width = self.features * (4 if config.bottleneck else 1)
         kernels = (1, 3, 1) if config.bottleneck else (3, 3)
         strided = config.stride_conv if config.bottleneck else 1  # the convolution with the stride
-        skip = f"{unit}/in"
-        reshapes = x.shape[-1] != width or self.stride != 1
+        skip = f"{unit}/in" if has_skip else None
+        reshapes = has_skip and (x.shape[-1] != width or self.stride != 1)
         if reshapes:
             skip = f"{unit}/shortcut_{'norm' if config.shortcut == 'project' else 'pad'}"
         y = x
@@ -121,11 +126,8 @@ class _Unit(nn.Module):
             stride = self.stride if i == strided else 1
             y = config.conv(width if last else self.features, kernel, stride, name=f"conv{i}")(y)
             y = map_tap(self, f"{unit}/conv{i}", y, "conv")
-            # The last scale starts at zero, so that a unit starts as its shortcut (Goyal et al.
-            # 2017, arXiv 1706.02677).
-            start = nn.initializers.zeros if last else nn.initializers.ones
-            y = config.norm(str(i), start)(y)
-            y = y if last else nn.relu(y)
+            y = config.norm(str(i), config.last_norm_scale if last else 1.0)(y)
+            y = config.skips.drop(self, self.number, y) if last else nn.relu(y)
             y = map_tap(self, f"{unit}/norm{i}", y, "norm", skip=skip if last else None)
         if reshapes and config.shortcut == "project":
             x = config.conv(width, 1, self.stride, name="conv_proj")(x)
@@ -137,7 +139,7 @@ class _Unit(nn.Module):
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (pad // 2, pad - pad // 2)))
             x = map_tap(self, f"{unit}/shortcut_pad", x, "shortcut")
-        return map_tap(self, f"{unit}/out", nn.relu(x + y), "residual")
+        return map_tap(self, f"{unit}/out", nn.relu(x + y if has_skip else y), "residual")
 
 
 class _Stage(nn.Module):
@@ -147,6 +149,7 @@ class _Stage(nn.Module):
     features: int
     units: int
     number: int
+    first_unit: int  # number of its first unit, over all stages, from 0
     before: str  # name of the tap that the first unit reads
 
     @nn.compact
@@ -156,7 +159,8 @@ class _Stage(nn.Module):
             unit = f"stage{self.number}/unit{i:02d}"
             alias(f"{unit}/in", previous)
             stride = 2 if i == 1 and self.number > 1 else 1
-            x = _Unit(self.config, self.features, stride, unit, name=f"unit{i}")(x)
+            number = self.first_unit + i - 1
+            x = _Unit(self.config, number, self.features, stride, unit, name=f"unit{i}")(x)
             previous = f"{unit}/out"
         return x
 
@@ -183,6 +187,18 @@ class ResNet(nn.Module):
       conv_bias: whether convolutions have a bias.
       padding: "same" as in TensorFlow, or "both" as in PyTorch, equal at both ends. They differ
         where the stride is 2.
+      last_norm_scale: initial scale of the last norm of each unit. With 0 a unit starts as its
+        shortcut (Goyal et al. 2017, arXiv 1706.02677); a unit without a skip connection then
+        returns zeros and has no gradient, so training refuses `no_skip` unless the scale is
+        another, such as 1. Trained weights replace it.
+      no_skip: units, counted from 0 over all stages, without their skip connection. The skip
+        connection of a unit that changes the shape is its shortcut, which is then absent, with its
+        parameters and taps.
+      stochastic_depth: probability with which training leaves out a branch for an image, so that
+        only the skip connection remains; of the last unit, see `stochastic_depth_rule`. The
+        branches that stay are divided by the probability of staying.
+      stochastic_depth_rule: "linear": the probability rises from 0 in the first unit; "uniform": it
+        is the same in all units.
       dtype: type of the activations; parameters are float32.
     """
 
@@ -200,6 +216,10 @@ class ResNet(nn.Module):
     shortcut: str = "project"
     conv_bias: bool = False
     padding: str = "same"
+    last_norm_scale: float = 0.0
+    no_skip: tuple[int, ...] = ()
+    stochastic_depth: float = 0.0
+    stochastic_depth_rule: str = "linear"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -211,13 +231,28 @@ class ResNet(nn.Module):
         Args:
           images: images of `image_size`.
           train: whether BatchNorm uses the statistics of this batch and updates its running ones
-            (then `batch_stats` must be mutable); the other norms are the same in training.
+            (then `batch_stats` must be mutable), and stochastic depth is on (it needs the rng
+            "dropout"); the other norms are the same in training.
 
         Raises:
           ValueError: a field does not fit the others, or the images are of another size.
         """
         self._check_fields()
         image_sizes.check(images, self.image_size)
+        skips = Skips(
+            sum(self.units),
+            tuple(self.no_skip),
+            self.stochastic_depth,
+            self.stochastic_depth_rule,
+            train,
+            parts="units",
+        )
+        if train and self.no_skip and self.last_norm_scale == 0:
+            raise ValueError(
+                f"the units {tuple(self.no_skip)} have no skip connection, and with "
+                "last_norm_scale=0 they return zeros and have no gradient: they would never learn; "
+                "set last_norm_scale=1 (trained weights replace it)"
+            )
         config = _Config(
             bottleneck=self.bottleneck,
             norm_kind=self.norm,
@@ -226,6 +261,8 @@ class ResNet(nn.Module):
             shortcut=self.shortcut,
             conv_bias=self.conv_bias,
             padding=self.padding,
+            last_norm_scale=self.last_norm_scale,
+            skips=skips,
             train=train,
             dtype=self.dtype,
         )
@@ -238,7 +275,8 @@ class ResNet(nn.Module):
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=config.pad(3))
             x = map_tap(self, previous := "stem/pool", x, "pool")
         for i, (units, width) in enumerate(zip(self.units, self.widths, strict=True), 1):
-            x = _Stage(config, width, units, i, previous, name=f"block{i}")(x)
+            first = sum(self.units[: i - 1])
+            x = _Stage(config, width, units, i, first, previous, name=f"block{i}")(x)
             previous = f"stage{i}/unit{units:02d}/out"
         x = tap(self, "pooled", x.mean(axis=(1, 2)), role="pooled")
         return common.classify(self, x)

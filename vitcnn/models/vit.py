@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vitcnn.layers import common, image_sizes, transformer
+from vitcnn.layers import common, fields, image_sizes, positions, transformer
+from vitcnn.layers.residual import Skips
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
 
@@ -28,22 +29,27 @@ WIDTHS = {"pre_logits": "params/pre_logits/bias"}
 
 
 class _PositionEmbedding(nn.Module):
-    """Adds a learned vector to each token."""
+    """Adds a vector to each token: a learned one, or the sines and cosines of a patch's place."""
 
-    dtype: Any
+    config: transformer.Config
+    kind: str  # "learned" or "sincos2d"
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        embedding = self.param("pos_embedding", nn.initializers.normal(0.02), (1, *x.shape[1:]))
-        return x + embedding.astype(self.dtype)
+        if self.kind == "sincos2d":
+            table = positions.sincos2d(self.config.grid, x.shape[-1])
+            embedding = jnp.pad(table, ((x.shape[1] - len(table), 0), (0, 0)))
+        else:
+            embedding = self.param("pos_embedding", nn.initializers.normal(0.02), (1, *x.shape[1:]))
+        return x + embedding.astype(self.config.dtype)
 
 
 class _Encoder(nn.Module):
     """Position embedding, registers, the blocks, and the final norm."""
 
     config: transformer.Config
+    positions: str
     depth: int
-    no_skip: tuple[int, ...]
     final_norm: bool
 
     @nn.compact
@@ -53,7 +59,7 @@ class _Encoder(nn.Module):
         registers: Float[Array, "batch registers width"],
     ) -> Float[Array, "batch tokens width"]:
         config = self.config
-        x = _PositionEmbedding(config.dtype, name="posembed_input")(x)
+        x = config.drop(_PositionEmbedding(config, self.positions, name="posembed_input")(x))
         if count := registers.shape[1]:
             # Registers get no position, so they join here; the patches stay last.
             prefix = config.prefix_tokens - count
@@ -63,8 +69,7 @@ class _Encoder(nn.Module):
         for i in range(self.depth):
             block = f"block{i:02d}"
             alias(f"{block}/in", previous)
-            skips = i not in self.no_skip
-            x = transformer.Block(config, block, skips, name=f"encoderblock_{i}")(x)
+            x = transformer.Block(config, i, block, name=f"encoderblock_{i}")(x)
             previous = f"{block}/out"
         if not self.final_norm:
             return x
@@ -97,7 +102,24 @@ class ViT(nn.Module):
         used. One dense layer of twice `mlp_dim` outputs computes both, the gate first.
       pre_logits: width of a hidden tanh layer before the head; 0 for no such layer.
       epsilon: added to the variance in the norms.
+      positions: "learned", a vector for each token but the registers; or "sincos2d", big_vision's
+        sines and cosines of the row and the column of each patch, which are no parameters: the
+        class token then has no position, and the width is a multiple of 4.
       no_skip: blocks, counted from 0, without their two skip connections (Raghu et al., figure 8).
+      local_blocks: blocks, counted from 0, in which a patch reads only the patches around it. It
+        does not read the class token and the registers there, which know the whole image; they
+        read all tokens.
+      local_radius: in these blocks, how far the rows and the columns of the patches that are read
+        differ from the reader's at most: 1 for 3 x 3 patches, 2 for 5 x 5.
+      dropout: probability with which training sets a number to zero: of the embeddings with their
+        positions, of the output of attention, and of the hidden layer and the output of each MLP.
+        Taps hold what the network goes on with, so in training they contain the zeros.
+      attention_dropout: the same for attention weights.
+      stochastic_depth: probability with which training leaves out a branch for an image, so that
+        only the skip connection remains; of the last block, see `stochastic_depth_rule`. The
+        branches that stay are divided by the probability of staying.
+      stochastic_depth_rule: "linear": the probability rises from 0 in the first block; "uniform":
+        it is the same in all blocks (DeiT-III).
       dtype: type of the activations; parameters are float32.
     """
 
@@ -117,14 +139,25 @@ class ViT(nn.Module):
     gated: bool = False
     pre_logits: int = 0
     epsilon: float = 1e-6
+    positions: str = "learned"
     no_skip: tuple[int, ...] = ()
+    local_blocks: tuple[int, ...] = ()
+    local_radius: int = 1
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    stochastic_depth_rule: str = "linear"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, images: Float[ArrayLike, "batch height width channel"], train: bool = False
     ) -> Float[Array, "batch classes"]:
-        """Returns the logits of normalised RGB images; `train` changes nothing in this family.
+        """Returns the logits of normalised RGB images.
+
+        Args:
+          images: images of `image_size`.
+          train: whether dropout and stochastic depth are on; they need the rng "dropout".
 
         Raises:
           ValueError: a field does not fit the others, or the images are of another size.
@@ -143,6 +176,18 @@ class ViT(nn.Module):
             grid=image_sizes.grid(self.image_size, self.patch),
             prefix_tokens=positioned + self.registers,
             class_token=class_token,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            skips=Skips(
+                self.depth,
+                tuple(self.no_skip),
+                self.stochastic_depth,
+                self.stochastic_depth_rule,
+                train,
+            ),
+            local_blocks=tuple(self.local_blocks),
+            local_radius=self.local_radius,
+            train=train,
             dtype=self.dtype,
         )
         # From pixels to tokens.
@@ -153,9 +198,9 @@ class ViT(nn.Module):
         x = jnp.concatenate([*tokens, x], axis=1)
         # Through the blocks.
         registers = self._tokens("registers", x, self.registers)
-        x = _Encoder(
-            config, self.depth, tuple(self.no_skip), not self.norm_pooled, name="Transformer"
-        )(x, registers)
+        x = _Encoder(config, self.positions, self.depth, not self.norm_pooled, name="Transformer")(
+            x, registers
+        )
         # From tokens to logits.
         read = x[:, :positioned]
         if self.pool == "gap":
@@ -192,6 +237,10 @@ class ViT(nn.Module):
         """Raises ValueError if the fields do not fit together."""
         check_name("pool of vit", self.pool, ("token", "gap"))
         check_name("gelu of vit", self.gelu, ("tanh", "exact"))
+        check_name("positions of vit", self.positions, ("learned", "sincos2d"))
+        fields.check_probability("dropout", self.dropout)
+        fields.check_probability("attention_dropout", self.attention_dropout)
+        fields.check_numbers("local_blocks", self.local_blocks, self.depth, "blocks")
         if self.distilled and (self.pool != "token" or self.pre_logits):
             raise ValueError(
                 'distilled=True reads two tokens: it needs pool="token" and pre_logits=0'
@@ -200,10 +249,12 @@ class ViT(nn.Module):
             raise ValueError('norm_pooled=True is the norm of a mean over tokens: set pool="gap"')
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
-        if any(not 0 <= i < self.depth for i in self.no_skip):
+        if self.positions == "sincos2d" and self.width % 4:
             raise ValueError(
-                f"no_skip is {tuple(self.no_skip)}, but blocks are 0 to {self.depth - 1}"
+                f'positions="sincos2d" has four parts: width {self.width} is not a multiple of 4'
             )
+        if self.local_radius < 0:
+            raise ValueError(f"local_radius is {self.local_radius} patches; it must be at least 0")
 
 
 NETWORK = ViT

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from networks import flat, shapes_of
 
 from vitcnn import checkpoints, models
@@ -201,6 +202,24 @@ def test_fixed_positions_are_sines_and_cosines(tmp_path):
             waves = ((math.sin, x), (math.cos, x), (math.sin, y), (math.cos, y))
             expected = [wave(angle) for wave, part in waves for angle in part]
             np.testing.assert_allclose(table[0, 6 * row + column], expected, atol=1e-6)
+
+
+def test_a_network_that_computes_its_positions_takes_files_without_them(tmp_path):
+    module, shapes, arrays = tiny("vit", **GAP)
+    fixed, fixed_shapes, _ = tiny("vit", **GAP, positions="sincos2d")
+    raw = big_vision(arrays, positions=None)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    logits = []
+    for network, its_shapes in ((module, shapes), (fixed, fixed_shapes)):
+        got = restore(tmp_path, "vit", network, its_shapes, raw)
+        params = traverse_util.unflatten_dict(got, sep="/")
+        logits.append(jax.jit(network.apply)({"params": params}, images))
+    table = arrays.pop("Transformer/posembed_input/pos_embedding")
+    assert_same(got, arrays)
+    np.testing.assert_allclose(*logits, rtol=1e-5)
+    name = "Transformer/posembed_input/pos_embedding"
+    with pytest.raises(ValueError, match=rf"(?s)unexpected in the checkpoint \(1\).*{name}"):
+        restore(tmp_path, "vit", fixed, fixed_shapes, {**arrays, name: table})
 
 
 def test_class_token_without_a_position_at_another_resolution(tmp_path):

@@ -16,7 +16,7 @@ import flax.linen as nn
 import numpy as np
 
 from vitcnn.checkpoints import google_names
-from vitcnn.layers import image_sizes
+from vitcnn.layers import image_sizes, positions
 from vitcnn.models import vit
 
 FAMILY = "vit"
@@ -93,28 +93,14 @@ def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dic
     if _POSITIONS in arrays:
         return arrays
     if names := [key for key in _OTHER_POSITIONS if key in arrays]:
-        positions = arrays.pop(names[0])
-    elif fixed:
-        positions = _sines(rows, columns, arrays["embedding/kernel"].shape[-1])
+        table = arrays.pop(names[0])
+    elif fixed and module.positions == "learned":
+        table = positions.sincos2d((rows, columns), arrays["embedding/kernel"].shape[-1])[None]
     else:
-        return arrays  # the merge reports what is missing
-    count = positions.shape[1] if positions.ndim == 3 else 0
+        return arrays  # nothing is missing if the network computes them, else the merge reports it
+    count = table.shape[1] if table.ndim == 3 else 0
     # Only patches have positions: those of this grid, or a square of another resolution.
     only_patches = count == rows * columns or math.isqrt(count) ** 2 == count != rows * columns + 1
     if "cls" in arrays and count and only_patches:
-        positions = np.pad(positions, ((0, 0), (1, 0), (0, 0)))
-    return {**arrays, _POSITIONS: positions}
-
-
-def _sines(rows: int, columns: int, width: int) -> np.ndarray:
-    """Returns big_vision's fixed position embedding ("sincos2d"), [1, positions, width].
-
-    Each quarter of the width holds one of: sines of the column, cosines of the column, sines of the
-    row, cosines of the row, at wavelengths from 2 pi to 20,000 pi (Chen et al. 2021, arXiv
-    2104.02057).
-    """
-    frequency = 10_000.0 ** -np.linspace(0, 1, width // 4)
-    down, right = np.divmod(np.arange(rows * columns), columns)
-    angles = [np.outer(place, frequency) for place in (right, down)]
-    parts = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-    return np.concatenate(parts, axis=1, dtype=np.float32)[None]
+        table = np.pad(table, ((0, 0), (1, 0), (0, 0)))
+    return {**arrays, _POSITIONS: table}
