@@ -44,7 +44,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
       FloatingPointError: the loss or a norm is not finite; the last checkpoint is from before.
       Stopped: SIGTERM or SIGINT (Ctrl-C) came; the state is saved, and the same call goes on.
     """
-    run = start.prepare(config, workdir)
+    show = progress and parallel.host()[0] == 0
+    run = start.prepare(config, workdir, show)
     if isinstance(run, Model):
         return run
     mesh = parallel.data_mesh()
@@ -54,7 +55,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
         # The devices need no second copy, and the first step overwrites these arrays.
         run.model.variables = jax.eval_shape(lambda: run.model.variables)
         run.write_record()
-        state = _fit(run, state, saved, mesh, is_new, progress and parallel.host()[0] == 0)
+        state = _fit(run, state, saved, mesh, is_new, show)
     variables = jax.tree.map(np.asarray, parallel.whole(state.variables, mesh))
     run.record.update(run.evaluations.finish(variables))
     start.export(run, variables)
