@@ -188,11 +188,12 @@ def test_training_starts_from_other_weights(trained, tmp_path):
     assert_same(weights(trained[0]), weights(started), atol=1e-6)
 
 
-def test_batch_norm_statistics_are_trained(tmp_path):
-    config = tiny(steps=2, schedule=constant())
+def test_batch_norm_statistics_are_trained_and_a_step_traced(tmp_path):
+    config = tiny(steps=2, schedule=constant(), profile="2:2")
     config.model = configs.network("resnet", "mini", norm="batch", num_classes=8)
     model = training.train(config, tmp_path, progress=False)
     fresh = vitcnn.load("resnet", "mini", norm="batch", num_classes=8)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     mean = model.variables["batch_stats"]["bn_root"]["mean"]
     assert np.abs(mean - fresh.variables["batch_stats"]["bn_root"]["mean"]).max() > 1e-3
     assert np.isfinite(mean).all()

@@ -73,7 +73,7 @@ def _fit(
     variables = lambda: parallel.whole(state.variables, mesh)  # noqa: E731
     raw = lambda: parallel.whole(state.raw_variables, mesh)  # noqa: E731
     run.evaluations.start(first, is_new, variables)
-    run.evaluations.run(first, variables, raw)
+    numbers = run.evaluations.run(first, variables, raw)
     if first == run.total:  # only evaluations were missing
         return state
     batches = _batches(run, first)
@@ -89,6 +89,7 @@ def _fit(
         flops.peak(parallel.device_kind(), mesh.size),
         f"training {config.model.family} {config.model.variant}" if show else "",
     )
+    log.write_events(first, numbers)
     with Stop() as stop, contextlib.closing(log), contextlib.ExitStack() as tracing:
         for step in range(first + 1, run.total + 1):
             _trace(run, step, tracing)
@@ -96,7 +97,7 @@ def _fit(
                 state, metrics = take_step(state, batch)
             log.add(step, metrics)
             if step < run.total:
-                with log.clock.waiting():
+                with log.clock.waiting(metrics["loss"].is_ready):
                     batch = parallel.shard(next(batches), mesh)
             leave = stop.due(step)
             if leave or step % run.every["checkpoint_every"] == 0 or step == run.total:
