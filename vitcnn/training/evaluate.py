@@ -118,10 +118,11 @@ class _Evaluation:
         """
         for name, values in variables.items():
             self.models[name].variables = values
-        models = {
-            name: {**model.provenance, "weights": {"format": "training", "step": step, "as": name}}
-            for name, model in self.models.items()
-        }
+        models = {}
+        for name, model in self.models.items():
+            at = {"step": step} if name in (_MODEL, _RAW) else {}
+            weights = {"format": "training", "as": name, **at}
+            models[name] = {**model.provenance, "weights": weights}
         earlier: dict[str, dict[str, Any]] = {}
         for each in self.passes:
             continued = {
