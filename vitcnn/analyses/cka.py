@@ -18,7 +18,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
 import xarray
 from jaxtyping import Bool, Float
@@ -60,11 +59,9 @@ def measure(group: Group, config: Config, given: Mapping) -> hsic.HsicSums | hsi
     layers = [(view, tap) for view in group.models.values() for tap in view.taps]
     if config.kernel == "linear":
         return hsic.hsic_sums([view.u_centred_gram(tap, config.tokens) for view, tap in layers])
-    noise = [gram.noise(view.gram(tap, config.tokens)) for view, tap in layers]
+    noise = gram.noise([view.gram(tap, config.tokens) for view, tap in layers])
     squared = [view.squared_distances(tap, config.tokens) for view, tap in layers]
-    return hsic.RbfSums(
-        distances.stacked(squared), jnp.stack(noise), len(group.label), config.bandwidth
-    )
+    return hsic.RbfSums(distances.stacked(squared), noise, len(group.label), config.bandwidth)
 
 
 def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:

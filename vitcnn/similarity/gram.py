@@ -10,6 +10,8 @@ The distances of images are not read off this matrix; see `vitcnn.similarity.dis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -63,31 +65,39 @@ def linear(x: Float[Array, "n ..."]) -> Gram:
     """
     n = x.shape[0]
     x = x.reshape(n, -1)
+    # The fewer operations, the sooner a program of a hundred layers is compiled.
+    zero, one = jnp.int32(0), jnp.float32(1)
+    diagonal = jnp.eye(n, dtype=bool)
 
     def turn(state):
         tries, image, *_ = state
-        shift = x[image].astype(jnp.float32)
-        exponent = jax.lax.cond(tries > 0, lambda: exponent_of(_distance(x, shift)), lambda: zero)
-        k = _shifted_product(x, shift, exponent)
-        trace = jnp.trace(k)
-        good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * (trace - jnp.sum(k) / n))
+        shift = jax.lax.dynamic_index_in_dim(x, image, keepdims=False).astype(jnp.float32)
+        factor, exponent = jax.lax.cond(
+            tries > 0,
+            lambda: _unit(jnp.max(jnp.abs(x.astype(jnp.float32) - shift))),
+            lambda: (one, zero),
+        )
+        k = _shifted_product(x, shift, factor)
+        size, sums = jnp.sum(jnp.where(diagonal, k, 0), axis=1), jnp.sum(k, axis=1)
+        trace = jnp.sum(size)
+        energy = trace - jnp.sum(sums) / n
+        good = (trace > SAFE[0]) & (trace < SAFE[1]) & (trace < OUTLIER * energy)
         # The medoid: its mean square distance from the others is at most twice that of the mean,
         # and unlike the mean it is not dragged along by an outlier. Finding it takes a Gram matrix
         # within float32: if the first is not, the second turn only corrects the scale.
-        image = jnp.where(tries == 0, 0, medoid(k))
-        return tries + 1, image, good & (tries == 0), k, 2 * exponent, _energy(shift, n)
+        image = jnp.where(tries == 0, 0, _medoid(size, sums))
+        shift_energy = _energy(shift, n)
+        return tries + 1, image, good & (tries == 0), k, 2 * exponent, shift_energy, trace, energy
 
     # One loop of one or three turns, not a product with a `cond` behind it: compiled once, and, as
     # the only reader of the tap, it does not keep the tap alive.
-    zero, empty = jnp.int32(0), jnp.zeros((n, n), jnp.float32)
-    start = (zero, zero, jnp.bool_(False), empty, zero, Scaled(jnp.float32(0), zero))
+    nothing = jnp.float32(0)
+    start = (zero, zero, jnp.bool_(False), jnp.zeros((n, n), jnp.float32), zero)
+    start = (*start, Scaled(nothing, zero), nothing, nothing)
     state = jax.lax.while_loop(lambda state: (state[0] < 3) & ~state[2], turn, start)
-    k, exponent, shift_energy = state[3:]
-    trace = jnp.trace(k)
-    step = exponent_of(trace / n)
-    k = _ldexp(k, -step)
-    energy = jnp.trace(k) - jnp.sum(k) / n
-    return Gram(k, exponent + step, energy, shift_energy)
+    k, exponent, shift_energy, trace, energy = state[3:]
+    factor, step = _unit(trace / n)
+    return Gram(k * factor, exponent + step, energy * factor, shift_energy)
 
 
 def medoid(k: Float[Array, "n n"]) -> Int[Array, ""]:
@@ -96,21 +106,34 @@ def medoid(k: Float[Array, "n n"]) -> Int[Array, ""]:
     Args:
       k: linear Gram matrix, centred or not.
     """
-    return jnp.argmin(len(k) * jnp.diagonal(k) - 2 * jnp.sum(k, axis=1)).astype(jnp.int32)
+    return _medoid(jnp.diagonal(k), jnp.sum(k, axis=1))
 
 
-def noise(gram: Gram) -> Float[Array, ""]:
-    """Returns the share of the variation over the images of one group that may be rounding noise.
+def _medoid(diagonal, sums):
+    return jax.lax.argmin(len(sums) * diagonal - 2 * sums, 0, jnp.int32)
+
+
+def noise(grams: Sequence[Gram]) -> Float[Array, " layers"]:
+    """Returns for each layer the share of its variation in a group that may be rounding noise.
 
     It is (8 eps)^2 |x|^2 / |x - mean|^2, both summed over the images: below 1 for features that
     vary, infinite for constant ones, and NaN for features that are not finite.
 
     Args:
-      gram: from `linear`.
+      grams: from `linear`, or centred ones.
     """
-    shift = _ldexp(gram.shift_energy.value, gram.shift_energy.exponent - gram.exponent)
-    share = (8 * EPS) ** 2 * (shift + gram.energy) / gram.energy
-    return jnp.where(gram.energy == 0, jnp.inf, share)
+    energy, exponent, shift = numbers(grams)
+    shift = _ldexp(shift.value, shift.exponent - exponent)
+    share = (8 * EPS) ** 2 * (shift + energy) / energy
+    return jnp.where(energy == 0, jnp.inf, share)
+
+
+def numbers(
+    grams: Sequence[Gram],
+) -> tuple[Float[Array, " layers"], Int[Array, " layers"], Scaled]:
+    """Returns (energy, exponent, shift_energy) of all layers, each stacked."""
+    fields = [(gram.energy, gram.exponent, gram.shift_energy) for gram in grams]
+    return jax.tree.map(lambda *layers: jnp.stack(layers), *fields)
 
 
 def rescaled(gram: Gram, shift_energy: Scaled, exponent: Int[Array, ""]) -> Gram:
@@ -153,11 +176,11 @@ def u_centre(k: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return library.where(off, k - mean[:, None] - mean[None, :], 0)
 
 
-def _shifted_product(x, shift, exponent):
-    """Returns y y' of y = (x - shift) * 2**-exponent."""
+def _shifted_product(x, shift, factor):
+    """Returns y y' of y = (x - shift) * factor."""
 
     def whole(x, shift):
-        return _product(_ldexp(x.astype(jnp.float32) - shift, -exponent))
+        return _product((x.astype(jnp.float32) - shift) * factor)
 
     def in_slices(x, shift):
         def part(start, size):
@@ -173,11 +196,6 @@ def _shifted_product(x, shift, exponent):
     return jax.lax.platform_dependent(x, shift, cpu=in_slices, default=whole)
 
 
-def _distance(x, shift):
-    """Returns max |x - shift|."""
-    return jnp.max(jnp.abs(x.astype(jnp.float32) - shift))
-
-
 def _product(x):
     """Returns x x' in float32, whatever precision the rest of the program runs at."""
     highest = jax.lax.Precision.HIGHEST
@@ -186,8 +204,8 @@ def _product(x):
 
 def _energy(shift, n):
     """Returns n |shift|^2 without leaving float32."""
-    exponent = exponent_of(jnp.max(jnp.abs(shift)))
-    return Scaled(n * jnp.sum(jnp.square(_ldexp(shift, -exponent))), 2 * exponent)
+    factor, exponent = _unit(jnp.max(jnp.abs(shift)))
+    return Scaled(n * jnp.sum(jnp.square(shift * factor)), 2 * exponent)
 
 
 def add_scaled(a: Scaled, b: Scaled) -> Scaled:
@@ -198,8 +216,15 @@ def add_scaled(a: Scaled, b: Scaled) -> Scaled:
 
 
 def exponent_of(x: Float[Array, ""]) -> Int[Array, ""]:
-    """Returns e with 2**(e - 1) <= x < 2**e; 0 where x is zero or not finite."""
-    return jnp.where(jnp.isfinite(x) & (x > 0), jnp.frexp(x)[1], 0)
+    """Returns e with 2**(e - 1) <= x < 2**e; 0 where x is zero, subnormal or not finite."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32) >> 23  # negative where x is
+    return jnp.where((bits > 0) & (bits < 255), bits - 126, 0)
+
+
+def _unit(x):
+    """Returns (2**-e, e) of `exponent_of`, with e small enough for both powers to be normal."""
+    exponent = jnp.minimum(exponent_of(x), 126)
+    return power_of_two(-exponent), exponent
 
 
 def _ldexp(x, exponent):

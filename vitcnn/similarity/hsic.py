@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Double, Scaled, Unfinished
 from vitcnn.similarity.distances import as_matrix
-from vitcnn.similarity.gram import EPS, Gram, add_scaled, centre, linear, u_centre
+from vitcnn.similarity.gram import EPS, Gram, add_scaled, centre, linear, numbers, u_centre
 from vitcnn.similarity.maps import warn_undefined
 
 NO_KERNEL = (
@@ -90,12 +90,7 @@ def hsic_sums(grams: Sequence[Gram], *, diagonal: bool = False) -> HsicSums:
         product = _products(off) + _products(jnp.diagonal(stacked, axis1=1, axis2=2))
     else:
         product = _products(jnp.stack([g.matrix.reshape(-1) for g in grams]))
-    exponent = jnp.stack([g.exponent for g in grams])
-    energy = jnp.stack([g.energy for g in grams])
-    shift = Scaled(
-        jnp.stack([g.shift_energy.value for g in grams]),
-        jnp.stack([g.shift_energy.exponent for g in grams]),
-    )
+    energy, exponent, shift = numbers(grams)
     return HsicSums(
         hsic=Scaled(product, exponent[:, None] + exponent[None, :]),
         energy=Scaled(energy, exponent),

@@ -329,7 +329,7 @@ def group_sums(
     sums = GroupSums(
         of_grams,
         None if squared is None else distances.stacked(squared),
-        jnp.stack([gram.noise(g) for g in grams]),
+        gram.noise(grams),
         grams[0].matrix.shape[0],
         tuple(m for m in measures if isinstance(m, OfDistances)),
         tuple(options.items()),
