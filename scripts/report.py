@@ -2,14 +2,18 @@
 
     python scripts/report.py --workdir=runs/cifar10_pair
 
+Of the workdir of a training run it draws what the evaluations measured, over the steps.
+
 The report needs only the results (<analysis>.nc), not the models, weights or images.
 """
 
 import logging
+import pathlib
 
 from absl import app, flags
 
 from vitcnn import claims, report
+from vitcnn.report import growth
 
 WORKDIR = flags.DEFINE_list("workdir", None, "Folders with results, separated by commas.")
 OUT = flags.DEFINE_string("out", "", "Folder to write into; the default is <first workdir>/report.")
@@ -17,8 +21,13 @@ OUT = flags.DEFINE_string("out", "", "Folder to write into; the default is <firs
 
 def main(_):
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # logs every letter of a PDF
+    out = OUT.value or f"{WORKDIR.value[0]}/report"
+    if pathlib.Path(WORKDIR.value[0], growth.EVALUATIONS).is_dir():
+        for name in growth.write(WORKDIR.value[0], out):
+            print(f"{out}/{name}")
+        return
     results = report.read(WORKDIR.value)
-    page = report.write(results, OUT.value or f"{WORKDIR.value[0]}/report")
+    page = report.write(results, out)
     verdicts = claims.all_claims(results)
     for claim in verdicts:
         print(f"{claim}\n")

@@ -30,7 +30,7 @@ EXEMPT = {
     "vitcnn.numerics.exact",
     "vitcnn.similarity.gram",
     "vitcnn.similarity.hsic",
-    "vitcnn.training.loop",
+    "vitcnn.training.state",
     # their functions check what users give them and raise a ValueError that says more.
     "vitcnn.data.preprocess",
     "vitcnn.data.sources.scenes",

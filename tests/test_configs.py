@@ -9,9 +9,10 @@ from ml_collections import ConfigDict, config_flags
 from running import load
 
 import vitcnn
-from vitcnn import command_line
+from vitcnn import command_line, results
 from vitcnn import config as configs
 from vitcnn.data import augment
+from vitcnn.report import growth
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_flags
 
@@ -23,10 +24,20 @@ ARGUMENTS = {
     "analyze/imagenet_resnet50.py": ("", "smallest"),
     "analyze/scenes.py": ("", "smallest"),
     "train/scenes.py": ("vit", "resnet", "vit,smallest", "resnet,smallest"),
+    "train/watch.py": ("", "smallest"),
 }
 EVERY = [(file, argument) for file, arguments in ARGUMENTS.items() for argument in arguments]
 # Fields whose values are names that something has to have.
-NAMES = {"family", "variant", "source", "analysis", "optimizer", "precision"}
+NAMES = {"family", "variant", "source", "analysis", "optimizer", "schedule", "loss", "compute"}
+DURATIONS = ("every", "steps", "warmup", "cooldown", "snapshots")
+OPTIONAL = ("config.init_from", "config.resume_from", "config.profile")  # "" is a value
+# Fields that accept only some values -> (text of a flag, value).
+SOME = {
+    "precision": ("high", "high"),
+    "profile": ("3:5", "3:5"),
+    "mu_dtype": ("bfloat16", "bfloat16"),
+    "resume_from": ("", ""),  # or init_from
+}
 
 
 def paths(folder="."):
@@ -63,10 +74,13 @@ def test_config_opens_with_its_command(path):
 
 def value_for(path, value, field):
     """Returns (text of a flag, the value that it stands for) that differs from what is there."""
-    if path.rpartition(".")[2] in NAMES:
-        return ("high", "high") if path.endswith("precision") else (value, value)
-    if path in ("config.warmup", "config.steps"):
-        return {"config.warmup": ("1", 1), "config.steps": ("5", 5)}[path]
+    last = path.rpartition(".")[2]
+    if last in NAMES:
+        return value, value
+    if last in SOME:
+        return SOME[last]
+    if last in DURATIONS or last.endswith("_every"):
+        return "3 epochs", "3 epochs"
     if field.type is tuple and field.item is str:
         return "one,two", ("one", "two")
     return {
@@ -132,7 +146,7 @@ def test_unset_fields_reach_nothing(file, argument):
     """A checked config has what is set, and no placeholder and no None."""
     config = config_of(file, argument)
     for path, value, _ in configs.walk(config):
-        if value == "" and path != "config.init_from":  # the user's to give
+        if value == "" and path not in OPTIONAL:  # the user's to give
             config.update_from_flattened_dict({path.removeprefix("config."): "given"})
     checked = check(config)
 
@@ -222,8 +236,8 @@ def test_constructors_name_the_nearest_field():
         configs.analysis("cka", token="class")
     with pytest.raises(ValueError, match="unknown field of a stage 'dta': did you mean 'data'"):
         configs.stage(dta={})
-    with pytest.raises(ValueError, match="did you mean 'weight_decay'"):
-        configs.training("adamw", weight_decy=0.1)
+    with pytest.raises(ValueError, match="did you mean 'b2'"):
+        configs.optimizer("adam", b3=0.1)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +259,17 @@ def test_smallest_analysis_runs(path, tmp_path):
 
 
 @pytest.mark.parametrize("network", ["vit", "resnet"])
-@pytest.mark.parametrize("path", paths("train"), ids=name)
-def test_smallest_training_runs(path, network, tmp_path):
-    config = load(path).get_config(f"{network},smallest")
+def test_smallest_training_runs(network, tmp_path):
+    config = config_of("train/scenes.py", f"{network},smallest")
     model = vitcnn.train(config, tmp_path, progress=False)
     assert model.provenance["weights"]["sha256"]
+
+
+def test_smallest_watch_runs_and_is_drawn(tmp_path):
+    vitcnn.train(config_of("train/watch.py", "smallest"), tmp_path / "run", progress=False)
+    names = growth.write(tmp_path / "run", tmp_path / "figures")
+    assert {name.split(".")[1] for name in names} == {"accuracy", "attention_distance", "cka"}
+    found = results.load_steps(tmp_path / "run/evaluations/end")["cka"]
+    assert found.step.values.tolist() == [0, 2]
+    last = found.sel(step=2, layer_x="model/embed", layer_y="final/embed")
+    assert float(last.cka) == pytest.approx(1, abs=1e-6)

@@ -2,12 +2,13 @@
 
 Analyses run whole groups of images on each device and never talk to each other (`GroupProgram`,
 `meet`). Training splits each batch over all devices of all hosts (`data_mesh`, `shard`,
-`replicate`).
+`shardings`).
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _WORTH_KEEPING = 0.3  # seconds of compilation from which a program is kept
+_WORTH_DIVIDING = 2**14  # numbers of an array from which the devices share it
 
 
 def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -165,11 +167,18 @@ def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return parts
 
 
-def agree(value: bool) -> bool:
-    """Returns the value of host 0, on every host."""
+def agree(value: Any) -> Any:
+    """Returns the value of host 0, a bool or an int of 32 bits, on every host."""
     if jax.process_count() == 1:
         return value
-    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+    return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
+def any_host(value: bool) -> bool:
+    """Returns whether a value is true on any host, on every host."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.any(multihost_utils.process_allgather(np.array(value))))
 
 
 def barrier(name: str) -> None:
@@ -189,6 +198,45 @@ def shard(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Places a pytree whole on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def shardings(tree: Any, mesh: Mesh, divide: bool) -> Any:
+    """Returns where each array of a pytree lies: whole on every device, or divided over them.
+
+    Args:
+      tree: arrays, or their shapes.
+      mesh: the devices.
+      divide: whether large arrays are divided: along the longest of the axes that the number of
+        devices divides, if there is one.
+    """
+
+    def one(array):
+        shape = np.shape(array)
+        axes = [i for i, size in enumerate(shape) if size % mesh.size == 0]
+        if not divide or math.prod(shape) < _WORTH_DIVIDING or not axes:
+            return everywhere(mesh)
+        axis = max(axes, key=lambda i: shape[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+
+    return jax.tree.map(one, tree)
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays that lie whole on every device of a mesh."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Places a pytree on the devices; see `shardings`."""
+    return jax.device_put(tree, shardings)
+
+
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Returns a pytree of arrays on a mesh as arrays that this host has whole."""
+    if jax.process_count() == 1:
+        return tree
+    gathered = jax.jit(lambda tree: tree, out_shardings=everywhere(mesh))(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), gathered)
+
+
+def on_cpu() -> bool:
+    """Returns whether the devices are CPUs."""
+    return jax.default_backend() == "cpu"

@@ -12,22 +12,24 @@ two steps only, to check that everything runs.
 
 from ml_collections import ConfigDict
 
-from vitcnn.config import network, source, training
+from vitcnn.config import evaluation, network, schedule, source, training
 
 
 def get_config(argument: str = "vit") -> ConfigDict:
     """Returns the config of "vit" or "resnet", or of a test of either, "vit,smallest"."""
     name, _, size = argument.partition(",")
     smallest = size == "smallest"
-    config = training("adamw", weight_decay=0.05)
+    config = training()
     config.model = network(name, {"vit": "mini/4", "resnet": "mini"}[name], num_classes=8)
     # Probabilities that the texture and the arrangement show the class.
     cues = {"texture": 0.9, "arrangement": 0.9, "noise": 0.2}
     config.data = source("scenes", size=20_000, **cues)
-    config.eval_data = source("scenes", split="test", size=16 if smallest else 2000, **cues)
+    test = source("scenes", split="test", size=16 if smallest else 2000, **cues)
+    config.evaluations.val = evaluation(data=test)
     config.batch = 8 if smallest else 128
     config.steps = 2 if smallest else 200
     config.learning_rate = {"vit": 1e-3, "resnet": 3e-3}[name]
-    config.warmup = 1 if smallest else 50
+    config.schedule = schedule("cosine", warmup=1 if smallest else 50)
+    config.weight_decay = 0.05
     config.checkpoint_every = 50
     return config

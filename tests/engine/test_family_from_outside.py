@@ -109,7 +109,7 @@ def test_it_trains_and_loads_again(tmp_path):
     config = configs.training()
     config.model = configs.network(FAMILY, "tiny")
     config.data = configs.source("scenes", size=32)
-    config.batch, config.steps, config.warmup = 8, 2, 1
+    config.batch, config.steps = 8, 2
     model = vitcnn.train(config, tmp_path, progress=False)
     again = vitcnn.load(FAMILY, "tiny", tmp_path)
     assert again.digest() == model.digest()

@@ -7,12 +7,13 @@ names, `restore` merges them strictly into the variables of a network, and `expo
 from vitcnn.checkpoints.export import export
 from vitcnn.checkpoints.fetch import locate
 from vitcnn.checkpoints.fetch.source import Source
-from vitcnn.checkpoints.fetch.workdir import CHECKPOINTS, WEIGHTS
+from vitcnn.checkpoints.fetch.workdir import CHECKPOINTS, SNAPSHOTS, WEIGHTS
 from vitcnn.checkpoints.files import read
 from vitcnn.checkpoints.restore import Checkpoint, flat, restore
 
 __all__ = [
     "CHECKPOINTS",
+    "SNAPSHOTS",
     "WEIGHTS",
     "Checkpoint",
     "Source",

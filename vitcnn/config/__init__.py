@@ -20,21 +20,38 @@ Read the files in this order: `schema` (the fields), `build` (what config files 
 `walk` (all fields, for --help).
 """
 
-from vitcnn.config.build import analysis, measurement, model, network, source, stage, training
+from vitcnn.config.build import (
+    analysis,
+    evaluation,
+    measurement,
+    mixing,
+    model,
+    network,
+    optimizer,
+    schedule,
+    source,
+    stage,
+    training,
+)
 from vitcnn.config.check import check_file_name, check_measurement, check_training
-from vitcnn.config.schema import Measurement, Training
+from vitcnn.config.schema import Evaluation, Measurement, Training
 from vitcnn.config.walk import walk
 
 __all__ = [
+    "Evaluation",
     "Measurement",
     "Training",
     "analysis",
     "check_file_name",
     "check_measurement",
     "check_training",
+    "evaluation",
     "measurement",
+    "mixing",
     "model",
     "network",
+    "optimizer",
+    "schedule",
     "source",
     "stage",
     "training",

@@ -7,17 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from vitcnn import analyses
-from vitcnn.config.schema import (
-    STAGE,
-    Measurement,
-    Training,
-    model_fields,
-    network_fields,
-    optimizer_fields,
-)
+from vitcnn.config.schema import PARTS, STAGE, Evaluation, Measurement, Training
 from vitcnn.convert import converted
-from vitcnn.data import sources
 from vitcnn.lookup import Field, check_name, fields_of
 
 
@@ -26,17 +17,10 @@ def measurement() -> ConfigDict:
     return _with_defaults(fields_of(Measurement), {})
 
 
-def training(optimizer: str = "adamw", **fields: Any) -> ConfigDict:
-    """Returns the config of a training run for a config file to fill in; see `Training`.
-
-    Args:
-      optimizer: name of a function of optax.
-      **fields: arguments of the optimizer that differ from its defaults; the learning rate is a
-        field of the config itself.
-    """
-    config = _with_defaults(fields_of(Training), {"optimizer": optimizer})
-    owner = f"optimizer {optimizer}"
-    config.optimizer_fields = _with_placeholders(optimizer_fields(optimizer), fields, owner)
+def training() -> ConfigDict:
+    """Returns the config of a training run for a config file to fill in; see `Training`."""
+    config = _with_defaults(fields_of(Training), {})
+    config.optimizer, config.schedule, config.mixing = optimizer("adam"), schedule(), mixing()
     return config
 
 
@@ -48,7 +32,7 @@ def model(family: str, variant: str, **fields: Any) -> ConfigDict:
       **fields: arguments of `vitcnn.load` and fields of the network that differ from their
         defaults; `weights=""` requires the user to give the weights.
     """
-    return _named({"family": family, "variant": variant}, model_fields(family), fields)
+    return _part("model", (family, variant), fields)
 
 
 def network(family: str, variant: str, **fields: Any) -> ConfigDict:
@@ -57,7 +41,7 @@ def network(family: str, variant: str, **fields: Any) -> ConfigDict:
     Args:
       family, variant, **fields: as for `model`.
     """
-    return _named({"family": family, "variant": variant}, network_fields(family), fields)
+    return _part("network", (family, variant), fields)
 
 
 def source(name: str, /, **fields: Any) -> ConfigDict:
@@ -68,7 +52,7 @@ def source(name: str, /, **fields: Any) -> ConfigDict:
       **fields: fields that differ from their defaults; `path=""` requires the user to give the
         path.
     """
-    return _named({"source": name}, sources.fields(name), fields)
+    return _part("source", (name,), fields)
 
 
 def analysis(name: str, **fields: Any) -> ConfigDict:
@@ -78,7 +62,50 @@ def analysis(name: str, **fields: Any) -> ConfigDict:
       name: name of the analysis.
       **fields: settings that differ from their defaults.
     """
-    return _named({"analysis": name}, analyses.fields(name), fields)
+    return _part("analysis", (name,), fields)
+
+
+def optimizer(name: str, **fields: Any) -> ConfigDict:
+    """Returns the config of an optimizer; see `vitcnn.recipe.optimizers`.
+
+    Args:
+      name: name of the optimizer.
+      **fields: arguments that differ from their defaults; learning rate and weight decay are
+        fields of the config itself.
+    """
+    return _part("optimizer", (name,), fields)
+
+
+def schedule(name: str = "cosine", **fields: Any) -> ConfigDict:
+    """Returns the config of a schedule; see `vitcnn.recipe.schedules`.
+
+    Args:
+      name: name of the schedule.
+      **fields: fields that differ from their defaults, such as warmup="5%".
+    """
+    return _part("schedule", (name,), fields)
+
+
+def mixing(**fields: Any) -> ConfigDict:
+    """Returns the config of what the device does to a batch; see `vitcnn.recipe.mixing.Mixing`.
+
+    Args:
+      **fields: fields that differ from their defaults, such as mixup=0.2.
+    """
+    return _part("mixing", (), fields)
+
+
+def evaluation(**fields: Any) -> ConfigDict:
+    """Returns the config of an evaluation during training; see `Evaluation`.
+
+    Args:
+      **fields: fields that differ from their defaults; without `analyses`, the accuracy.
+    """
+    for field in fields:
+        check_name("field of an evaluation", field, fields_of(Evaluation))
+    config = _with_defaults(fields_of(Evaluation), {})
+    config.update({"analyses": {"accuracy": analysis("accuracy")}} | fields)
+    return config
 
 
 def stage(**fields: Any) -> ConfigDict:
@@ -93,12 +120,11 @@ def stage(**fields: Any) -> ConfigDict:
     return ConfigDict({**{name: ConfigDict() for name in STAGE}, **fields})
 
 
-def _named(
-    identity: Mapping[str, str], fields: Mapping[str, Any], values: Mapping[str, Any]
-) -> ConfigDict:
-    """Returns the config of a plugin: the fields that identify it, and all its own fields."""
-    config = _with_placeholders(fields, values, " ".join(identity.values()))
-    config.update(identity)
+def _part(kind: str, names: tuple[str, ...], values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a part of a config: the fields that name the plugin, and all its own fields."""
+    part = PARTS[kind]
+    config = _with_placeholders(part.fields(*names), values, " ".join(names) or kind)
+    config.update(dict(zip(part.identity, names, strict=True)))
     return config
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vitcnn import analyses, models
+from vitcnn import models
 from vitcnn.config.schema import (
+    COMPUTE,
+    PARTS,
     PRECISIONS,
     STAGE,
+    Evaluation,
     Fields,
     Measurement,
     Training,
-    model_fields,
-    network_fields,
-    optimizer_fields,
 )
 from vitcnn.convert import converted
-from vitcnn.data import sources
+from vitcnn.data import augment, sources
 from vitcnn.lookup import REQUIRED, check_name, fields_of
+from vitcnn.recipe.losses import LOSSES
+from vitcnn.recipe.mixing import Mixing
 
 
 def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
@@ -34,23 +37,14 @@ def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
     Raises:
       ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
-    full = _check_schema(config, Measurement)
+    full = _check_schema(config, Measurement, "config")
     check_name("precision", full["precision"], PRECISIONS)
     if images is None:
         full["data"] = _check_source(full["data"], "config.data")
     for name, fields in full["models"].items():
-        full["models"][name] = _check_model(fields, f"config.models.{name}", model_fields)
+        full["models"][name] = _check_model(fields, f"config.models.{name}", "model")
     full["analyses"] = _check_analyses(full["analyses"], "config.analyses")
-    for name, fields in full["stages"].items():
-        check_file_name(name)
-        where = f"config.stages.{name}"
-        for field in fields:
-            check_name(f"field of {where}", field, STAGE)
-        data = fields.get("data") or {}
-        full["stages"][name] = {
-            "data": _check_source(data, f"{where}.data") if data else {},
-            "analyses": _check_analyses(fields.get("analyses") or {}, f"{where}.analyses"),
-        }
+    full["stages"] = _check_stages(full["stages"], "config.stages")
     return ConfigDict(full)
 
 
@@ -63,25 +57,68 @@ def check_training(config: Fields) -> ConfigDict:
     Raises:
       ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
-    full = _check_schema(config, Training)
+    full = _check_schema(config, Training, "config")
     check_name("precision", full["precision"], PRECISIONS)
-    full["model"] = _check_model(full["model"], "config.model", network_fields)
+    check_name("compute", full["compute"], COMPUTE)
+    check_name("loss", full["loss"], LOSSES)
+    full["model"] = _check_model(full["model"], "config.model", "network")
     full["data"] = _check_source(full["data"], "config.data")
-    if full["eval_data"]:
-        full["eval_data"] = _check_source(full["eval_data"], "config.eval_data")
-    full["optimizer_fields"] = _check_fields(
-        full["optimizer_fields"], optimizer_fields(full["optimizer"]), "config.optimizer_fields"
-    )
-    if full["steps"] < 1 or full["batch"] < 1:
+    for kind in ("optimizer", "schedule", "mixing"):
+        full[kind] = _check_part(full[kind], kind, f"config.{kind}")
+    Mixing(**full["mixing"])  # checks its values
+    augment.parse(full["augment"])
+    full["evaluations"] = {
+        name: _check_evaluation(name, fields) for name, fields in full["evaluations"].items()
+    }
+    for name, (fits, expected) in _RANGES.items():
+        if not fits(full[name]):
+            raise ValueError(f"config.{name} = {full[name]!r}: expected {expected}")
+    if full["resume_from"] and full["init_from"]:
         raise ValueError(
-            f"config.steps = {full['steps']} and config.batch = {full['batch']} must be at least 1"
-        )
-    if not 0 <= full["warmup"] < full["steps"]:
-        raise ValueError(
-            f"config.warmup = {full['warmup']} must be at least 0 and below config.steps = "
-            f"{full['steps']}"
+            "config.init_from and config.resume_from are both set: a state has weights already"
         )
     return ConfigDict(full)
+
+
+_FROM_1 = (lambda value: value >= 1, "a number from 1")
+_FROM_0 = (lambda value: 0 <= value < math.inf, "a number from 0")
+_SHARE = (lambda value: 0 <= value < 1, "a number from 0, and below 1")
+_SOMETIMES = (lambda value: value != 0, 'a duration, such as 20 or "1 epoch"')
+_RANGES = {
+    "batch": _FROM_1,
+    "accumulate": _FROM_1,
+    "repeats": _FROM_1,
+    "learning_rate": _FROM_0,
+    "weight_decay": _FROM_0,
+    "clip": _FROM_0,
+    "label_smoothing": _SHARE,
+    "average": _SHARE,
+    "head_bias": (math.isfinite, "a finite number"),
+    "data_seed": (lambda value: value >= -1, "a seed from 0, or -1 for that of config.seed"),
+    "seed": _FROM_0,
+    "log_every": _SOMETIMES,
+    "checkpoint_every": _SOMETIMES,
+    "threads": _FROM_0,
+    "prefetch": _FROM_0,
+    "profile": (
+        lambda value: not value or re.fullmatch(r"\d+:\d+", value),
+        'two steps, such as "10:20", or "" for no profile',
+    ),
+}
+
+
+def _check_evaluation(name: str, fields: Fields) -> dict[str, Any]:
+    check_file_name(name)
+    where = f"config.evaluations.{name}"
+    full = _check_schema(fields, Evaluation, where)
+    check_name(f"{where}.precision", full["precision"], PRECISIONS)
+    full["data"] = _check_source(full["data"], f"{where}.data")
+    analyses = full["analyses"] or {"accuracy": {}}
+    full["analyses"] = _check_analyses(analyses, f"{where}.analyses")
+    full["stages"] = _check_stages(full["stages"], f"{where}.stages")
+    if full["group"] < 1:
+        raise ValueError(f"{where}.group = {full['group']}: expected a number from 1")
+    return full
 
 
 def check_file_name(name: str) -> None:
@@ -96,26 +133,34 @@ def check_file_name(name: str) -> None:
         )
 
 
-def _check_schema(config: Fields, schema: type) -> dict[str, Any]:
-    """Returns the top level of a config, with defaults and converted values."""
+def _check_schema(config: Fields, schema: type, where: str) -> dict[str, Any]:
+    """Returns the fields of a dataclass, with defaults and converted values."""
     fields = fields_of(schema)
     values = {name: field.default for name, field in fields.items()}
+    what = "the config" if where == "config" else where
     for name, value in _without_unset(config).items():
-        check_name("field of the config", name, fields)
-        values[name] = converted(value, fields[name], f"config.{name}")
+        check_name(f"field of {what}", name, fields)
+        values[name] = converted(value, fields[name], f"{where}.{name}")
     return values
 
 
-def _check_model(fields: Fields, where: str, fields_of_family: Any) -> dict[str, Any]:
-    for required in ("family", "variant"):
+def _check_part(fields: Fields, kind: str, where: str) -> dict[str, Any]:
+    """Returns the fields that name a plugin, which have to be there, and its own fields."""
+    part = PARTS[kind]
+    for required in part.identity:
         if not fields.get(required):
             raise ValueError(f"{where}.{required} is not set")
+    identity = {name: fields[name] for name in part.identity}
+    rest = {name: value for name, value in fields.items() if name not in identity}
+    return {**identity, **_check_fields(rest, part.fields(*identity.values()), where)}
+
+
+def _check_model(fields: Fields, where: str, kind: str) -> dict[str, Any]:
     if fields.get("weights") == "":
         raise ValueError(f'{where}.weights is empty; give a path, or "random" for random weights')
-    models.variant(fields["family"], fields["variant"])
-    identity = {name: fields[name] for name in ("family", "variant")}
-    rest = {name: value for name, value in fields.items() if name not in identity}
-    return {**identity, **_check_fields(rest, fields_of_family(identity["family"]), where)}
+    if fields.get("family") and fields.get("variant"):
+        models.variant(fields["family"], fields["variant"])
+    return _check_part(fields, kind, where)
 
 
 def _check_source(fields: Fields, where: str) -> dict[str, Any]:
@@ -133,10 +178,23 @@ def _check_analyses(configs: Fields, where: str) -> dict[str, Any]:
     checked = {}
     for name, fields in configs.items():
         check_file_name(name)
-        analysis = fields.get("analysis") or name
-        rest = {k: v for k, v in fields.items() if k != "analysis"}
-        rest = _check_fields(rest, analyses.fields(analysis), f"{where}.{name}")
-        checked[name] = {"analysis": analysis, **rest}
+        full = {**fields, "analysis": fields.get("analysis") or name}
+        checked[name] = _check_part(full, "analysis", f"{where}.{name}")
+    return checked
+
+
+def _check_stages(stages: Fields, where: str) -> dict[str, Any]:
+    checked = {}
+    for name, fields in stages.items():
+        check_file_name(name)
+        for field in fields:
+            check_name(f"field of {where}.{name}", field, STAGE)
+        data = fields.get("data") or {}
+        analyses = fields.get("analyses") or {}
+        checked[name] = {
+            "data": _check_source(data, f"{where}.{name}.data") if data else {},
+            "analyses": _check_analyses(analyses, f"{where}.{name}.analyses"),
+        }
     return checked
 
 

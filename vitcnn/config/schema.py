@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import optax
 from ml_collections import ConfigDict
 
-from vitcnn import models
+from vitcnn import analyses, models
+from vitcnn.data import sources
 from vitcnn.data.preprocess import Preprocess
-from vitcnn.lookup import Field, check_name, fields_of
+from vitcnn.lookup import fields_of
 from vitcnn.model import load
+from vitcnn.recipe import optimizers, schedules
+from vitcnn.recipe.mixing import Mixing
 
-# Not fields of a config: types of arrays belong to a run, the others are set by the training loop.
-NO_FIELDS = ("dtype", "mu_dtype", "accumulator_dtype", "mask", "learning_rate", "schedule")
+# Not fields of a network in a config: the type of its arithmetic belongs to the run.
+NO_FIELDS = ("dtype",)
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")  # JAX's names
+COMPUTE = ("float32", "bfloat16")
 
 STAGE = {
     "data": "`source(...)`; left out, the stage takes the data of the config.",
@@ -65,52 +67,137 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Measurements of the network while it is trained, by any analyses.
+
+    The analyses see the network so far under the name "model". An analysis that names more in its
+    field `models` also sees "initial", the network before the first step; "final", the network
+    after the last step, in which case it runs when training has ended, on weights that were kept;
+    and "raw", the network without the average, where the config has `average`.
+
+    Attributes:
+      data: `source(...)`.
+      analyses: name -> `analysis(...)`; left out, the accuracy.
+      stages: name -> `stage(...)`, such as the fit of a probe; see `Measurement`.
+      every: duration between two evaluations, or a list of durations after which to evaluate;
+        then it also runs before the first step. It always runs after the last step; 0 is then only.
+      group: number of images in an HSIC estimate, and in one call of the device program; no more
+        than there are images.
+      seed: seed of the random order of the images.
+      precision: precision of every matrix product; see `Measurement`.
+    """
+
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    analyses: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stages: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    every: int | str | tuple = 0
+    group: int = 128
+    seed: int = 0
+    precision: str = "highest"
+
+
+@dataclasses.dataclass(frozen=True)
 class Training:
     """What scripts/train.py does: it trains one network.
 
+    A duration is a number of steps, or text: "300 epochs", "10000 steps", "1e6 examples", or "5%"
+    of the training.
+
     Attributes:
-      model: `network(...)`.
+      model: `network(...)`; its fields `new_head` and `position_resize` ("linear" in Google's
+        fine-tuning) say how the weights of `init_from` are taken.
       data: `source(...)` of the training images.
-      eval_data: `source(...)` of the images for the final accuracy; left out, there is none.
       augment: augmentations of `vitcnn.data.augment` in the order of their use, such as "flip" or
-        "pad_crop(2, mode='zero')".
-      init_from: weights from which training starts; "" for random weights.
-      batch: number of images in a step, over all devices of all hosts.
-      steps: number of steps.
-      optimizer: name of a function of optax.
-      optimizer_fields: arguments of the optimizer, apart from the learning rate.
-      learning_rate: peak of the learning rate, which follows a cosine to zero after `warmup`.
-      warmup: number of steps in which the learning rate rises linearly from zero to its peak.
-      clip: global norm to which the gradient is clipped; 0 for no clipping.
+        "randaugment(layers=2, magnitude=15)".
+      repeats: how often each image is in a batch, augmented anew each time.
+      mixing: `mixing(...)`: what the device does to a batch.
+      optimizer: `optimizer(...)`: the direction of a step.
+      learning_rate: peak of the learning rate.
+      weight_decay: the share that a step takes off each weight, times the learning rate; for every
+        optimizer, and not through its moments.
+      decay: globs of the parameters that decay, on their whole path; "glob=factor" scales it.
+      multipliers: "glob=factor": factors of learning rate and decay, by parameter. The first match
+        counts; without a match the factor is 1, and 0 freezes the parameter.
+      clip: global norm to which the gradient of the trained parameters is clipped; 0 for no
+        clipping.
+      schedule: `schedule(...)` of the learning rate.
+      steps: length of the whole training, a duration; it includes the steps that the state of
+        `resume_from` has taken.
+      loss: "softmax" or "sigmoid" cross-entropy.
       label_smoothing: share of the target that is spread over all classes.
-      precision: precision of matrix products; "default" is the fastest of the hardware.
-      seed: seed of the weights, and of the order and the augmentation of the images.
-      log_every: number of steps between lines of train.jsonl.
-      checkpoint_every: number of steps between checkpoints, from which a stopped run resumes.
+      head_bias: first value of the biases of the head, such as -log(classes) for a sigmoid loss.
+      batch: number of images in a step, over all devices of all hosts.
+      accumulate: number of parts of a batch whose gradients are computed one after the other and
+        averaged, to save memory. Batch norm takes the statistics of one part at a time.
+      compute: type of the arithmetic of the network, float32 or bfloat16. Parameters, logits, the
+        loss and the trained model stay in float32.
+      remat: whether the backward pass computes the inside of blocks again, to save memory.
+      shard_parameters: whether the devices share parameters and optimizer state, to save memory.
+      average: decay of the exponential average of the parameters; 0 for none. It is then the
+        average that is evaluated and that the run leaves.
+      precision: precision of matrix products of float32; "default" is the fastest of the hardware.
+      seed: seed of the weights and of dropout.
+      data_seed: seed of the order, the augmentation and the mixing of images; -1 for that of
+        `seed`.
+      init_from: weights from which training starts; "" for random weights.
+      resume_from: workdir of another run, or the folder of one step in its `checkpoints`, from
+        whose whole state training goes on in this workdir; "" for none.
+      evaluations: name -> `evaluation(...)`.
+      snapshots: durations after which weights are kept in the folder `snapshots`.
+      log_every: duration between lines of train.jsonl.
+      checkpoint_every: duration between checkpoints, from which a stopped run resumes. The last
+        two are kept.
+      keep_every: duration between checkpoints that are kept for good; 0 for none.
+      profile: "first:last" steps to write a trace of into the folder `profile`; "" for none.
+      threads: number of batches that are loaded at the same time; 0 for one per core of the
+        machine, at most 16.
+      prefetch: number of batches that are loaded ahead.
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
     """
 
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    eval_data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     augment: tuple[str, ...] = ()
-    init_from: str = ""
-    batch: int = 128
-    steps: int = 1000
-    optimizer: str = "adamw"
-    optimizer_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    repeats: int = 1
+    mixing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"optimizer": "adam"})
     learning_rate: float = 1e-3
-    warmup: int = 100
+    weight_decay: float = 0.0
+    decay: tuple[str, ...] = ("*kernel",)
+    multipliers: tuple[str, ...] = ()
     clip: float = 1.0
+    schedule: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"schedule": "cosine"})
+    steps: int | str = 1000
+    loss: str = "softmax"
     label_smoothing: float = 0.0
+    head_bias: float = 0.0
+    batch: int = 128
+    accumulate: int = 1
+    compute: str = "float32"
+    remat: bool = False
+    shard_parameters: bool = False
+    average: float = 0.0
     precision: str = "default"
     seed: int = 0
-    log_every: int = 20
-    checkpoint_every: int = 500
+    data_seed: int = -1
+    init_from: str = ""
+    resume_from: str = ""
+    evaluations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    snapshots: int | str | tuple = ()
+    log_every: int | str = 20
+    checkpoint_every: int | str = 500
+    keep_every: int | str = 0
+    profile: str = ""
+    threads: int = 0
+    prefetch: int = 4
     compilation_cache: bool = True
 
-    NEUTRAL = ("log_every", "checkpoint_every", "compilation_cache")  # these change no number
+    # These change no number.
+    NEUTRAL = (
+        *("log_every", "checkpoint_every", "keep_every", "snapshots", "profile"),
+        *("threads", "prefetch", "compilation_cache"),
+    )
 
 
 def model_fields(family: str) -> dict[str, Any]:
@@ -125,16 +212,57 @@ def network_fields(family: str) -> dict[str, Any]:
     return {k: v for k, v in model_fields(family).items() if k not in ("weights", "seed")}
 
 
-def optimizer_fields(name: str) -> dict[str, Field]:
-    """Returns the fields of an optimizer of optax.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a config that names a plugin and has the fields of that plugin.
 
-    Raises:
-      ValueError: optax has no optimizer of this name; the message gives the nearest names.
+    Attributes:
+      identity: field that names the plugin -> its meaning.
+      fields: from the names to the plugin's own fields, by name.
     """
-    optimizers = [
-        function_name
-        for function_name, function in inspect.getmembers(optax, inspect.isfunction)
-        if "learning_rate" in inspect.signature(function).parameters
-    ]
-    check_name("optimizer of optax", name, optimizers)
-    return fields_of(getattr(optax, name), NO_FIELDS)
+
+    identity: Mapping[str, str]
+    fields: Callable[..., Mapping[str, Any]]
+
+
+_MODEL = {
+    "family": "a file of vitcnn/models; families differ in their fields: change it in the config",
+    "variant": "usual name of the network, such as B/16 or R50x1",
+}
+PARTS = {
+    "model": Part(_MODEL, lambda family, variant: model_fields(family)),
+    "network": Part(_MODEL, lambda family, variant: network_fields(family)),
+    "source": Part(
+        {
+            "source": "a file of vitcnn/data/sources; sources differ in their fields: change it in "
+            "the config"
+        },
+        sources.fields,
+    ),
+    "analysis": Part(
+        {"analysis": "a file of vitcnn/analyses; the fields below are its own"}, analyses.fields
+    ),
+    "optimizer": Part(
+        {
+            "optimizer": "a name out of vitcnn.recipe.optimizers.OPTIMIZERS; optimizers differ in "
+            "their fields: change it in the config"
+        },
+        optimizers.fields,
+    ),
+    "schedule": Part(
+        {
+            "schedule": "a name out of vitcnn.recipe.schedules.SCHEDULES; schedules differ in "
+            "their fields: change it in the config"
+        },
+        schedules.fields,
+    ),
+    "mixing": Part({}, lambda: fields_of(Mixing)),
+}
+# Field of a config -> the part that it holds.
+SINGLE = {
+    "model": "network",
+    "data": "source",
+    "optimizer": "optimizer",
+    "schedule": "schedule",
+    "mixing": "mixing",
+}

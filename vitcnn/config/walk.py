@@ -8,16 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vitcnn import analyses, models
-from vitcnn.config.schema import (
-    Fields,
-    Measurement,
-    Training,
-    model_fields,
-    network_fields,
-    optimizer_fields,
-)
-from vitcnn.data import sources
+from vitcnn import models
+from vitcnn.config.schema import PARTS, SINGLE, Evaluation, Fields, Measurement, Training
 from vitcnn.lookup import REQUIRED, Field, fields_of
 
 
@@ -28,55 +20,50 @@ def walk(config: ConfigDict, where: str = "config") -> Iterator[tuple[str, Any, 
       config: from `measurement()` or `training()`.
       where: the beginning of every path.
     """
-    schema = fields_of(Training if "steps" in config else Measurement)
-    for name, field in schema.items():
+    yield from _walk(config, Training if "steps" in config else Measurement, where)
+
+
+def _walk(config: Fields, schema: type, where: str) -> Iterator[tuple[str, Any, Field]]:
+    for name, field in fields_of(schema).items():
         path, value = f"{where}.{name}", config[name]
-        if name in ("models", "analyses"):
-            for key, plugin in value.items():
-                yield from _walk_plugin(plugin, f"{path}.{key}")
+        if name == "models":
+            for key, model in value.items():
+                yield from _walk_part(model, "model", f"{path}.{key}")
+        elif name == "analyses":
+            yield from _walk_analyses(value, path)
         elif name == "stages":
             for key, stage in value.items():
-                yield from _walk_plugin(stage.data, f"{path}.{key}.data")
-                for job, analysis in stage.analyses.items():
-                    yield from _walk_plugin(analysis, f"{path}.{key}.analyses.{job}")
-        elif name in ("data", "eval_data", "model"):
-            of_family = network_fields if name == "model" else model_fields
-            yield from _walk_plugin(value, path, of_family)
-        elif name == "optimizer_fields":
-            yield from _walk_fields(value, optimizer_fields(config["optimizer"]), path)
+                yield from _walk_part(stage.data, "source", f"{path}.{key}.data")
+                yield from _walk_analyses(stage.analyses, f"{path}.{key}.analyses")
+        elif name == "evaluations":
+            for key, evaluation in value.items():
+                yield from _walk(evaluation, Evaluation, f"{path}.{key}")
+        elif name in SINGLE:
+            yield from _walk_part(value, SINGLE[name], path)
         else:
             yield path, value, field
 
 
-def _walk_plugin(plugin: Fields, where: str, of_family: Any = model_fields):
-    """Yields the fields that identify a model, a source or an analysis, then its own fields."""
-    if not plugin:
+def _walk_analyses(analyses: Fields, where: str) -> Iterator[tuple[str, Any, Field]]:
+    for name, analysis in analyses.items():
+        yield from _walk_part(analysis, "analysis", f"{where}.{name}")
+
+
+def _walk_part(values: Fields, kind: str, where: str) -> Iterator[tuple[str, Any, Field]]:
+    """Yields the fields that name a plugin, then its own fields; nothing if it is left out."""
+    if not values:
         return
-    if "family" in plugin:
-        identity, fields = _MODEL_IDENTITY, of_family(plugin["family"])
-        variant = models.variant(plugin["family"], plugin["variant"])
+    part = PARTS[kind]
+    fields = part.fields(*(values[name] for name in part.identity))
+    if "family" in values:
+        variant = models.variant(values["family"], values["variant"])
         fields = {
             name: dataclasses.replace(field, default=variant[name]) if name in variant else field
             for name, field in fields.items()
         }
-    elif "source" in plugin:
-        identity, fields = _SOURCE_IDENTITY, sources.fields(plugin["source"])
-    else:
-        identity, fields = _ANALYSIS_IDENTITY, analyses.fields(plugin["analysis"])
-    for name, meaning in identity.items():
-        yield f"{where}.{name}", plugin[name], Field(name, str, REQUIRED, meaning)
-    yield from _walk_fields(plugin, fields, where)
-
-
-_MODEL_IDENTITY = {
-    "family": "a file of vitcnn/models; families differ in their fields: change it in the config",
-    "variant": "usual name of the network, such as B/16 or R50x1",
-}
-_SOURCE_IDENTITY = {
-    "source": "a file of vitcnn/data/sources; sources differ in their fields: change it in the "
-    "config"
-}
-_ANALYSIS_IDENTITY = {"analysis": "a file of vitcnn/analyses; the fields below are its own"}
+    for name, meaning in part.identity.items():
+        yield f"{where}.{name}", values[name], Field(name, str, REQUIRED, meaning)
+    yield from _walk_fields(values, fields, where)
 
 
 def _walk_fields(values: Fields, fields: Fields, where: str):

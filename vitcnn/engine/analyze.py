@@ -260,7 +260,7 @@ def _run(
     )
     for job in current.jobs:
         messages = measured[job.name].attrs.pop("warnings", [])
-        provenance = _provenance(job, record, continued.get(job.name, {}), messages)
+        provenance = identity.provenance(job, record, continued.get(job.name, {}), messages)
         measured[job.name] = results.stamp(measured[job.name], provenance)
     if process == 0:  # the hosts need not share a disk
         for name, path in current.paths.items():
@@ -288,36 +288,3 @@ def _progress_file(workdir: pathlib.Path, process: int, processes: int) -> pathl
                 "delete the file to start again"
             )
     return path
-
-
-def _provenance(
-    job: Job,
-    record: Mapping[str, Any],
-    continued: Mapping[str, xarray.Dataset],
-    messages: Sequence[str],
-) -> dict[str, Any]:
-    """Returns what a reader of one Result needs to know about its origin.
-
-    Args:
-      job: the job.
-      record: what run.json says of the pass.
-      continued: stage -> Result that the job continued from.
-      messages: warnings of the analysis.
-    """
-    stages = {stage: results.provenance(result) for stage, result in continued.items()}
-    return {
-        "analysis": job.fields["analysis"],
-        "name": job.name,
-        "fields": job.fields,
-        "models": {name: record["models"][name] for name in job.taps},
-        "data": record["data"],
-        "images_sha256": record["images_sha256"][job.name],
-        **({"classes": record["classes"][job.name]} if job.classes else {}),
-        "group": record["config"]["group"],
-        "seed": record["config"]["seed"],
-        "precision": record["config"]["precision"],
-        "versions": record["versions"],
-        "devices": record["devices"],
-        "warnings": messages,
-        **({"stages": stages} if stages else {}),
-    }

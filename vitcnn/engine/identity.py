@@ -18,8 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from jax.extend import core
 
+from vitcnn import results
 from vitcnn.config.schema import Fields
 from vitcnn.data import content, order, sources
 from vitcnn.data.preprocess import Preprocess
@@ -77,6 +79,39 @@ def model_record(model: Model, computation: bool) -> dict[str, Any]:
     return record
 
 
+def provenance(
+    job: Job,
+    record: Mapping[str, Any],
+    continued: Mapping[str, xarray.Dataset],
+    messages: Sequence[str],
+) -> dict[str, Any]:
+    """Returns what a reader of one Result needs to know about its origin.
+
+    Args:
+      job: the job.
+      record: what run.json says of the pass.
+      continued: stage -> Result that the job continued from.
+      messages: warnings of the analysis.
+    """
+    stages = {stage: results.provenance(result) for stage, result in continued.items()}
+    return {
+        "analysis": job.fields["analysis"],
+        "name": job.name,
+        "fields": job.fields,
+        "models": {name: record["models"][name] for name in job.taps},
+        "data": record["data"],
+        "images_sha256": record["images_sha256"][job.name],
+        **({"classes": record["classes"][job.name]} if job.classes else {}),
+        "group": record["config"]["group"],
+        "seed": record["config"]["seed"],
+        "precision": record["config"]["precision"],
+        "versions": record["versions"],
+        "devices": record["devices"],
+        "warnings": messages,
+        **({"stages": stages} if stages else {}),
+    }
+
+
 def computation_sha256(model: Model) -> str:
     """Returns a digest of what a model computes: the operations of its logits and of all its taps.
 
@@ -104,9 +139,15 @@ def neutral(config: Fields, models: Sequence[str] = ()) -> set[str]:
       config: a checked config of a measurement or of a training run.
       models: names of models in memory.
     """
-    entries = {"data.path"}
-    for field in ("data", "eval_data"):
-        entries |= _location(config.get(field), f"config.{field}")
+    entries = {"data.path"} | _location(config.get("data"), "config.data")
+    for name, evaluation in config.get("evaluations", {}).items():
+        prefix = f"config.evaluations.{name}"
+        entries |= {f"evaluations.{name}.data.path"} | _location(
+            evaluation["data"], f"{prefix}.data"
+        )
+        for stage_name, stage in evaluation["stages"].items():
+            entries |= _location(stage.get("data"), f"{prefix}.stages.{stage_name}.data")
+            entries.add(f"evaluations.{name}.stages.{stage_name}.data.path")
     for name, stage in config.get("stages", {}).items():
         entries.add(f"stages.{name}.data.path")
         entries |= _location(stage.get("data"), f"config.stages.{name}.data")

@@ -56,6 +56,7 @@ def measure(
     earlier: Mapping[str, Mapping[str, xarray.Dataset]] = {},
     progress_file: Any = None,
     show_progress: bool = True,
+    programs: dict[Any, Any] | None = None,
 ) -> dict[str, xarray.Dataset]:
     """Runs every job in one pass over the images.
 
@@ -67,6 +68,9 @@ def measure(
       earlier: job name -> stage -> Result of that earlier stage, which the job continues from.
       progress_file: path of the file that the run resumes from; None for a run in memory.
       show_progress: whether to show a bar with rate and ETA.
+      programs: an empty dictionary, which the first call fills with compiled programs; later calls
+        with the same arguments, but for the values of the variables of the models, take them from
+        there. None keeps nothing.
 
     Returns:
       Job name -> Result, with standard errors, without provenance.
@@ -83,8 +87,12 @@ def measure(
             for job, stages in earlier.items()
         },
     }
-    programs, sum_shapes = _programs(models, jobs, schedule, constants, settings.precision)
-    _check_bytes(jobs, sum_shapes, len(schedule), settings.max_sums_gb, show_progress)
+    kept = {} if programs is None else programs
+    if not kept:
+        compiled = _programs(models, jobs, schedule, constants, settings.precision)
+        kept |= dict(zip(("programs", "shapes"), compiled, strict=True))
+        _check_bytes(jobs, kept["shapes"], len(schedule), settings.max_sums_gb, show_progress)
+    programs, sum_shapes = kept["programs"], kept["shapes"]
     progress = Progress({job.name: job.traits.blocks for job in jobs}, progress_file)
     progress.resume(sum_shapes)
     slices = _slices_of_this_host(schedule)

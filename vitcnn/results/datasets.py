@@ -119,6 +119,37 @@ def load_all(workdir: PathLike) -> dict[str, xarray.Dataset]:
     return {path.stem: load(path) for path in paths}
 
 
+def load_steps(folder: PathLike) -> dict[str, xarray.Dataset]:
+    """Reads the results of an evaluation of a training run, each with a first dimension `step`.
+
+    Args:
+      folder: evaluations/<name> in the workdir of the run.
+
+    Returns:
+      Name of the analysis -> the Results of all steps, with the provenance of the last.
+    """
+    folder = local_path(folder, "folder")
+    steps = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=_number)
+    if not steps:
+        raise FileNotFoundError(f"{folder} has no results of any step")
+    loaded = [load_all(step) for step in steps]
+    return {
+        name: xarray.concat(
+            [each[name] for each in loaded if name in each],
+            "step",
+            combine_attrs="override",
+            data_vars="all",
+            coords="minimal",
+            compat="override",
+        ).assign_attrs(results.attrs)
+        for name, results in loaded[-1].items()
+    }
+
+
+def _number(path: Any) -> int:
+    return int(path.name)
+
+
 def provenance(dataset: xarray.Dataset) -> dict[str, Any]:
     """Returns the provenance of a result."""
     return json.loads(dataset.attrs["provenance"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import tempfile
@@ -21,12 +22,37 @@ def log_line(path: PathLike, **values: Any) -> None:
 
 
 def cut_log(path: PathLike, key: str, last: int) -> None:
-    """Removes the lines of a run log whose `key` is above `last`; without a log does nothing."""
+    """Removes the lines of a run log whose `key` is above `last`; without a log does nothing.
+
+    A run that was killed while it wrote has left a last line that is torn; it is removed too.
+
+    Raises:
+      ValueError: another line is not JSON.
+    """
     path = pathlib.Path(path)
     if path.is_file():
-        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in read_log(path) if line[key] <= last]
         with atomic(path) as partial:
-            partial.write_text("".join(x for x in lines if json.loads(x)[key] <= last))
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_log(path: PathLike) -> list[dict[str, Any]]:
+    """Returns the lines of a run log, without a torn last line.
+
+    Raises:
+      ValueError: another line is not JSON.
+    """
+    *lines, torn = pathlib.Path(path).read_text().split("\n")
+    with contextlib.suppress(ValueError):  # whole, but for the end of the line
+        json.loads(torn)
+        lines.append(torn)
+    read = []
+    for i, line in enumerate(lines):
+        try:
+            read.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {i + 1} is not JSON: {error}") from None
+    return read
 
 
 def claim_workdir(

@@ -14,9 +14,9 @@ def locate(weights: str | os.PathLike | None) -> Source:
 
     Args:
       weights: the path of a file; "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face;
-        "https://...#sha256=<hex>"; the folder of a training run, or "checkpoints" in it for the
-        weights so far; the folder of a downloaded Hugging Face repository; or None or
-        "random", which have no path.
+        "https://...#sha256=<hex>"; the folder of a training run, or in it "checkpoints" for the
+        weights so far, "checkpoints/500" or "snapshots/500.npz"; the folder of a downloaded Hugging
+        Face repository; or None or "random", which have no path.
 
     Raises:
       ValueError: `weights` is empty or is an address of another kind; `hub.fetch`, `url.fetch` and
@@ -38,6 +38,8 @@ def locate(weights: str | os.PathLike | None) -> Source:
     if address.startswith(("http://", "https://")):
         return url.fetch(address)
     path = local_path(address, "weights")
+    if workdir.is_part(path):
+        return workdir.read(path)
     if not path.is_dir():
         return Source(path)
     if not (path / workdir.RUN).exists():

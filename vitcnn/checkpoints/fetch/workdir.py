@@ -10,20 +10,29 @@ from vitcnn.checkpoints.fetch.source import Source
 RUN = "run.json"
 WEIGHTS = "weights.npz"  # what a finished run leaves
 CHECKPOINTS = "checkpoints"  # folder of the states from which a stopped run resumes
+SNAPSHOTS = "snapshots"  # folder of the weights that were kept during the training
+
+
+def is_part(path: pathlib.Path) -> bool:
+    """Returns whether a path is a file or folder in the folder of a training run."""
+    inside = path.parent.name in (CHECKPOINTS, SNAPSHOTS)
+    return inside and (path.parent.parent / RUN).is_file()
 
 
 def read(folder: pathlib.Path) -> Source:
     """Returns the weights of a folder that `vitcnn.training.train` wrote.
 
     Args:
-      folder: the working directory of the run; or "checkpoints" in it, for its latest weights even
-        if the run has not finished.
+      folder: the working directory of the run; or in it "checkpoints", for its latest weights even
+        if the run has not finished, one step, "checkpoints/500", or "snapshots/500.npz".
 
     Raises:
       FileNotFoundError: the folder is no training run, or the run has not saved weights yet.
     """
     latest = None
-    if folder.name == CHECKPOINTS:
+    if is_part(folder):
+        latest, folder = folder, folder.parent.parent
+    elif folder.name == CHECKPOINTS:
         steps = [path for path in folder.iterdir() if path.name.isdigit()]
         latest = max(steps, key=lambda path: int(path.name), default=None)
         if latest is None:

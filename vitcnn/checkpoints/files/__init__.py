@@ -43,7 +43,7 @@ def open_file(path: str | os.PathLike, average: bool = True) -> Contents:
     """
     path = pathlib.Path(path)
     if path.is_dir() and path.name.isdigit():
-        return Contents(orbax.read(path))
+        return Contents(orbax.read(path, average))
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileNotFoundError(

@@ -10,8 +10,12 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 
-def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the weights and running statistics of a step, but not the state of the optimiser.
+def read(folder: pathlib.Path, average: bool = True) -> dict[str, np.ndarray]:
+    """Reads the weights and running statistics of a step, but not the state of the optimizer.
+
+    Args:
+      folder: the folder of the step.
+      average: whether to read the average of the weights where the run had one.
 
     Raises:
       ValueError: the folder is damaged, or `vitcnn.training` did not write it.
@@ -21,7 +25,8 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with ocp.CheckpointManager(folder.parent.absolute(), item_handlers=handler) as manager:
             tree = manager.item_metadata(step).tree
-            wanted = {name: tree[name] for name in ("params", "stats")}
+            weights = "average" if average and tree.get("average") else "params"
+            wanted = {name: tree[name] for name in (weights, "stats")}
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
             arguments = ocp.args.PyTreeRestore(
                 item=wanted, restore_args=as_numpy, partial_restore=True
@@ -32,4 +37,4 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{folder} is damaged, or is not a checkpoint of a training run: {reason}"
         ) from error
-    return traverse_util.flatten_dict({"params": state["params"], **state["stats"]}, sep="/")
+    return traverse_util.flatten_dict({"params": state[weights], **state["stats"]}, sep="/")

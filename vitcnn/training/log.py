@@ -1,0 +1,163 @@
+"""Log: the numbers of a run, in train.jsonl, in the bar, and in TensorBoard.
+
+The host never waits for the step that it has just started, only for the one before. So the devices
+always have a step to work on, and the rate in the bar is true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import tqdm
+
+from vitcnn import parallel
+from vitcnn.results import workdir as run_folder
+from vitcnn.training.tensorboard import Events
+
+FILE = "train.jsonl"
+# A line has these of its last step, and the mean over its steps of the others.
+_LAST = ("learning_rate", "parameter_norm", "update_norm")
+_SHOWN = ("loss", "accuracy")  # in the bar
+
+
+class Clock:
+    """The time of training. Compilation comes before it, and evaluations stop it.
+
+    Args:
+      seconds: time so far, of a run that is resumed.
+    """
+
+    def __init__(self, seconds: float = 0.0):
+        self._start = time.monotonic() - seconds
+        self.waited = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time so far."""
+        return time.monotonic() - self._start
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stops the clock."""
+        before = time.monotonic()
+        yield
+        self._start += time.monotonic() - before
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts time as waiting for images."""
+        before = time.monotonic()
+        yield
+        self.waited += time.monotonic() - before
+
+
+class Log:
+    """Writes a line for every `every` steps, and stops a run whose numbers are not finite.
+
+    Args:
+      workdir: folder of the run.
+      first: number of steps that have been taken.
+      total: number of steps of the run.
+      every: number of steps between two lines.
+      batch: number of images in a step.
+      flops: floating-point operations of a step.
+      peak: floating-point operations that all devices can do in a second.
+      title: what the bar is called; "" for no bar.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        first: int,
+        total: int,
+        every: int,
+        batch: int,
+        flops: float,
+        peak: float,
+        title: str,
+    ):
+        self._path, self._total, self._every = workdir / FILE, total, every
+        self._batch, self._flops, self._peak = batch, flops, peak
+        self._writes = parallel.host()[0] == 0
+        self._pending: tuple[int, Any] | None = None
+        self._steps: list[dict[str, float]] = []
+        if self._writes:  # the steps after the checkpoint are taken again
+            run_folder.cut_log(self._path, "step", first)
+        self.clock = Clock(_last_seconds(self._path))
+        self._before = self.clock.seconds
+        self._events = Events(workdir, first) if self._writes else None
+        self.bar = tqdm.tqdm(
+            total=total, initial=first, unit=" steps", desc=title, disable=not title
+        )
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the numbers of a step that has just been started, and waits for the one before."""
+        self.settle()
+        self._pending = step, metrics
+
+    def settle(self) -> None:
+        """Waits for the last step, and writes its line if one is due.
+
+        Raises:
+          FloatingPointError: a number of the step is not finite.
+        """
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        if not values.pop("finite"):
+            listed = ", ".join(f"{n} {v:g}" for n, v in values.items() if not math.isfinite(v))
+            raise FloatingPointError(
+                f"step {step} is not finite ({listed}); the last checkpoint is from before. Lower "
+                "learning_rate, lengthen the warm-up, or set clip"
+            )
+        self._steps.append(values)
+        self.bar.update()
+        if step % self._every == 0 or step == self._total:
+            self._line(step)
+
+    def _line(self, step: int) -> None:
+        seconds, steps = self.clock.seconds, self._steps
+        took = max(seconds - self._before, 1e-9)
+        values = {
+            name: steps[-1][name] if name in _LAST else sum(s[name] for s in steps) / len(steps)
+            for name in steps[-1]
+        }
+        rate = len(steps) / took
+        values["images_per_second"] = self._batch * rate
+        values["waiting"] = self.clock.waited / took
+        if math.isfinite(self._flops):
+            values["tflops_per_second"] = self._flops * rate / 1e12
+        if math.isfinite(self._peak):
+            values["utilisation"] = self._flops * rate / self._peak
+        self.bar.set_postfix(
+            {**{n: f"{values[n]:.3f}" for n in _SHOWN}, "images/s": f"{self._batch * rate:.0f}"},
+            refresh=False,
+        )
+        if self._events is not None:
+            run_folder.log_line(self._path, step=step, **values, seconds=round(seconds, 3))
+            self._events.write(step, values)
+        self._steps, self._before, self.clock.waited = [], seconds, 0.0
+
+    def write_events(self, step: int, values: dict[str, float]) -> None:
+        """Writes the numbers of an evaluation to TensorBoard."""
+        if self._events is not None:
+            self._events.write(step, values)
+
+    def close(self) -> None:
+        """Closes the bar and the files."""
+        self.bar.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _last_seconds(path: pathlib.Path) -> float:
+    """Returns the time of training that the last line of a log has, 0 without a log."""
+    lines = run_folder.read_log(path) if path.is_file() else []
+    return lines[-1]["seconds"] if lines else 0.0

@@ -1,0 +1,305 @@
+"""Start: what a training run is and where it begins, checked before any long work.
+
+A run begins with the first of these that there is:
+
+1. the last checkpoint in its own workdir: it was stopped, and goes on as if it had not been;
+2. the whole state of another run (`config.resume_from`), to train it longer or to cool it down;
+3. weights (`config.init_from`), with a new head or resized positions if `config.model` says so;
+4. random weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from vitcnn import checkpoints, models, parallel, storage
+from vitcnn.config import Training, check_training
+from vitcnn.config.schema import Fields
+from vitcnn.data import augment, content
+from vitcnn.engine import identity
+from vitcnn.engine.jobs import load_source
+from vitcnn.model import Model, load
+from vitcnn.recipe import durations, losses, optimizers, schedules
+from vitcnn.results import environment
+from vitcnn.results import workdir as run_folder
+from vitcnn.training import state as states
+from vitcnn.training.checkpoints import Checkpoints, shapes
+from vitcnn.training.evaluate import Evaluations, Resolve
+from vitcnn.training.log import FILE as LOG
+from vitcnn.training.state import TrainState
+
+FINISHED = "finished"  # the last key that is written to run.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run, resolved and checked.
+
+    Attributes:
+      config: the checked config.
+      workdir: its folder.
+      source: the training images.
+      model: the network; its variables are those before the first step.
+      optimizer: an optax transformation.
+      schedule: step -> factor of the learning rate.
+      total: number of steps.
+      every: "log_every", "checkpoint_every" and "keep_every" in steps.
+      evaluations: the evaluations and snapshots.
+      record: what run.json says.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    source: Any
+    model: Model
+    optimizer: optax.GradientTransformation
+    schedule: Callable[[Any], Any]
+    total: int
+    every: Mapping[str, int]
+    evaluations: Evaluations
+    record: dict[str, Any]
+
+    def first_state(self) -> TrainState:
+        """Returns the state before the first step of a run from weights."""
+        return states.first(self.model.variables, self.optimizer, bool(self.config.average))
+
+    def write_record(self) -> None:
+        """Writes run.json, on host 0."""
+        if parallel.host()[0] == 0:
+            storage.write_json(self.workdir / run_folder.RECORD, self.record)
+
+
+def finished(workdir: pathlib.Path) -> bool:
+    """Returns whether the run of a workdir has ended, which run.json says last of all."""
+    path = workdir / run_folder.RECORD
+    return parallel.agree(path.is_file() and FINISHED in json.loads(path.read_text()))
+
+
+def prepare(config: Any, workdir: Any) -> Run | Model:
+    """Checks a config, its images, its network and its workdir, and claims the workdir.
+
+    Args:
+      config: fields of `vitcnn.config.Training`.
+      workdir: folder of the run.
+
+    Returns:
+      The run; or its model, if the run has ended before.
+
+    Raises:
+      ValueError: anything that is unknown or does not fit.
+      OSError: the workdir cannot be written.
+    """
+    config = check_training(config)
+    if config.compilation_cache:
+        parallel.cache_programs(storage.cache_folder() / "programs")
+    own_config = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
+    neutral = identity.neutral(config)
+    workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral).absolute()
+    _check_orphans(workdir)
+    source = _open_labelled(config.data)
+    images = {
+        "data": content.describe(source),
+        "images_sha256": identity.source_sha256(source),
+    }
+    run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
+    if finished(workdir):
+        return load(config.model.family, config.model.variant, weights=workdir)
+    total, every, resolve = _lengths(config, source)
+    schedule = schedules.make(config.schedule, total, resolve)
+    optimizer = optimizers.make(config, schedule)
+    _check_batch(config, source)
+    model = _model(config, workdir)
+    _check_classes(model, source)
+    if "class_names" in images["data"]:  # of the logits, from now on
+        model.provenance = {**model.provenance, "class_names": images["data"]["class_names"]}
+    jax.eval_shape(optimizer.init, model.variables["params"])  # checks the patterns of the config
+    augment.check(augment.parse(config.augment), model.preprocess)
+    evaluations = Evaluations(config, model, workdir, total, resolve)
+    images["evaluations"] = evaluations.record()
+    run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
+    record = {
+        "config": own_config,
+        "model": dict(model.provenance),
+        **images,
+        "steps": total,
+        "versions": environment.versions(),
+        "devices": parallel.device_kind(),
+    }
+    return Run(
+        config,
+        workdir,
+        source,
+        model,
+        optimizer,
+        schedule,
+        total,
+        every,
+        evaluations,
+        record,
+    )
+
+
+def begin(run: Run, saved: Checkpoints, mesh: Any) -> tuple[TrainState, bool]:
+    """Returns the state from which a run goes on, and whether this is the start of the run.
+
+    Args:
+      run: the run.
+      saved: the checkpoints of its workdir.
+      mesh: the devices.
+    """
+    config = run.config
+    optimizer = config.optimizer.optimizer
+    target = shapes(run.first_state, mesh, config.shard_parameters)
+    if saved.latest is not None:
+        return saved.restore(saved.latest, target, optimizer), False
+    if config.resume_from:
+        folder, step = _state_of_another(config.resume_from)
+        with Checkpoints(folder) as others:
+            state = others.restore(step, target, optimizer)
+        if int(state.step) >= run.total:
+            raise ValueError(
+                f"config.resume_from is the state after step {int(state.step)}, and config.steps = "
+                f"{config.steps!r} is {run.total} steps in all: nothing is left to train"
+            )
+        return state, True
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    return parallel.place(run.first_state(), shardings), True
+
+
+def _open_labelled(config: Fields) -> Any:
+    """Opens the images of a config; raises ValueError if they are none or have no labels."""
+    source = load_source(config)
+    if not source.labelled or not len(source):
+        lack = "labels" if len(source) else "images"
+        raise ValueError(f"the {config['source']} data have no {lack}, which training needs")
+    return source
+
+
+def _check_orphans(workdir: pathlib.Path) -> None:
+    """Raises ValueError if the workdir holds a training and nothing that says whose it is."""
+    names = (checkpoints.CHECKPOINTS, checkpoints.WEIGHTS, LOG)
+    orphans = [name for name in names if (workdir / name).exists()]
+    if orphans and not (workdir / run_folder.RECORD).is_file() and parallel.host()[0] == 0:
+        raise ValueError(
+            f"{workdir / orphans[0]} lies there without {run_folder.RECORD}, so it may be of "
+            "another run: choose another --workdir, or delete it"
+        )
+
+
+def _lengths(config: ConfigDict, source: Any) -> tuple[int, dict[str, int], Resolve]:
+    """Returns the number of steps, how often things happen, and what resolves durations."""
+    resolve = functools.partial(durations.steps, batch=config.batch, images=len(source))
+    total = resolve(config.steps)
+    if not total:
+        raise ValueError(f"config.steps = {config.steps!r}: expected at least one step")
+    within = lambda duration, where: resolve(duration, total=total, where=where)  # noqa: E731
+    names = ("log_every", "checkpoint_every", "keep_every")
+    every = {name: within(config[name], f"config.{name}") for name in names}
+    for name in ("log_every", "checkpoint_every"):
+        if not every[name]:
+            raise ValueError(f"config.{name} = {config[name]!r}: expected at least one step")
+    if config.profile:
+        first, last = map(int, config.profile.split(":"))
+        if not 1 <= first <= last <= total:
+            raise ValueError(
+                f"config.profile = {config.profile!r}: expected two of the steps 1 to {total}, the "
+                "smaller one first"
+            )
+    return total, every, within
+
+
+def _check_batch(config: ConfigDict, source: Any) -> None:
+    devices = parallel.data_mesh().size
+    least = devices * config.accumulate
+    if config.batch % least:
+        raise ValueError(
+            f"config.batch = {config.batch} is not a multiple of {least}: {devices} devices times "
+            f"config.accumulate = {config.accumulate}"
+        )
+    if config.batch % config.repeats:
+        raise ValueError(
+            f"config.batch = {config.batch} is not a multiple of config.repeats = {config.repeats}"
+        )
+    if len(source) * config.repeats < config.batch:
+        raise ValueError(
+            f"the data have {len(source)} images, fewer than the {config.batch // config.repeats} "
+            f"of one batch: set config.batch to at most {len(source) * config.repeats}, or take "
+            "more of the data (its fraction, start, stop or shots)"
+        )
+
+
+def _check_classes(model: Model, source: Any) -> None:
+    if model.check_classes(source).numbers is not None:
+        raise ValueError(
+            f"the head has {model.classes} classes in another order than the {source.classes} of "
+            f"the data; set num_classes = {source.classes} and, with init_from, new_head"
+        )
+
+
+def _model(config: ConfigDict, workdir: pathlib.Path) -> Model:
+    """Returns the network with the weights before the first step.
+
+    Weights of `config.init_from` are not read where a state has the weights already.
+    """
+    fields = config.model.to_dict()
+    family, variant = fields.pop("family"), fields.pop("variant")
+    own = _latest(workdir / checkpoints.CHECKPOINTS)
+    if own is not None:
+        model = load(family, variant, own, **{**fields, "new_head": False})
+        before = json.loads((workdir / run_folder.RECORD).read_text())["model"]
+        model.provenance = before  # where the first weights come from
+        return model
+    if config.resume_from:
+        folder, step = _state_of_another(config.resume_from)
+        return load(family, variant, folder / str(step), **{**fields, "new_head": False})
+    model = load(family, variant, config.init_from or None, seed=config.seed, **fields)
+    if config.head_bias:
+        params = losses.head_bias(
+            model.variables["params"], models.traits(family).heads, config.head_bias
+        )
+        model.variables = {**model.variables, "params": params}
+    return model
+
+
+def _latest(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the last checkpoint of a folder, None without one; every host the same."""
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    latest = parallel.agree(max(steps, default=-1))
+    return folder / str(latest) if latest >= 0 else None
+
+
+def _state_of_another(resume_from: str) -> tuple[pathlib.Path, int]:
+    """Returns the folder of checkpoints of another run, and the step from which to go on."""
+    path = storage.local_path(resume_from, "config.resume_from")
+    if path.name.isdigit() and path.parent.name == checkpoints.CHECKPOINTS:
+        step = path if path.is_dir() else None
+        folder = path.parent
+    else:
+        folder = path if path.name == checkpoints.CHECKPOINTS else path / checkpoints.CHECKPOINTS
+        step = _latest(folder)
+    if step is None:
+        raise FileNotFoundError(
+            f"config.resume_from = {os.fspath(resume_from)!r}: {folder} holds no such checkpoint"
+        )
+    return folder, int(step.name)
+
+
+def export(run: Run, variables: Mapping[str, Any]) -> None:
+    """Writes weights.npz, on host 0."""
+    if parallel.host()[0] == 0:
+        checkpoints.export(
+            run.workdir / checkpoints.WEIGHTS,
+            jax.tree.map(np.asarray, dict(variables)),
+            {"preprocess": run.model.preprocess.to_dict()},
+        )
