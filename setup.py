@@ -50,6 +50,7 @@ setup(
         "torch": ["torch"],
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],
+        "tensorboard": ["tensorboardX"],
         "dev": ["beartype", "ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
         # Libraries that ./scripts/test.sh --oracles compares with.
         "oracles": ["huggingface_hub", "keras", "safetensors", "timm", "torch", "transformers>=5"],

@@ -44,6 +44,7 @@ ONLY_IN = {
     "huggingface_hub": {"checkpoints/fetch/hub.py"},
     "tensorflow_datasets": {"data/sources/tfds.py"},
     "grain": {"data/pipeline.py"},
+    "tensorboardX": {"training/tensorboard.py"},
 }
 
 SIDE_BY_SIDE = ("similarity", "models", "data")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import randomised
@@ -151,6 +152,24 @@ def test_equals_the_normal_equations_of_each_draw(models, measured, name, tap, f
     assert legs["held_out"].attrs["penalty_chosen_on"] == "these images"
     assert legs["test"].attrs == {**legs["test"].attrs, "penalty_chosen_on": "held_out"}
     assert fit.images.values.tolist() == [40, 40]
+
+
+def test_a_penalised_intercept_is_the_weight_of_a_constant_feature():
+    """Ridge on (whitened x, 100), all of whose weights cost 2^10 each, as in big_vision."""
+    rng = np.random.default_rng(0)
+    label = np.array([0] * 12 + [1] * 5 + [2] * 3)
+    white = rng.normal(size=(20, 4))
+    white = (white - white.mean(0)) / white.std(0)
+    x, target = np.concatenate([white, np.full((20, 1), 100.0)], 1), 2 * np.eye(3)[label] - 1
+    weights = np.linalg.solve(x.T @ x + 1024 * np.eye(5), x.T @ target)
+    mean = target.mean(0)[None]
+    found = scoring.intercepts(
+        jnp.asarray(mean), jnp.array([20]), jnp.array([[1024.0, 1e-9]]), 100.0
+    )
+    np.testing.assert_allclose(found[0, 0], 100 * weights[-1], rtol=1e-5)
+    np.testing.assert_allclose(found[0, 1], mean[0], rtol=1e-6)
+    free = scoring.intercepts(jnp.asarray(mean), jnp.array([20]), jnp.array([[1024.0]]), 0.0)
+    np.testing.assert_allclose(free[0, 0], mean[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [0, 1000])

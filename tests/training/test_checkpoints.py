@@ -76,11 +76,15 @@ def saved(workdir):
 def test_killed_while_it_saves_and_stopped_by_a_signal_it_ends_with_the_same_bits(tmp_path):
     killed = process(tmp_path / "a")
     # While the third checkpoint or a later one is written.
-    wait_for(
-        lambda: max(saved(tmp_path / "a")[0], default=0) >= 4 and saved(tmp_path / "a")[1], killed
-    )
+
+    def saving():
+        steps, partial = saved(tmp_path / "a")
+        return max(steps, default=0) >= 4 and partial
+
+    wait_for(saving, killed)
     killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    output, _ = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, output
     before = max(saved(tmp_path / "a")[0])
     stopped = process(tmp_path / "a")
     wait_for(lambda: max(saved(tmp_path / "a")[0], default=0) > before, stopped)
@@ -111,7 +115,7 @@ def test_numbers_that_are_not_finite_never_replace_a_good_state(tmp_path, monkey
 
     monkeypatch.setattr(loop.steps, "make", broken)
     config = tiny(checkpoint_every=2, log_every=5)
-    with pytest.raises(FloatingPointError, match=r"step 4 is not finite \(loss nan.*Lower learn"):
+    with pytest.raises(FloatingPointError, match=r"step 4 is not finite \(.*loss nan.*Lower learn"):
         training.train(config, tmp_path, progress=False)
     assert saved(tmp_path)[0] == [2]
     last = vitcnn.load("vit", "mini/4", tmp_path / "checkpoints")
@@ -137,13 +141,16 @@ def test_a_run_is_trained_longer_in_another_workdir(six, tmp_path):
     assert [step for step, *_ in numbers(tmp_path / "longer")] == [8]
     record = json.loads((tmp_path / "longer/run.json").read_text())
     assert record["steps"] == record["finished"] == 8
-    with pytest.raises(ValueError, match="holds another run.*(.|\n)*config.steps: 6 there, 8 here"):
+    with pytest.raises(ValueError, match=r"holds another run(.|\n)*config.steps: 6 there, 8 here"):
         training.train(tiny(**fields, steps=8), workdir, progress=False)
 
 
 MISMATCHES = {
     "optimizer": ({"optimizer": {"optimizer": "sgd"}}, "of the optimizer 'adam', .* is 'sgd'"),
-    "average": ({"average": 0.0}, r"average/cls: float32\[1,1,48\] there, absent here"),
+    "average": (
+        {"average": 0.0},
+        r"has other arrays .*: config.average differs\n  average/.*\] there, absent here",
+    ),
     "steps": ({"steps": 5}, "state after step 6, .* 5 steps in all: nothing is left"),
 }
 
@@ -169,7 +176,7 @@ def test_weights_to_start_from_are_not_read_again(tmp_path, monkeypatch, six):
     start = tmp_path / "start.npz"
     start.write_bytes((six[1] / "weights.npz").read_bytes())
     (tmp_path / "start.vitcnn.json").write_text((six[1] / "weights.vitcnn.json").read_text())
-    config = tiny(init_from=str(start), steps=2, evaluations=validation(8))
+    config = tiny(init_from=str(start), steps=2, schedule=constant(), evaluations=validation(8))
     real = loop.start.export
     monkeypatch.setattr(loop.start, "export", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):

@@ -21,7 +21,7 @@ def lines(workdir):
 def probes():
     """A few-shot probe with the settings of big_vision, fitted in a stage."""
     shots = configs.source("scenes", size=64, shots=2, draws=3)
-    fit = {"probe": configs.analysis("probe_fit", features=("whole",), taps=("pooled",))}
+    fit = {"probe": configs.analysis("probe_fit", taps=("pooled",))}
     probe = configs.analysis("probe", taps=("pooled",), penalties=(1024.0,), intercept=100.0)
     return {
         "data": configs.source("scenes", **SCENES),

@@ -74,11 +74,14 @@ class Settings:
       held_out: the stage in which the job of the same name chose the penalties, if there is one.
       penalties: L2 penalties in units of the whitened X'X, a sum over images: the eigenvalue
         that a penalty halves. The few-shot probe of big_vision takes 2^10.
+      intercept: a constant feature whose weight, penalised like all others, is the intercept; 0 for
+        an intercept without a penalty. The few-shot probe of big_vision takes 100.
     """
 
     fit: str = "fit"
     held_out: str = "held_out"
     penalties: tuple[float, ...] = tuple(2.0**k for k in range(-10, 21, 2))
+    intercept: float = 0.0
 
 
 def measure(group: Group, config: Config, given: Mapping) -> dict:
@@ -113,6 +116,10 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
         sums["penalty"] = chosen * len(label)
     grid = jnp.broadcast_to(jnp.array(penalties, jnp.float32), (draws, len(penalties)))
     last, _ = probe_features.last(config.infos)
+
+    def intercepts(penalties):
+        return scoring.intercepts(fit["target_mean"], fit["images"], penalties, config.intercept)
+
     for i, ((_, tap), info) in enumerate(zip(config.layers, config.infos, strict=True)):
         sums["right"][tap] = {}
         for feature in probes[tap]:
@@ -126,7 +133,7 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
                 own = chosen[i, features.index(feature), :, None]
                 scored = jnp.concatenate([grid, own], axis=1)
             sums["right"][tap][feature] = scoring.count_right(
-                x, parts, fit["target_mean"], scored, label
+                x, parts, intercepts(scored), scored, label
             )
     return sums
 

@@ -56,7 +56,7 @@ def measure(
     earlier: Mapping[str, Mapping[str, xarray.Dataset]] = {},
     progress_file: Any = None,
     show_progress: bool = True,
-    programs: dict[Any, Any] | None = None,
+    programs: dict[str, Any] | None = None,
 ) -> dict[str, xarray.Dataset]:
     """Runs every job in one pass over the images.
 
@@ -120,19 +120,27 @@ def measure(
     return {job.name: _finalize(job, sums[job.name]) for job in jobs}
 
 
-def trace(models: Mapping[str, Model], jobs: Sequence[Job], settings: RunSettings) -> None:
+def trace(
+    models: Mapping[str, Model], jobs: Sequence[Job], settings: RunSettings
+) -> dict[str, Any]:
     """Traces the jobs that do not continue from a stage, without running anything.
+
+    Returns:
+      The argument `programs` of `measure` for these models and jobs, which is empty if a job
+      continues from a stage.
 
     Raises:
       ValueError: whatever an analysis refuses while it is traced, in a whole group or in the last
         one; or the sums need more memory than max_sums_gb.
     """
-    jobs = [job for job in jobs if not job.traits.stages]
-    if jobs:
-        schedule = plan_schedule(jobs, settings.group)
-        constants = {"variables": {name: m.variables for name, m in models.items()}, "earlier": {}}
-        _, sum_shapes = _programs(models, jobs, schedule, constants, settings.precision)
-        _check_bytes(jobs, sum_shapes, len(schedule), settings.max_sums_gb, show=False)
+    first = [job for job in jobs if not job.traits.stages]
+    if not first:
+        return {}
+    schedule = plan_schedule(first, settings.group)
+    constants = {"variables": {name: m.variables for name, m in models.items()}, "earlier": {}}
+    programs, shapes = _programs(models, first, schedule, constants, settings.precision)
+    _check_bytes(first, shapes, len(schedule), settings.max_sums_gb, show=False)
+    return {"programs": programs, "shapes": shapes} if len(first) == len(jobs) else {}
 
 
 def arrays(result: xarray.Dataset) -> dict[str, np.ndarray]:

@@ -88,10 +88,32 @@ def side(info: TapInfo, feature: str, channels: int) -> int:
     return length
 
 
+def intercepts(
+    target_mean: Float[Array, "draw class"],
+    images: Float[Array, " draw"] | Int[Array, " draw"],
+    penalties: Float[Array, "draw penalty"],
+    constant: float,
+) -> Float[Array, "draw penalty class"]:
+    """Returns the intercepts of a fit for each penalty.
+
+    The other features have mean 0 over the images of the fit, so the weight w of the constant
+    feature c is fitted by itself: (n c^2 + penalty) w = c n target_mean.
+
+    Args:
+      target_mean: the intercepts without a penalty.
+      images: number of images of the fit.
+      penalties: the L2 penalties.
+      constant: the constant feature; 0 for no penalty on the intercept.
+    """
+    energy = images[:, None] * constant**2
+    share = energy / (energy + penalties) if constant else jnp.ones_like(penalties)
+    return share[..., None] * target_mean[:, None]
+
+
 def count_right(
     x: Float[Array, "*position n channel"],
     parts: Mapping[str, Float[Array, "draw ..."]],
-    target_mean: Float[Array, "draw class"],
+    intercepts: Float[Array, "draw penalty class"],
     penalties: Float[Array, "draw penalty"],
     label: Int[Array, " n"],
 ) -> Float[Array, "draw penalty *position"]:
@@ -100,33 +122,34 @@ def count_right(
     Args:
       x: the feature of the images, from `features.take`.
       parts: the `PARTS` of the probes.
-      target_mean: the intercepts.
+      intercepts: see `intercepts`.
       penalties: the L2 penalties to score.
       label: class index of each image; an image with -1 does not count.
     """
 
     def of_draw(operands):
-        parts, target_mean, penalties = operands
-        of_position = lambda a: _right(*a, target_mean, penalties, label)  # noqa: E731
+        parts, intercepts, penalties = operands
+        of_position = lambda a: _right(*a, intercepts, penalties, label)  # noqa: E731
         return jax.lax.map(of_position, (x, parts)).T if x.ndim == 3 else of_position((x, parts))
 
-    return jax.lax.map(of_draw, (parts, target_mean, penalties))
+    return jax.lax.map(of_draw, (parts, intercepts, penalties))
 
 
-def _right(x, part, target_mean, penalties, label) -> Float[Array, " penalty"]:
+def _right(x, part, intercepts, penalties, label) -> Float[Array, " penalty"]:
     """Returns the number of correct answers of one probe; see `probe_fit` for the formula."""
     highest = {"precision": jax.lax.Precision.HIGHEST}
     # The mean is subtracted first, since it may be much larger than the rest of x.
     x = jnp.matmul((x - part["mean"]) / part["scale"], part["basis"], **highest)
 
-    def right(penalty):
+    def right(operands):
+        penalty, intercept = operands
         scores = jnp.matmul(x / (part["eigenvalues"] + penalty), part["projection"], **highest)
-        scores += target_mean
+        scores += intercept
         true = jnp.take_along_axis(scores, jnp.maximum(label, 0)[:, None], axis=1)
         # Ties count against the probe; otherwise a constant probe would be right about class 0.
         other = jnp.arange(scores.shape[1]) != label[:, None]
         beaten = jnp.any((scores >= true) & other, axis=1) | ~jnp.isfinite(true[:, 0])
         return jnp.sum(~beaten & (label >= 0)).astype(jnp.float32)
 
-    counts = jax.lax.map(right, penalties)
+    counts = jax.lax.map(right, (penalties, intercepts))
     return jnp.where(jnp.isnan(part["mean"]).any(), jnp.nan, counts)

@@ -111,9 +111,13 @@ class Checkpoints:
         ]
         if lines:
             more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+            parts = {line.strip().partition("/")[0] for line in lines}
+            # A network that differs changes all the parts.
+            differs = "the network" if {"params", "stats"} & parts else f"config.{min(parts)}"
             raise ValueError(
-                f"{where} has other arrays than this run: the network, config.average or the "
-                "fields of config.optimizer differ\n" + "\n".join(lines[:_SHOWN]) + more
+                f"{where} has other arrays than this run: {differs} differs\n"
+                + "\n".join(lines[:_SHOWN])
+                + more
             )
 
 

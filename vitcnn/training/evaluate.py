@@ -26,7 +26,7 @@ from vitcnn.data import classes as class_numbers
 from vitcnn.data import content
 from vitcnn.engine import identity
 from vitcnn.engine.jobs import Job, load_source, plan_jobs
-from vitcnn.engine.stream import RunSettings, measure
+from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model, load
 from vitcnn.recipe.durations import Duration
 from vitcnn.results import environment
@@ -72,7 +72,7 @@ class _Pass:
     source: Any
     jobs: Sequence[Job]
     settings: RunSettings
-    programs: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    programs: dict[str, Any]
 
     def record(self) -> dict[str, Any]:
         """Returns what decides the numbers of the pass, apart from the network."""
@@ -344,7 +344,9 @@ def _plan(
         settings = RunSettings(group=group, seed=fields.seed, precision=fields.precision)
         place = f"{where}stages.{stage}." if stage else where
         jobs = plan_jobs(models, images, analyses, group, stages, place, opened)
-        passes.append(_Pass(stage, images, jobs, settings))
+        used = {name: m for name, m in models.items() if any(name in job.taps for job in jobs)}
+        programs = trace(used, jobs, settings)  # now, not after hours of training
+        passes.append(_Pass(stage, images, jobs, settings, programs))
         stages[stage], opened[stage] = analyses, images
     records = {each.stage: each.record() for each in passes}
     return _Evaluation(name, frozenset(steps), passes, models, records)
