@@ -42,6 +42,7 @@ OPTIONAL = ("config.resume_from", "config.profile")  # "" is a value
 SOME = {
     "precision": ("high", "high"),
     "profile": ("3:5", "3:5"),
+    "augment": ("flip,pad_crop(2)", ("flip", "pad_crop(2)")),
     "mu_dtype": ("bfloat16", "bfloat16"),
     "augment": ("flip|pad_crop(2)", ("flip|pad_crop(2)",)),
     "whole_targets": ("false", False),  # or the loss would be sigmoid

@@ -126,13 +126,14 @@ def test_numbers_that_are_not_finite_never_replace_a_good_state(tmp_path, monkey
 def six(tmp_path_factory):
     """A run of six steps with an average, at a constant rate."""
     workdir = tmp_path_factory.mktemp("six")
-    config = tiny(schedule=constant(), average=0.9, checkpoint_every=3)
+    config = tiny(schedule=constant(), average=0.9, checkpoint_every=1, keep_every=3)
     return training.train(config, workdir, progress=False), workdir
 
 
 def test_a_run_is_trained_longer_in_another_workdir(six, tmp_path):
     _, workdir = six
-    fields = {"schedule": constant(), "average": 0.9, "checkpoint_every": 3}
+    assert sorted(saved(workdir)[0]) == [3, 5, 6]
+    fields = {"schedule": constant(), "average": 0.9}
     state = str(workdir / "checkpoints/3")
     again = training.train(tiny(**fields, resume_from=state), tmp_path / "again", progress=False)
     assert_same(weights(six[0]), weights(again), rtol=0)
@@ -146,6 +147,14 @@ def test_a_run_is_trained_longer_in_another_workdir(six, tmp_path):
 
 
 MISMATCHES = {
+    "network": (
+        {"model": {"family": "vit", "variant": "Ti/16", "num_classes": 8}},
+        "holds vit mini/4, not vit Ti/16",
+    ),
+    "width": (
+        {"model": {**tiny().model.to_dict(), "mlp_dim": 32}},
+        r"mlp_dim|Dense_0/kernel",
+    ),
     "optimizer": ({"optimizer": {"optimizer": "sgd"}}, "of the optimizer 'adam', .* is 'sgd'"),
     "average": (
         {"average": 0.0},

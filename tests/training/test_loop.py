@@ -126,10 +126,11 @@ def test_training_belongs_to_its_images_and_names_its_classes(tmp_path, monkeypa
 def test_four_devices_train_as_one(trained, tmp_path):
     """The same batch over a mesh: the same gradient but for the order of its sum."""
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from tiny_training import tiny;"
+        "import sys; sys.path.insert(0, 'tests'); from tiny_training import tiny, validation;"
         "from vitcnn import parallel, training; import jax; assert jax.device_count() == 4;"
         "train = lambda config, name: training.train(config, name, progress=False);"
-        f"train(tiny(), {str(tmp_path / 'plain')!r}); parallel._WORTH_DIVIDING = 100;"
+        f"train(tiny(evaluations=validation()), {str(tmp_path / 'plain')!r});"
+        "parallel._WORTH_DIVIDING = 100;"
         f"train(tiny(shard_parameters=True), {str(tmp_path / 'divided')!r})"
     )
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
@@ -138,6 +139,11 @@ def test_four_devices_train_as_one(trained, tmp_path):
     assert_same(weights(trained[0]), weights(spread), atol=2e-4)
     divided = vitcnn.load("vit", "mini/4", weights=tmp_path / "divided")
     assert_same(weights(spread), weights(divided), atol=1e-5)
+    one, four = (
+        json.loads((path / "run.json").read_text())["accuracy"]
+        for path in (trained[1], tmp_path / "plain")
+    )
+    assert four["nll"] == pytest.approx(one["nll"], abs=1e-4)
 
 
 def test_training_starts_from_other_weights(trained, tmp_path):

@@ -150,6 +150,8 @@ class _Evaluation:
                 origin = identity.provenance(job, record, continued.get(job.name, {}), messages)
                 measured[job.name] = results.stamp(measured[job.name], origin)
             earlier[each.stage] = measured
+        for model in self.models.values():  # the next step overwrites its arrays
+            model.variables = jax.eval_shape(lambda model=model: model.variables)
         return {name: dataset.assign_coords(step=step) for name, dataset in earlier[""].items()}
 
 
@@ -225,7 +227,7 @@ class Evaluations:
         Returns:
           All numbers, by evaluation, analysis and variable.
         """
-        if step in self._snapshots and not self._path(step).is_file():
+        if step in self._snapshots:
             self._keep(step, variables())
         numbers = {}
         done = self._done()

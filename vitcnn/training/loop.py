@@ -51,6 +51,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     folder = run.workdir / checkpoints.CHECKPOINTS
     with Checkpoints(folder, run.every["keep_every"]) as saved:
         state, is_new = start.begin(run, saved, mesh)
+        # The devices need no second copy, and the first step overwrites these arrays.
+        run.model.variables = jax.eval_shape(lambda: run.model.variables)
         run.write_record()
         state = _fit(run, state, saved, mesh, is_new, progress and parallel.host()[0] == 0)
     variables = jax.tree.map(np.asarray, parallel.whole(state.variables, mesh))
