@@ -44,7 +44,6 @@ SOME = {
     "profile": ("3:5", "3:5"),
     "augment": ("flip,pad_crop(2)", ("flip", "pad_crop(2)")),
     "mu_dtype": ("bfloat16", "bfloat16"),
-    "augment": ("flip|pad_crop(2)", ("flip|pad_crop(2)",)),
     "whole_targets": ("false", False),  # or the loss would be sigmoid
     "resume_from": ("", ""),  # or init_from
 }

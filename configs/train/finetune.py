@@ -131,7 +131,8 @@ def _finetune(family: str, variant: str, images: Images, side: int, **fields) ->
 
 def _google(variant: str, images: Images, crop: str, rate: float, warmup: int, **fields):
     check_name("crop", crop, CROPS)
-    config = _finetune("vit", variant, images, 384, position_resize="linear", **fields)
+    fields = {**fields, "pre_logits": 0, "position_resize": "linear"}
+    config = _finetune("vit", variant, images, 384, **fields)
     config.augment = (CROPS[crop], "flip")
     config.optimizer.accumulator_dtype = "bfloat16"
     config.learning_rate, config.clip = rate, 1.0
