@@ -58,7 +58,7 @@ def _stairs(config: ConfigDict, epochs: int, boundaries: tuple[int, ...]) -> Con
 
 def i1k(variant: str, data: str = "tfds") -> ConfigDict:
     config = _stairs(_bit(variant, 1000), 90, (30, 60, 80))
-    return recipes.set_imagenet(config, data)
+    return recipes.set_imagenet(config, data, minival=False)
 
 
 def i21k(variant: str, classes: int = 21_843, data: str = "folder") -> ConfigDict:

@@ -3,7 +3,7 @@
 python scripts/train.py --config=configs/train/resnet.py:R50x1,i1k --workdir=runs/r50x1
 python scripts/train.py --config=configs/train/resnet.py:50,batch_norm --workdir=runs/r50
 
-Recipes, all 90 epochs of ImageNet (99% of "train") at 224 pixels:
+Recipes, all 90 epochs of ImageNet at 224 pixels:
 
     VARIANT,i1k         big_vision's bit_i1k.py: batch 4096. Its source reports no accuracy.
     VARIANT,i1k_scenic  Scenic's BiTResNet50: batch 1024, sigmoid loss. Expected: R50x1 77.0%
@@ -35,18 +35,18 @@ GROUP_NORM = [name for name in VARIANTS if name.startswith("R")]
 BATCH_NORM = ("18", "34", "50", "101", "152")
 
 
-def _i1k(variant: str, data: str, preprocess: dict) -> ConfigDict:
+def _i1k(variant: str, data: str, preprocess: dict, minival: bool = False) -> ConfigDict:
     config = training()
     config.model = network("resnet", variant, num_classes=1000, preprocess=preprocess)
     config.augment = ("inception_crop", "flip")
     config.optimizer = optimizer("sgd", momentum=0.9)
     config.steps = "90 epochs"
-    return recipes.set_imagenet(config, data)
+    return recipes.set_imagenet(config, data, minival)
 
 
 def i1k(variant: str, data: str = "tfds") -> ConfigDict:
     check_name("variant of the recipe i1k:", variant, GROUP_NORM)
-    config = _i1k(variant, data, recipes.GOOGLE)
+    config = _i1k(variant, data, recipes.GOOGLE, minival=True)
     config.optimizer.accumulator_dtype = "bfloat16"
     config.batch, config.learning_rate, config.weight_decay = 4096, 1.6, 1e-3
     config.schedule = schedule("cosine", warmup="1000 steps")

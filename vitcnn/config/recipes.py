@@ -186,19 +186,22 @@ def set_images(
     return config
 
 
-def set_imagenet(config: ConfigDict, data: str = "tfds") -> ConfigDict:
-    """Sets the 1000 classes of ImageNet: 99% of "train", the last 1% ("minival"), "validation".
+def set_imagenet(config: ConfigDict, data: str = "tfds", minival: bool = True) -> ConfigDict:
+    """Sets the images of ImageNet's 1000 classes.
 
     Args:
       config: from `training()`; it is changed.
       data: see `set_images`.
+      minival: whether the last 1% of the training images are kept for an evaluation, as in
+        big_vision and vision_transformer.
 
     Returns:
       The config.
     """
-    return set_images(
-        *(config, data, "imagenet2012", "train[:99%]"), minival="train[99%:]", val="validation"
-    )
+    train, tests = "train", {"val": "validation"}
+    if minival:
+        train, tests = "train[:99%]", {"minival": "train[99%:]", **tests}
+    return set_images(config, data, "imagenet2012", train, **tests)
 
 
 def set_own(config: ConfigDict, data: str = "folder") -> ConfigDict:
