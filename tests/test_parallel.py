@@ -5,6 +5,8 @@ import sys
 import textwrap
 
 import jax
+import numpy as np
+from jax.sharding import AbstractMesh
 
 from vitcnn import parallel
 
@@ -56,3 +58,19 @@ def test_other_folders_are_left_alone(tmp_path, monkeypatch):
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_large_arrays_are_divided_along_their_longest_axis(monkeypatch):
+    monkeypatch.setattr(parallel, "_WORTH_DIVIDING", 20)
+    mesh = AbstractMesh((4,), ("data",))
+    arrays = {"small": (4, 4), "long": (8, 12), "first": (8, 10), "odd": (5, 7), "number": ()}
+    found = parallel.shardings({name: np.zeros(s) for name, s in arrays.items()}, mesh, True)
+    assert {name: tuple(sharding.spec) for name, sharding in found.items()} == {
+        "small": (),
+        "long": (None, "data"),
+        "first": ("data",),
+        "odd": (),
+        "number": (),
+    }
+    whole = parallel.shardings({"long": np.zeros((8, 12))}, mesh, False)
+    assert tuple(whole["long"].spec) == ()

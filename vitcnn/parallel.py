@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 _WORTH_KEEPING = 0.3  # seconds of compilation from which a program is kept
 _WORTH_DIVIDING = 2**14  # numbers of an array from which the devices share it
@@ -198,7 +198,7 @@ def shard(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def shardings(tree: Any, mesh: Mesh, divide: bool) -> Any:
+def shardings(tree: Any, mesh: Mesh | AbstractMesh, divide: bool) -> Any:
     """Returns where each array of a pytree lies: whole on every device, or divided over them.
 
     Args:
@@ -219,7 +219,7 @@ def shardings(tree: Any, mesh: Mesh, divide: bool) -> Any:
     return jax.tree.map(one, tree)
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def everywhere(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding of arrays that lie whole on every device of a mesh."""
     return NamedSharding(mesh, PartitionSpec())
 

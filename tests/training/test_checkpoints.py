@@ -24,6 +24,10 @@ TESTS = pathlib.Path(__file__).parents[1]
 RANDOM = {
     "augment": ("flip", "pad_crop(2)"),
     "mixing": {"mixup": 0.2},
+    "model": {
+        **{"family": "vit", "variant": "mini/4", "num_classes": 8, "depth": 2, "width": 48},
+        **{"mlp_dim": 64, "dropout": 0.1, "stochastic_depth": 0.1},
+    },
     "average": 0.9,
     "steps": 40,
     "checkpoint_every": 2,

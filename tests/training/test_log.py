@@ -31,8 +31,10 @@ def test_a_line_is_the_mean_since_the_last(tmp_path, clock):
     log = opened(tmp_path)
     for number, loss in enumerate((4.0, 2.0, 1.0), 1):
         log.add(number, step(loss, rate=0.1 * number))
-        clock.seconds += 2
-        with log.clock.waiting():
+        clock.seconds += 1
+        with log.clock.waiting(lambda: True):
+            clock.seconds += 1
+        with log.clock.waiting(lambda: False):
             clock.seconds += 1
         with log.clock.stopped():
             clock.seconds += 50

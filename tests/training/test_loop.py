@@ -1,14 +1,15 @@
 """Training: resumes to the same weights, spreads over devices, starts from other weights."""
 
 import json
-import os
 import pathlib
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
+import running
 from tiny_training import assert_same, constant, tiny, validation, weights
 
 import vitcnn
@@ -133,7 +134,7 @@ def test_four_devices_train_as_one(trained, tmp_path):
         "parallel._WORTH_DIVIDING = 100;"
         f"train(tiny(shard_parameters=True), {str(tmp_path / 'divided')!r})"
     )
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+    environment = running.environment(devices=4)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=300)
     spread = vitcnn.load("vit", "mini/4", weights=tmp_path / "plain")
     assert_same(weights(trained[0]), weights(spread), atol=2e-4)
@@ -146,6 +147,38 @@ def test_four_devices_train_as_one(trained, tmp_path):
     assert four["nll"] == pytest.approx(one["nll"], abs=1e-4)
 
 
+def test_two_hosts_train_as_one(trained, tmp_path):
+    """Parameters are divided over devices that no host has all of; an evaluation gathers them."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from tiny_training import tiny, validation;"
+        "from vitcnn import parallel, training; host = int(sys.argv[2]);"
+        "parallel.start(f'localhost:{sys.argv[1]}', 2, host); parallel._WORTH_DIVIDING = 100;"
+        "config = tiny(shard_parameters=True, evaluations=validation());"
+        f"training.train(config, {str(tmp_path)!r}, progress=False)"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = running.environment()
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, port, str(i)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [host.communicate(timeout=300)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    spread = vitcnn.load("vit", "mini/4", weights=tmp_path)
+    assert_same(weights(trained[0]), weights(spread), atol=2e-4)
+    lines = (tmp_path / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["accuracy/images"] for line in lines] == [40]
+
+
 def test_training_starts_from_other_weights(trained, tmp_path):
     _, workdir = trained
     alone = vitcnn.load("vit", "mini/4", workdir / "weights.npz", **tiny_fields())
@@ -155,11 +188,12 @@ def test_training_starts_from_other_weights(trained, tmp_path):
     assert_same(weights(trained[0]), weights(started), atol=1e-6)
 
 
-def test_batch_norm_statistics_are_trained(tmp_path):
-    config = tiny(steps=2, schedule=constant())
+def test_batch_norm_statistics_are_trained_and_a_step_traced(tmp_path):
+    config = tiny(steps=2, schedule=constant(), profile="2:2")
     config.model = configs.network("resnet", "mini", norm="batch", num_classes=8)
     model = training.train(config, tmp_path, progress=False)
     fresh = vitcnn.load("resnet", "mini", norm="batch", num_classes=8)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     mean = model.variables["batch_stats"]["bn_root"]["mean"]
     assert np.abs(mean - fresh.variables["batch_stats"]["bn_root"]["mean"]).max() > 1e-3
     assert np.isfinite(mean).all()

@@ -1,5 +1,6 @@
 """One step: the loss, the gradient and the update of the formulas, however it is computed."""
 
+import copy
 import functools
 
 import flax.linen as nn
@@ -14,6 +15,8 @@ from vitcnn import config as configs
 from vitcnn import data
 from vitcnn.recipe import optimizers
 from vitcnn.training import remat, state, step
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 SGD = {"optimizer": configs.optimizer("sgd", momentum=0.0), "learning_rate": 0.5, "clip": 0.0}
 
@@ -114,6 +117,29 @@ def test_bfloat16_is_of_the_run_alone(model, batch, plain):
     assert loss == pytest.approx(plain[1][0]["loss"], abs=0.02)
     # A loss in bfloat16 would be a multiple of 2^-6 between 2 and 4.
     assert loss != plain[1][0]["loss"] and loss != float(jnp.bfloat16(loss))
+
+
+def test_dropout_and_mixing_depend_on_the_step_and_on_a_seed_of_their_own(model, batch):
+    drops = copy.copy(model)
+    drops.module = model.module.clone(dropout=0.3)
+    still = {"learning_rate": 0.0}
+    losses = {}
+    for name, (seed, data_seed, mixup, network) in {
+        "dropout": (0, 0, 0.0, drops),
+        "dropout, data seed": (0, 1, 0.0, drops),
+        "dropout, seed": (1, 0, 0.0, drops),
+        "mixup": (0, 0, 1.0, model),
+        "mixup, data seed": (0, 1, 1.0, model),
+        "mixup, seed": (1, 0, 1.0, model),
+    }.items():
+        mixing = configs.mixing(mixup=mixup)
+        _, numbers = taken(
+            network, batch, steps=2, seed=seed, data_seed=data_seed, mixing=mixing, **still
+        )
+        losses[name] = [each["loss"] for each in numbers]
+        assert losses[name][0] != losses[name][1], name
+    assert losses["dropout"] == losses["dropout, data seed"] != losses["dropout, seed"]
+    assert losses["mixup"] == losses["mixup, seed"] != losses["mixup, data seed"]
 
 
 def test_blocks_are_computed_again(model):

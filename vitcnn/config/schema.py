@@ -79,8 +79,9 @@ class Evaluation:
       data: `source(...)`.
       analyses: name -> `analysis(...)`; left out, the accuracy.
       stages: name -> `stage(...)`, such as the fit of a probe; see `Measurement`.
-      every: duration between two evaluations, or a list of durations after which to evaluate;
-        then it also runs before the first step. It always runs after the last step; 0 is then only.
+      every: duration between two evaluations, or several durations after which to evaluate. Unless
+        it is 0, there is also an evaluation before the first step. There always is one after the
+        last step.
       group: number of images in an HSIC estimate, and in one call of the device program; no more
         than there are images.
       seed: seed of the random order of the images.

@@ -118,10 +118,11 @@ class _Evaluation:
         """
         for name, values in variables.items():
             self.models[name].variables = values
-        models = {
-            name: {**model.provenance, "weights": {"format": "training", "step": step, "as": name}}
-            for name, model in self.models.items()
-        }
+        models = {}
+        for name, model in self.models.items():
+            at = {"step": step} if name in (_MODEL, _RAW) else {}
+            weights = {"format": "training", "as": name, **at}
+            models[name] = {**model.provenance, "weights": weights}
         earlier: dict[str, dict[str, Any]] = {}
         for each in self.passes:
             continued = {
@@ -164,6 +165,7 @@ class Evaluations:
       workdir: folder of the run.
       total: number of steps of the run.
       resolve: (duration, name of its field) -> steps.
+      show: whether a line is shown for every evaluation.
 
     Raises:
       ValueError: an evaluation does not fit its data or the network.
@@ -176,8 +178,9 @@ class Evaluations:
         workdir: pathlib.Path,
         total: int,
         resolve: Resolve,
+        show: bool,
     ):
-        self._model, self._workdir, self._total = model, workdir, total
+        self._model, self._workdir, self._total, self._show = model, workdir, total, show
         self._writes = parallel.host()[0] == 0
         self._all = [
             _plan(name, fields, model, bool(config.average), total, resolve)
@@ -297,7 +300,10 @@ class Evaluations:
                 for name, value in numbers.items()
                 if name.endswith(("/top1", "/nll"))
             )
-            tqdm.tqdm.write(f"step {step}, {each.name} ({seconds:.1f} s): {shown or 'measured'}")
+            if self._show:
+                tqdm.tqdm.write(
+                    f"step {step}, {each.name} ({seconds:.1f} s): {shown or 'measured'}"
+                )
         parallel.barrier(f"evaluation {each.name} {step}")
         return {f"{each.name}/{name}": value for name, value in numbers.items()}
 

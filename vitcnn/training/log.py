@@ -10,7 +10,7 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -50,11 +50,17 @@ class Clock:
         self._start += time.monotonic() - before
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts time as waiting for images."""
+    def waiting(self, idle: Callable[[], bool]) -> Iterator[None]:
+        """Counts time as waiting for images.
+
+        Args:
+          idle: whether the devices have nothing to do at the end; the time does not count if they
+            are still at work.
+        """
         before = time.monotonic()
         yield
-        self.waited += time.monotonic() - before
+        if idle():
+            self.waited += time.monotonic() - before
 
 
 class Log:

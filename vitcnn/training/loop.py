@@ -44,7 +44,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
       FloatingPointError: the loss or a norm is not finite; the last checkpoint is from before.
       Stopped: SIGTERM or SIGINT (Ctrl-C) came; the state is saved, and the same call goes on.
     """
-    run = start.prepare(config, workdir)
+    show = progress and parallel.host()[0] == 0
+    run = start.prepare(config, workdir, show)
     if isinstance(run, Model):
         return run
     mesh = parallel.data_mesh()
@@ -54,7 +55,7 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
         # The devices need no second copy, and the first step overwrites these arrays.
         run.model.variables = jax.eval_shape(lambda: run.model.variables)
         run.write_record()
-        state = _fit(run, state, saved, mesh, is_new, progress and parallel.host()[0] == 0)
+        state = _fit(run, state, saved, mesh, is_new, show)
     variables = jax.tree.map(np.asarray, parallel.whole(state.variables, mesh))
     run.record.update(run.evaluations.finish(variables))
     start.export(run, variables)
@@ -72,7 +73,7 @@ def _fit(
     variables = lambda: parallel.whole(state.variables, mesh)  # noqa: E731
     raw = lambda: parallel.whole(state.raw_variables, mesh)  # noqa: E731
     run.evaluations.start(first, is_new, variables)
-    run.evaluations.run(first, variables, raw)
+    numbers = run.evaluations.run(first, variables, raw)
     if first == run.total:  # only evaluations were missing
         return state
     batches = _batches(run, first)
@@ -88,6 +89,7 @@ def _fit(
         flops.peak(parallel.device_kind(), mesh.size),
         f"training {config.model.family} {config.model.variant}" if show else "",
     )
+    log.write_events(first, numbers)
     with Stop() as stop, contextlib.closing(log), contextlib.ExitStack() as tracing:
         for step in range(first + 1, run.total + 1):
             _trace(run, step, tracing)
@@ -95,7 +97,7 @@ def _fit(
                 state, metrics = take_step(state, batch)
             log.add(step, metrics)
             if step < run.total:
-                with log.clock.waiting():
+                with log.clock.waiting(metrics["loss"].is_ready):
                     batch = parallel.shard(next(batches), mesh)
             leave = stop.due(step)
             if leave or step % run.every["checkpoint_every"] == 0 or step == run.total:

@@ -86,12 +86,13 @@ def finished(workdir: pathlib.Path) -> bool:
     return parallel.agree(path.is_file() and FINISHED in json.loads(path.read_text()))
 
 
-def prepare(config: Any, workdir: Any) -> Run | Model:
+def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
     """Checks a config, its images, its network and its workdir, and claims the workdir.
 
     Args:
       config: fields of `vitcnn.config.Training`.
       workdir: folder of the run.
+      show: whether evaluations are shown.
 
     Returns:
       The run; or its model, if the run has ended before.
@@ -125,7 +126,7 @@ def prepare(config: Any, workdir: Any) -> Run | Model:
         model.provenance = {**model.provenance, "class_names": images["data"]["class_names"]}
     jax.eval_shape(optimizer.init, model.variables["params"])  # checks the patterns of the config
     augment.check(augment.parse(config.augment), model.preprocess)
-    evaluations = Evaluations(config, model, workdir, total, resolve)
+    evaluations = Evaluations(config, model, workdir, total, resolve, show)
     images["evaluations"] = evaluations.record()
     run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
     record = {

@@ -15,6 +15,9 @@ CADENCE = 10  # steps after which several hosts agree on whether to stop
 class Stopped(Exception):  # noqa: N818  it is not an error
     """A run has saved its state and left, because a signal told it to."""
 
+    def __init__(self, message: str):
+        super().__init__(message)
+
 
 class Stop:
     """Notes SIGTERM, and the first SIGINT (Ctrl-C), while it is open; a second SIGINT interrupts.
