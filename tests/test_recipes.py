@@ -510,6 +510,7 @@ WRONG = {
     "vit:B/16,i1k,smallest,epochs=3": "expected words, then arguments",
     "vit:B/16,i1k,data=disk": "unknown source of images 'disk'",
     "vit:S/16,better_plain,head=mpl": "unknown head 'mpl': did you mean 'mlp'",
+    "scenes:smallest": "names no recipe: the choices are 'vit', 'resnet'",
     "watch:smalest": "unknown recipe 'smalest': did you mean 'smallest'",
     "deit:B/16,deit3_384": "variant of the recipe deit3_384: 'B/16'",
     "finetune:B/16,cifar,augreg": "unknown images 'cifar': did you mean 'cifar10'",

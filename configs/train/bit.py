@@ -22,8 +22,7 @@ H100): R50x1 needs 3 hours on one H100 for ImageNet and 34 hours for ImageNet-21
 
 Weight decay here is decoupled and times the learning rate. The paper's L2 term of 1e-4, which
 momentum accumulates, is 1e-4 / (1 - 0.9) = 1e-3; big_vision's 4.8e-4, which is not times the rate
-of 0.48, is the same. The paper's rate changes at a boundary of the schedule here; in the code of
-BiT's fine-tuning it changes one step later.
+of 0.48, is the same.
 
 Sources: Kolesnikov et al. 2019 (arXiv 1912.11370), section 3; configs/bit_i21k.py of
 google-research/big_vision.

@@ -52,19 +52,23 @@ from ml_collections import ConfigDict
 from vitcnn.config import mixing, network, optimizer, recipes, schedule, training
 from vitcnn.lookup import check_name
 
-TIMM_RANDAUGMENT = "randaugment_timm(layers=2, magnitude=9, deviation=0.5)"
-CROP, SIMPLE_CROP = "random_resized_crop(min_area=0.08)", "simple_random_crop(pad=4)"
+CROP = "random_resized_crop(min_area=0.08)"
+DEIT = (CROP, "flip", "randaugment_timm(layers=2, magnitude=9, deviation=0.5)")
 THREE_AUGMENT = ("flip", "three_augment", "color_jitter(strength=0.3)")
 
 # DeiT-III: variant -> (side in pixels, peak of the learning rate, stochastic depth).
 DEIT3 = {
-    **{"S/16": (224, 4e-3, 0.05), "B/16": (192, 3e-3, 0.2)},
-    **{"L/16": (192, 3e-3, 0.45), "H/14": (154, 3e-3, 0.6)},
+    "S/16": (224, 4e-3, 0.05),
+    "B/16": (192, 3e-3, 0.2),
+    "L/16": (192, 3e-3, 0.45),
+    "H/14": (154, 3e-3, 0.6),
 }
-# variant -> (side in pixels, epochs, stochastic depth; that of the fine-tuning to ImageNet).
+# Variant -> (side in pixels, epochs, stochastic depth, stochastic depth of the fine-tuning).
 DEIT3_I21K = {
-    **{"S/16": (224, 240, 0.05, 0.05), "B/16": (224, 240, 0.1, 0.15)},
-    **{"L/16": (224, 240, 0.3, 0.4), "H/14": (126, 90, 0.5, 0.45)},
+    "S/16": (224, 240, 0.05, 0.05),
+    "B/16": (224, 240, 0.1, 0.15),
+    "L/16": (224, 240, 0.3, 0.4),
+    "H/14": (126, 90, 0.5, 0.45),
 }
 FINISH = {"B/16": 0.2, "L/16": 0.45, "H/14": 0.55}  # variant -> stochastic depth
 
@@ -88,7 +92,7 @@ def _deit(variant: str, side: int, learning_rate: float, weight_decay: float) ->
         stochastic_depth=0.1,
         preprocess=_preprocess(side, 0.875),
     )
-    config.augment = (CROP, "flip", TIMM_RANDAUGMENT)
+    config.augment = DEIT
     config.mixing = mixing(mixup=0.8, cutmix=1.0, larger_share=False, erasing=0.25)
     config.repeats = 3
     config.label_smoothing = 0.1
@@ -150,8 +154,9 @@ def deit3_i1k(variant: str, epochs: int = 800, data: str = "tfds") -> ConfigDict
     return recipes.set_imagenet(config, data, minival=False)
 
 
-def _go_on(config: ConfigDict, augment: tuple[str, ...], data: str) -> ConfigDict:
-    config.augment = augment
+def _finishing(config: ConfigDict, data: str) -> ConfigDict:
+    # The command for 384 pixels has colour jitter too, which timm drops beside RandAugment.
+    config.augment = DEIT
     config.mixing = mixing(mixup=0.8, cutmix=1.0, larger_share=False)
     config.label_smoothing = 0.1
     config.learning_rate, config.weight_decay, config.clip = 1e-5, 0.1, 0.0
@@ -163,19 +168,16 @@ def _go_on(config: ConfigDict, augment: tuple[str, ...], data: str) -> ConfigDic
 
 def deit3_finish(variant: str, data: str = "tfds") -> ConfigDict:
     check_name("variant of the recipe deit3_finish:", variant, FINISH)
-    config = _deit3(variant, 224, FINISH[variant])
-    return _go_on(config, (CROP, "flip", TIMM_RANDAUGMENT), data)
+    return _finishing(_deit3(variant, 224, FINISH[variant]), data)
 
 
 def deit3_384(variant: str, data: str = "tfds") -> ConfigDict:
     check_name("variant of the recipe deit3_384:", variant, ("S/16",))
-    config = _deit3(variant, 384, 0.0)
-    # timm leaves out the colour jitter that the command has, because there is RandAugment.
-    return _go_on(config, (CROP, "flip", TIMM_RANDAUGMENT), data)
+    return _finishing(_deit3(variant, 384, 0.0), data)
 
 
-def _deit3_on_more(config: ConfigDict, learning_rate: float, epochs: int) -> ConfigDict:
-    config.augment = (SIMPLE_CROP, *THREE_AUGMENT)
+def _simple_crop(config: ConfigDict, learning_rate: float, epochs: int) -> ConfigDict:
+    config.augment = ("simple_random_crop(pad=4)", *THREE_AUGMENT)
     config.mixing = mixing(cutmix=1.0)
     config.label_smoothing = 0.1
     config.batch, config.steps = 2048, f"{epochs} epochs"
@@ -186,13 +188,13 @@ def _deit3_on_more(config: ConfigDict, learning_rate: float, epochs: int) -> Con
 def deit3_i21k(variant: str, classes: int = 21_843, data: str = "folder") -> ConfigDict:
     check_name("variant of the recipe deit3_i21k:", variant, DEIT3_I21K)
     side, epochs, stochastic_depth, _ = DEIT3_I21K[variant]
-    config = _deit3_on_more(_deit3(variant, side, stochastic_depth, classes), 1e-3, epochs)
+    config = _simple_crop(_deit3(variant, side, stochastic_depth, classes), 1e-3, epochs)
     return recipes.set_own(config, data)
 
 
 def deit3_i21k_to_i1k(variant: str, data: str = "tfds") -> ConfigDict:
     check_name("variant of the recipe deit3_i21k_to_i1k:", variant, DEIT3_I21K)
-    config = _deit3_on_more(_deit3(variant, 224, DEIT3_I21K[variant][-1]), 3e-4, 50)
+    config = _simple_crop(_deit3(variant, 224, DEIT3_I21K[variant][-1]), 3e-4, 50)
     config.model.new_head = True
     config.init_from = ""
     return recipes.set_imagenet(config, data, minival=False)

@@ -35,7 +35,7 @@ H100, because it is in float32): on one H100, 10,000 steps of B/16 at 384 pixels
 
 Position embeddings are resized linearly, as Google does. A network keeps the dropout of the run
 that trained it; weights of other origin have none. Where the sources resize without antialiasing,
-this package has it.
+this package has it. The rate of hyperrule changes at its boundaries, in BiT's code one step later.
 
 Sources: Dosovitskiy et al. 2020 (arXiv 2010.11929), table 4; configs/common.py and augreg.py of
 google-research/vision_transformer; configs/transfer.py of google-research/big_vision;

@@ -35,7 +35,7 @@ seconds.
 
 Time (an estimate: images x arithmetic of a training step / half of the 989 TFLOP/s of an H100): on
 one H100 in bfloat16, S/16 needs 1.8 hours for 90 epochs of ImageNet, B/32 5.6, B/16 22 and L/16 79
-hours for 300, B/16 75 hours for 90 of ImageNet-21k and 126 hours for 7 of JFT. Its images must come
+hours for 300, B/16 76 hours for 90 of ImageNet-21k and 126 hours for 7 of JFT. Its images must come
 as fast: 18,000 a second for S/16, 4,700 for B/16, when a core decodes and augments about 150.
 
 Sources: Dosovitskiy et al. 2020 (arXiv 2010.11929), table 3, and its authors in the issues 2 and 34
@@ -56,9 +56,16 @@ from vitcnn.models import variant as fields_of_variant
 
 # Table 3 of the ViT paper: variant -> (epochs, peak of the learning rate).
 JFT = {
-    **{"B/16": (7, 8e-4), "B/32": (7, 8e-4), "L/32": (7, 6e-4), "L/16": (7, 4e-4)},
-    **{"H/14": (14, 3e-4), "R50x1": (7, 1e-3), "R50x2": (7, 1e-3), "R101x1": (7, 8e-4)},
-    **{"R152x1": (7, 6e-4), "R152x2": (7, 6e-4)},
+    "B/16": (7, 8e-4),
+    "B/32": (7, 8e-4),
+    "L/16": (7, 4e-4),
+    "L/32": (7, 6e-4),
+    "H/14": (14, 3e-4),
+    "R50x1": (7, 1e-3),
+    "R50x2": (7, 1e-3),
+    "R101x1": (7, 8e-4),
+    "R152x1": (7, 6e-4),
+    "R152x2": (7, 6e-4),
 }
 PAPER = ("B/16", "B/32", "L/16", "L/32")
 
@@ -72,21 +79,23 @@ LEVELS = {
     "strong1": ((2, 20), 0.5),
     "strong2": ((2, 20), 0.8),
 }
-# Best on average over short and long trainings.
+# Variant -> the level that is best on average over short and long trainings on i1k and on i21k.
 AVERAGE = {
-    "i1k": {
-        **{"Ti/16": "light1", "S/32": "medium1", "S/16": "medium2"},
-        **{"B/32": "medium2", "B/16": "medium2", "L/16": "medium2"},
-    },
-    "i21k": {
-        **{"Ti/16": "none", "S/32": "none", "S/16": "light1"},
-        **{"B/32": "light2", "B/16": "light2", "L/16": "medium2"},
-    },
+    "Ti/16": {"i1k": "light1", "i21k": "none"},
+    "S/32": {"i1k": "medium1", "i21k": "none"},
+    "S/16": {"i1k": "medium2", "i21k": "light1"},
+    "B/32": {"i1k": "medium2", "i21k": "light2"},
+    "B/16": {"i1k": "medium2", "i21k": "light2"},
+    "L/16": {"i1k": "medium2", "i21k": "medium2"},
 }
-# Recommended checkpoints: variant -> (level, weight decay).
+# Checkpoints that AugReg recommends: variant -> (level, weight decay).
 RELEASED = {
-    **{"Ti/16": ("none", 0.03), "S/32": ("none", 0.1), "S/16": ("light1", 0.03)},
-    **{"B/32": ("light1", 0.1), "B/16": ("medium1", 0.1), "B/8": ("medium2", 0.1)},
+    "Ti/16": ("none", 0.03),
+    "S/32": ("none", 0.1),
+    "S/16": ("light1", 0.03),
+    "B/32": ("light1", 0.1),
+    "B/16": ("medium1", 0.1),
+    "B/8": ("medium2", 0.1),
     "L/16": ("strong1", 0.1),
 }
 
@@ -177,8 +186,8 @@ def _level(level: str, images: str, variant: str) -> str:
     check_name("variant of AugReg:", variant, RELEASED)
     if level != "average":
         return level
-    check_name(f"variant of the recipe augreg_{images}:", variant, AVERAGE[images])
-    return AVERAGE[images][variant]
+    check_name(f"variant of the recipe augreg_{images}:", variant, AVERAGE)
+    return AVERAGE[variant][images]
 
 
 def augreg_i1k(

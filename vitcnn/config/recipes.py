@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from vitcnn import models
 from vitcnn.config.build import evaluation, source
 from vitcnn.convert import converted
-from vitcnn.lookup import Field, check_name
+from vitcnn.lookup import Field, check_name, nearest
 
 Recipe = Callable[..., ConfigDict]
 
@@ -62,7 +62,11 @@ def build(argument: str, recipes: Mapping[str, Recipe]) -> ConfigDict:
     words, values, is_smallest = _parts(argument)
     if not words and len(recipes) == 1:
         words = list(recipes)
-    *front, name = words or [""]
+    if not words:
+        raise ValueError(
+            f"the argument of the config, {argument!r}, names no recipe: {nearest('', recipes)}"
+        )
+    *front, name = words
     check_name("recipe", name, [*recipes, _SMALLEST])
     required, options = _parameters(recipes[name])
     if len(front) != len(required):
