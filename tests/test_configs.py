@@ -267,6 +267,7 @@ def test_smallest_analysis_runs(path, tmp_path):
     assert len(found) >= 2 and all((tmp_path / f"{n}.nc").is_file() for n in found)
 
 
+@pytest.mark.usefixtures("fast_compilation")
 @pytest.mark.parametrize("network", ["vit", "resnet"])
 def test_smallest_training_runs(network, tmp_path):
     config = config_of("train/scenes.py", f"{network},smallest")
@@ -274,6 +275,7 @@ def test_smallest_training_runs(network, tmp_path):
     assert model.provenance["weights"]["sha256"]
 
 
+@pytest.mark.usefixtures("fast_compilation")
 def test_smallest_watch_runs_and_is_drawn(tmp_path):
     vitcnn.train(config_of("train/watch.py", "smallest"), tmp_path / "run", progress=False)
     names = growth.write(tmp_path / "run", tmp_path / "figures")
