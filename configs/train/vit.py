@@ -43,7 +43,8 @@ of google-research/vision_transformer; Steiner et al. 2021 (arXiv 2106.10270) wi
 vit_i1k.py and vit_i21k.py of google-research/big_vision; Beyer et al. 2022 (arXiv 2205.01580) with
 vit_s16_i1k.py there; google-research/scenic, projects/baselines. The paper does not print the loss,
 the bias of the head and the end of the schedule for JFT: they are those of ImageNet-21k. AugReg's
-hybrids (R26+S/32 and others) are missing, because the package has no such family.
+hybrids (R26+S/32 and others) are missing, because the package has no such family, and so are ViTs
+with an attention-pooling head (ViT-g/14).
 """
 
 import functools
