@@ -23,20 +23,28 @@ ARGUMENTS = {
     "analyze/everything.py": ("", "smallest", "resnet50"),
     "analyze/imagenet_resnet50.py": ("", "smallest"),
     "analyze/scenes.py": ("", "smallest"),
+    "train/bit.py": ("", "R152x2,jft", "R50x1,i21k,smallest"),
+    "train/cifar.py": ("", "resnet,data=npz", "7/4,vit_lite,smallest"),
+    "train/deit.py": ("", "B/16,deit3_finish", "H/14,deit3_i1k,data=folder", "S/16,deit,smallest"),
+    "train/finetune.py": ("", "R50x1,pets,hyperrule", "B/32,flowers,linear_probe,smallest"),
+    "train/mixer.py": ("", "S/32,i1k,smallest"),
+    "train/resnet.py": ("", "50,batch_norm", "R50x1,i1k_scenic,smallest"),
     "train/scenes.py": ("vit", "resnet", "vit,smallest", "resnet,smallest"),
+    "train/vit.py": ("", "B/16,augreg_i1k_medium2,wd=0.03", "R50x1,jft", "B/32,i21k,smallest"),
     "train/watch.py": ("", "smallest"),
 }
 EVERY = [(file, argument) for file, arguments in ARGUMENTS.items() for argument in arguments]
 # Fields whose values are names that something has to have.
 NAMES = {"family", "variant", "source", "analysis", "optimizer", "schedule", "loss", "compute"}
 DURATIONS = ("every", "steps", "warmup", "cooldown", "snapshots")
-OPTIONAL = ("config.init_from", "config.resume_from", "config.profile")  # "" is a value
+OPTIONAL = ("config.resume_from", "config.profile")  # "" is a value
 # Fields that accept only some values -> (text of a flag, value).
 SOME = {
     "precision": ("high", "high"),
     "profile": ("3:5", "3:5"),
     "augment": ("flip,pad_crop(2)", ("flip", "pad_crop(2)")),
     "mu_dtype": ("bfloat16", "bfloat16"),
+    "whole_targets": ("false", False),  # or the loss would be sigmoid
     "resume_from": ("", ""),  # or init_from
 }
 
@@ -70,7 +78,7 @@ def test_config_opens_with_its_command(path):
     script = "train" if path.parent.name == "train" else "analyze"
     assert f"python scripts/{script}.py --config=configs/{name(path)}" in document
     assert "Expected" in document or "expect" in document
-    assert re.search(r"minute", document)
+    assert re.search(r"minute|hour", document)
 
 
 def value_for(path, value, field):
@@ -259,6 +267,7 @@ def test_smallest_analysis_runs(path, tmp_path):
     assert len(found) >= 2 and all((tmp_path / f"{n}.nc").is_file() for n in found)
 
 
+@pytest.mark.usefixtures("fast_compilation")
 @pytest.mark.parametrize("network", ["vit", "resnet"])
 def test_smallest_training_runs(network, tmp_path):
     config = config_of("train/scenes.py", f"{network},smallest")
@@ -266,6 +275,7 @@ def test_smallest_training_runs(network, tmp_path):
     assert model.provenance["weights"]["sha256"]
 
 
+@pytest.mark.usefixtures("fast_compilation")
 def test_smallest_watch_runs_and_is_drawn(tmp_path):
     vitcnn.train(config_of("train/watch.py", "smallest"), tmp_path / "run", progress=False)
     names = growth.write(tmp_path / "run", tmp_path / "figures")

@@ -317,7 +317,7 @@ def load(
       preprocess: replaces the preprocessing of the weights, either whole or (a mapping) in part.
       seed: of random weights, and of a new head.
       new_head: whether to drop the head of the weights and start a new one with num_classes outputs
-        (0 for no head).
+        (0 for no head). With pre_logits=0, a ViT also drops the hidden layer in front of it.
       position_resize: how position embeddings are resized to another grid: "bicubic" as in timm, or
         "linear" as in Google's vision_transformer.
       position_grid: (rows, columns) of the patches that the weights were trained on, if they are
@@ -418,6 +418,7 @@ def _restore(
         chosen=expected,
         average=average,
         sha256=source.sha256,
+        is_recorded=source.network is not None,
     )
     if source.address is not None:
         checkpoint.provenance["source"] = source.address

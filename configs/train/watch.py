@@ -12,35 +12,34 @@ before the first step and after the last one, and the mean attention distance of
 
 from ml_collections import ConfigDict
 
-from vitcnn.config import analysis, evaluation, network, schedule, source, training
+from vitcnn.config import analysis, evaluation, network, recipes, schedule, source, training
 
 STEPS = (0, 5, 10, 20, 30, 40, 60, 80, 120, 160, 200)
 BLOCKS = ("embed", "block*/out")
 
 
-def get_config(argument: str = "") -> ConfigDict:
-    """Returns the config, or with "smallest" that of a test."""
-    smallest = argument == "smallest"
+def _watch() -> ConfigDict:
     config = training()
     config.model = network("vit", "mini/4", num_classes=8)
     cues = {"texture": 0.9, "arrangement": 0.9, "noise": 0.2}
     config.data = source("scenes", size=20_000, **cues)
-    config.batch = 8 if smallest else 128
-    config.steps = 2 if smallest else 200
-    config.schedule = schedule("cosine", warmup=1 if smallest else 50)
+    config.batch, config.steps = 128, 200
     config.weight_decay = 0.05
+    config.schedule = schedule("cosine", warmup=50)
     config.checkpoint_every = 50
 
-    test = source("scenes", split="test", size=16 if smallest else 512, **cues)
-    when = (0, 2) if smallest else STEPS
+    test = source("scenes", split="test", size=512, **cues)
     start = {
         "accuracy": analysis("accuracy"),
         "attention_distance": analysis("attention_distance"),
         "cka": analysis("cka", models=("model", "initial"), taps=BLOCKS),
     }
-    config.evaluations.start = evaluation(data=test, every=when, analyses=start)
+    config.evaluations.start = evaluation(data=test, every=STEPS, analyses=start)
     end = {"cka": analysis("cka", models=("model", "final"), taps=BLOCKS)}
-    config.evaluations.end = evaluation(data=test, every=when, analyses=end)
-    if smallest:
-        config.evaluations.start.group = config.evaluations.end.group = 8
+    config.evaluations.end = evaluation(data=test, every=STEPS, analyses=end)
     return config
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the config, or with "smallest" that of a test."""
+    return recipes.build(argument, {"watch": _watch})

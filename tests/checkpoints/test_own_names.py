@@ -48,6 +48,30 @@ def write_run(folder, model):
     (folder / "run.json").write_text(json.dumps({"model": dict(model.provenance)}))
 
 
+def test_a_run_has_recorded_what_its_arrays_do_not_show(tmp_path):
+    """The GELU of a DeiT is that of its variant; its arrays have the names of Google's files."""
+    fields = {"depth": 1, "width": 12, "mlp_dim": 16, "heads": 3, "image_size": 16, "pre_logits": 6}
+    model = vitcnn.load("vit", "DeiT-S/16", **fields)
+    assert model.module.gelu == "exact"
+    write_run(tmp_path, model)
+    again = vitcnn.load("vit", "DeiT-S/16", tmp_path)
+    assert again.module.gelu == "exact" and again.digest() == model.digest()
+    with pytest.raises(ValueError, match="does not say its gelu"):
+        vitcnn.load("vit", "DeiT-S/16", tmp_path / checkpoints.WEIGHTS, **fields)
+
+
+def test_a_hidden_layer_goes_with_the_old_head_where_it_is_left_out(tmp_path):
+    shape = {"depth": 1, "width": 12, "mlp_dim": 16, "heads": 3}
+    write_run(tmp_path, vitcnn.load("vit", "mini/4", pre_logits=6, **shape))
+    kept = vitcnn.load("vit", "mini/4", tmp_path, num_classes=2, new_head=True)
+    assert kept.variables["params"]["head"]["kernel"].shape == (6, 2)
+    left_out = vitcnn.load("vit", "mini/4", tmp_path, num_classes=2, new_head=True, pre_logits=0)
+    assert left_out.variables["params"]["head"]["kernel"].shape == (12, 2)
+    assert "pre_logits" not in left_out.variables["params"]
+    with pytest.raises(ValueError, match=r"(?s)unexpected in the checkpoint.*pre_logits"):
+        vitcnn.load("vit", "mini/4", tmp_path, pre_logits=0)
+
+
 def test_a_family_from_outside_is_trained_and_loaded_again(family, tmp_path):
     model = vitcnn.load(family, "tiny", num_classes=4, seed=5)
     assert model.kind == model.provenance["kind"] == "odd"

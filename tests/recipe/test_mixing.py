@@ -44,6 +44,18 @@ def assert_weighted_means(mixed, weights, x):
     np.testing.assert_allclose(mixed, weights * x + (1 - weights) * before(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_whole_targets_have_both_classes(how):
+    """An image with a partner of its own class keeps one; images without a partner keep theirs."""
+    images = np.zeros((3, HEIGHT, WIDTH, 3), np.float32)
+    targets = np.eye(4, dtype=np.float32)[[1, 1, 3]]
+    settings = Mixing(**{how: 0.8}, probability=0.5, whole_targets=True)
+    _, new_targets = mixed(settings, images, targets, steps=200)
+    both = np.array([[0, 1, 0, 1], [0, 1, 0, 0], [0, 1, 0, 1]])
+    kinds = {tuple(step.ravel()) for step in new_targets}
+    assert {tuple(both.ravel()), tuple(targets.ravel())} == kinds
+
+
 @pytest.mark.parametrize("larger_share", [False, True])
 def test_mixup_is_one_weighted_mean_for_images_and_targets(larger_share):
     """A batch of odd size, whose targets tell the weights."""

@@ -224,6 +224,8 @@ BAD = {
     "compute": ({"compute": "float16"}, "unknown compute 'float16'"),
     "mixing": ({"mixing": {"mixup": -1.0}}, "config.mixing.mixup = -1.0"),
     "profile": ({"profile": "3"}, "config.profile = '3': expected two steps"),
+    "no weights": ({"init_from": ""}, "config.init_from is empty: give the weights"),
+    "whole targets": ({"mixing": {"whole_targets": True}}, "whole_targets: expected config.loss"),
     "two starts": ({"init_from": "a", "resume_from": "b"}, "both set"),
     "evaluation": ({"evaluations": {"a": {"data": {}}}}, "config.evaluations.a.data.source is not"),
 }

@@ -65,6 +65,7 @@ def restore(
     chosen: Mapping[str, Any] = types.MappingProxyType({}),
     average: bool = True,
     sha256: str | None = None,
+    is_recorded: bool = False,
 ) -> Checkpoint:
     """Reads a checkpoint of any known format into the variables of a network.
 
@@ -77,11 +78,14 @@ def restore(
         "linear" as in Google's vision_transformer.
       position_grid: (rows, columns) of the patches that the weights were trained on; None for a
         square.
-      new_head: arrays by full name that replace the checkpoint's head; None keeps its own head.
+      new_head: arrays by full name that replace the checkpoint's head; None keeps its own head. A
+        layer of `Traits.widths` goes with the old head where `chosen` has 0 for its field.
       chosen: the fields of the network that the caller has set. Of the others the weights decide
         those that change no array, and num_classes.
       average: whether to take the moving average of the weights where a file has both.
       sha256: of the file, if it is known; None to compute it.
+      is_recorded: whether the run that wrote the file has recorded its network, so that nothing has
+        to be assumed that the arrays do not show.
 
     Returns:
       The checkpoint, with float32 NumPy arrays.
@@ -108,6 +112,7 @@ def restore(
     if network is not None:
         provenance["network"] = network
     said = implied.read(path, sha256, contents.architecture, name, file_format)
+    said = dataclasses.replace(said, assumed={}) if is_recorded else said
     fields, contradictions = implied.adopted(said, module, shapes, chosen, label)
     if contradictions:
         provenance["contradicted"] = contradictions
@@ -118,7 +123,13 @@ def restore(
         raise ValueError(f"{label}: {error}") from error
     _check_classes(arrays, said, traits, label, new_head)
     if new_head is not None:
-        arrays = {k: v for k, v in arrays.items() if not _is_head(k, traits)} | dict(new_head)
+        hidden = tuple(  # layers in front of the head that the caller leaves out
+            f"{array.rpartition('/')[0]}/"
+            for field, array in traits.widths.items()
+            if field in chosen and not chosen[field]
+        )
+        dropped = [k for k in arrays if _is_head(k, traits) or k.startswith(hidden)]
+        arrays = {k: v for k, v in arrays.items() if k not in dropped} | dict(new_head)
         provenance["new"] = sorted(new_head)
     elif (
         "num_classes" not in chosen and (classes := _classes(arrays, expected, traits)) is not None

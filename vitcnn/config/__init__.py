@@ -17,7 +17,7 @@ field that the user has to give.
 ValueError that names whatever is wrong, before any work starts.
 
 Read the files in this order: `schema` (the fields), `build` (what config files call), `check`,
-`walk` (all fields, for --help).
+`walk` (all fields, for --help), `recipes` (what the config files of trainings have in common).
 """
 
 from vitcnn.config.build import (

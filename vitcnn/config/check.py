@@ -65,7 +65,12 @@ def check_training(config: Fields) -> ConfigDict:
     full["data"] = _check_source(full["data"], "config.data")
     for kind in ("optimizer", "schedule", "mixing"):
         full[kind] = _check_part(full[kind], kind, f"config.{kind}")
-    Mixing(**full["mixing"])  # checks its values
+    mixing = Mixing(**full["mixing"])  # checks its values
+    if mixing.whole_targets and (full["loss"] != "sigmoid" or full["label_smoothing"]):
+        raise ValueError(
+            "config.mixing.whole_targets: expected config.loss = 'sigmoid' and "
+            "config.label_smoothing = 0, because shares of a target then have no meaning"
+        )
     augment.parse(full["augment"])
     full["evaluations"] = {
         name: _check_evaluation(name, fields) for name, fields in full["evaluations"].items()
@@ -73,9 +78,14 @@ def check_training(config: Fields) -> ConfigDict:
     for name, (fits, expected) in _RANGES.items():
         if not fits(full[name]):
             raise ValueError(f"config.{name} = {full[name]!r}: expected {expected}")
-    if full["resume_from"] and full["init_from"]:
+    if full["resume_from"] and full["init_from"] not in ("", "random"):
         raise ValueError(
             "config.init_from and config.resume_from are both set: a state has weights already"
+        )
+    if not (full["resume_from"] or full["init_from"]):
+        raise ValueError(
+            "config.init_from is empty: give the weights from which training starts with "
+            '--config.init_from=..., or "random" for random weights'
         )
     return ConfigDict(full)
 

@@ -140,7 +140,8 @@ class Training:
       seed: seed of the weights and of dropout.
       data_seed: seed of the order, the augmentation and the mixing of images; -1 for that of
         `seed`.
-      init_from: weights from which training starts; "" for random weights.
+      init_from: weights from which training starts; "random" for random weights, "" for weights
+        that the user has to give.
       resume_from: workdir of another run, or the folder of one step in its `checkpoints`, from
         whose whole state training goes on in this workdir; "" for none.
       evaluations: name -> `evaluation(...)`.
@@ -182,7 +183,7 @@ class Training:
     precision: str = "default"
     seed: int = 0
     data_seed: int = -1
-    init_from: str = ""
+    init_from: str = "random"
     resume_from: str = ""
     evaluations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     snapshots: int | str | tuple = ()

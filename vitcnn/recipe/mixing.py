@@ -32,6 +32,8 @@ class Mixing:
         for no CutMix (Yun et al. 2019).
       probability: probability of a step to be mixed at all.
       switch: where mixup and CutMix are both on, the probability of CutMix.
+      whole_targets: whether the target of a mixed image has both classes as a whole, and not shares
+        of them (DeiT-III); for a sigmoid loss without label smoothing.
       larger_share: whether in mixup an image always has the larger weight, as in Google's recipes.
       erasing: probability of an image to have a rectangle of 2 to 33 % of its area replaced by unit
         normal noise (Zhong et al. 2020), before it is mixed.
@@ -41,6 +43,7 @@ class Mixing:
     cutmix: float = 0.0
     probability: float = 1.0
     switch: float = 0.5
+    whole_targets: bool = False
     larger_share: bool = True
     erasing: float = 0.0
 
@@ -63,7 +66,7 @@ def mix(
     """Returns mixed images and their targets.
 
     The accuracy of a mixed batch is that of the class with the larger share,
-    `targets.argmax(-1)`.
+    `targets.argmax(-1)`; of whole targets it is the class of the lower number.
 
     Args:
       settings: what to do; what is off costs nothing.
@@ -78,6 +81,7 @@ def mix(
         pixels, share = _weights(settings, mixing_key, *images.shape[1:3])
         images = pixels[..., None] * images + (1 - pixels[..., None]) * jnp.roll(images, 1, 0)
         targets = share * targets + (1 - share) * jnp.roll(targets, 1, 0)
+        targets = (targets > 0).astype(jnp.float32) if settings.whole_targets else targets
     return images, targets
 
 

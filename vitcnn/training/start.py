@@ -264,7 +264,7 @@ def _model(config: ConfigDict, workdir: pathlib.Path) -> Model:
     if config.resume_from:
         folder, step = _state_of_another(config.resume_from)
         return load(family, variant, folder / str(step), **{**fields, "new_head": False})
-    model = load(family, variant, config.init_from or None, seed=config.seed, **fields)
+    model = load(family, variant, config.init_from, seed=config.seed, **fields)
     if config.head_bias:
         params = losses.head_bias(
             model.variables["params"], models.traits(family).heads, config.head_bias

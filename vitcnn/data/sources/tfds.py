@@ -160,7 +160,8 @@ def _open(name: str, split: str, data_dir: str | None, decoders: Any = None) -> 
             f"no TFDS set {name!r} in {data_dir or 'the default data_dir'}, and TFDS cannot "
             f"prepare it: {nearest(name, sorted(names))}"
         ) from None
-    except (NotImplementedError, AssertionError, FileNotFoundError) as error:
+    # A KeyError is the answer to a slice, such as train[:99%], of a set that was never prepared.
+    except (NotImplementedError, AssertionError, FileNotFoundError, KeyError) as error:
         raise ValueError(
             f"TFDS set {name!r} is not in {data_dir or 'the default data_dir'} as array_record "
             f"files; {prepare}"
