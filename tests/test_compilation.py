@@ -29,8 +29,8 @@ def test_only_networks_of_convolutions_have_options(family, variant):
     def step(variables, images):
         return jax.grad(lambda v: jnp.sum(model.forward(v, images, ())[0]))(variables)
 
-    options = compilation.options(step, model.variables, IMAGES)
-    assert bool(options) == NETWORKS[family, variant]
+    jaxpr = jax.make_jaxpr(step)(model.variables, IMAGES)
+    assert bool(compilation.options(jaxpr)) == NETWORKS[family, variant]
 
 
 def test_multiplications_are_counted_in_loops_and_gradients():
@@ -55,9 +55,8 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     compilation._known.cache_clear()
     try:
         model = vitcnn.load("resnet", "mini")
-        assert (
-            compilation.options(lambda v, x: model.forward(v, x, ()), model.variables, IMAGES) == {}
-        )
+        jaxpr = jax.make_jaxpr(lambda v, x: model.forward(v, x, ()))(model.variables, IMAGES)
+        assert compilation.options(jaxpr) == {}
     finally:
         compilation._known.cache_clear()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 from jax.extend import core
@@ -19,27 +18,23 @@ _EIGEN_CONVOLUTIONS = {
 _NEARLY_ALL = 0.9  # share of the multiplications
 
 
-def options(function: Callable, *arguments: Any) -> dict[str, str]:
-    """Returns the `compiler_options` with which `jax.jit` makes a function fastest.
+def options(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> dict[str, str]:
+    """Returns the `compiler_options` with which a program is fastest.
 
     On a CPU, XLA gives each convolution to a library that uses one thread of it. A small ResNet,
     which does nearly all its work in convolutions larger than one pixel, is up to twice as fast
     with Eigen's, which use all threads. With these options a Transformer, and a ResNet with
     bottlenecks, takes up to 1.7 times as long. So the options follow from the operations of the
-    function, not from a measurement: a resumed run computes the same bits.
-
-    `jax.jit` of the same function does not trace it again.
+    program, not from a measurement: a resumed run computes the same bits.
 
     Args:
-      function: what is to be compiled.
-      arguments: arrays, or their shapes.
+      jaxpr: of the program, such as `jax.jit(function).trace(*arguments).jaxpr`.
 
     Returns:
-      {} on other devices, for other functions, and where XLA does not know the option.
+      {} on other devices, for other programs, and where XLA does not know the option.
     """
     if jax.default_backend() != "cpu" or not _known():
         return {}
-    jaxpr = jax.jit(function).trace(*arguments).jaxpr
     work = {"conv_general_dilated": 0, "dot_general": 0}
     for name, multiplications in _multiplications(getattr(jaxpr, "jaxpr", jaxpr)):
         work[name] += multiplications

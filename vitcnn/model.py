@@ -212,8 +212,10 @@ class Model:
         @functools.cache
         def program(names, images=None):
             run = function(names)
-            options = {} if images is None else compilation.options(run, self.variables, images)
-            return jax.jit(run, compiler_options=options)
+            if images is None:
+                return jax.jit(run)
+            traced = jax.jit(run).trace(self.variables, images)  # which no later `jit` repeats
+            return jax.jit(run, compiler_options=compilation.options(traced.jaxpr))
 
         return program
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitcnn import checkpoints, data, parallel
+from vitcnn import checkpoints, compilation, data, parallel
 from vitcnn.model import Model, load
 from vitcnn.training import flops, start
 from vitcnn.training import step as steps
@@ -79,6 +79,7 @@ def _fit(
     batches = _batches(run, first)
     batch = parallel.shard(next(batches), mesh)
     take_step, operations = _compiled(run, state, batch, mesh)
+    run.write_record()  # with the options of the compiler
     log = Log(
         run.workdir,
         first,
@@ -140,19 +141,21 @@ def _compiled(run: Run, state: TrainState, batch: Any, mesh: Any) -> tuple[Any, 
     config = run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 
-    def lowered(config, unroll):
+    def traced(config, unroll):
         step = steps.make(run.model, run.optimizer, run.schedule, config, unroll)
         out = (shardings, parallel.everywhere(mesh))
         with jax.default_matmul_precision(config.precision):
-            return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
+            return jax.jit(step, donate_argnums=0, out_shardings=out).trace(state, batch)
 
-    program = lowered(config, parallel.on_cpu())
-    plain = program
+    program = plain = traced(config, parallel.on_cpu())
+    run.record["compiler_options"] = options = compilation.options(program.jaxpr)
     if config.remat or (config.accumulate > 1 and not parallel.on_cpu()):
         without = config.copy_and_resolve_references()
         without.remat = False
-        plain = lowered(without, True)
-    return program.compile(), flops.of_step(plain)
+        plain = traced(without, True)
+    lowered = program.lower()
+    operations = flops.of_step(lowered if plain is program else plain.lower())
+    return lowered.compile(compiler_options=options), operations
 
 
 def _trace(run: Run, step: int, tracing: contextlib.ExitStack) -> None:
