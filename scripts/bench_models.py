@@ -16,7 +16,6 @@ the weights themselves, also as a multiple of the size of the file.
 """
 
 import importlib.util
-import multiprocessing
 import os
 import pathlib
 import tempfile
@@ -25,7 +24,7 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
-from bench_tools import Peak, number, randomised, say, spread
+from bench_tools import Peak, Worker, number, randomised, say, spread
 
 import vitcnn
 
@@ -84,28 +83,6 @@ def report_forward():
         else:
             line += f"   {library} is not installed"
         print(line, flush=True)
-
-
-class Worker:
-    """A process that does one round of its work each time that the parent asks."""
-
-    def __init__(self, serve, *arguments):
-        spawn = multiprocessing.get_context("spawn")  # a fork would inherit broken threads
-        self.pipe, child_pipe = spawn.Pipe()
-        self.process = spawn.Process(target=serve, args=(child_pipe, *arguments), daemon=True)
-        self.process.start()
-        child_pipe.close()
-        self.pipe.recv()  # the child is ready
-
-    def ask(self):
-        self.pipe.send("go")
-        return self.pipe.recv()
-
-    def stop(self):
-        self.pipe.send("stop")
-        answer = self.pipe.recv()
-        self.process.join()
-        return answer
 
 
 def serve_forward(pipe, library, network, batch):

@@ -1,8 +1,9 @@
-"""Tools of the benchmarks: networks without dead layers, peak memory, printed numbers."""
+"""Tools of the benchmarks: networks without dead layers, workers, peak memory, printed numbers."""
 
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import resource
 import sys
 
@@ -68,6 +69,28 @@ class Peak:
         except OSError:
             self.resets = False
         return highest()
+
+
+class Worker:
+    """A process that does one round of its work each time that the parent asks."""
+
+    def __init__(self, serve, *arguments):
+        spawn = multiprocessing.get_context("spawn")  # a fork would inherit broken threads
+        self.pipe, child_pipe = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(child_pipe, *arguments), daemon=True)
+        self.process.start()
+        child_pipe.close()
+        self.pipe.recv()  # the child is ready
+
+    def ask(self):
+        self.pipe.send("go")
+        return self.pipe.recv()
+
+    def stop(self):
+        self.pipe.send("stop")
+        answer = self.pipe.recv()
+        self.process.join()
+        return answer
 
 
 def highest():
