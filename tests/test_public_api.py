@@ -5,6 +5,8 @@ import inspect
 import pathlib
 import pkgutil
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -85,3 +87,15 @@ def test_public_name_is_documented_and_annotated(name):
 
 def test_the_package_is_typed():
     assert (pathlib.Path(vitcnn.__file__).parent / "py.typed").is_file()
+
+
+def test_public_names_are_imported_when_they_are_asked_for():
+    """In a process of its own: others have imported everything."""
+    check = (
+        "import sys, vitcnn; assert 'jax' not in sys.modules; "
+        "assert set(vitcnn.__all__) == set(vitcnn._MODULES) <= set(dir(vitcnn)); "
+        "vitcnn.load; assert not {'scipy.stats', 'grain', 'orbax.checkpoint'} & set(sys.modules); "
+        "assert all(getattr(vitcnn, name) for name in vitcnn.__all__); "
+        "assert vitcnn.data.sources.names(); assert not hasattr(vitcnn, 'cka_of')"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)

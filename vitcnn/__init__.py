@@ -9,24 +9,34 @@ Networks?", arXiv 2108.08810) for any trained model, in one streaming pass, with
     results = vitcnn.analyze(config, workdir)
 """
 
-from typing import Any
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-from vitcnn.data.preprocess import Preprocess
-from vitcnn.engine.analyze import analyze
-from vitcnn.engine.compare import Comparison, cka, compare
-from vitcnn.model import Model, load
-from vitcnn.taps import TapInfo, TapTable, alias, tap
+if TYPE_CHECKING:  # for editors; `__getattr__` imports them when they are asked for
+    from vitcnn.data.preprocess import Preprocess
+    from vitcnn.engine.analyze import analyze
+    from vitcnn.engine.compare import Comparison, cka, compare
+    from vitcnn.model import Model, load
+    from vitcnn.taps import TapInfo, TapTable, alias, tap
+    from vitcnn.training import train
 
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    """Imports `train` when it is asked for: most of those who measure do not train."""
-    if name != "train":
-        raise AttributeError(f"module 'vitcnn' has no attribute {name!r}")
-    from vitcnn.training import train
-
-    return train
+_MODULES = {
+    "Comparison": "engine.compare",
+    "Model": "model",
+    "Preprocess": "data.preprocess",
+    "TapInfo": "taps",
+    "TapTable": "taps",
+    "alias": "taps",
+    "analyze": "engine.analyze",
+    "cka": "engine.compare",
+    "compare": "engine.compare",
+    "load": "model",
+    "tap": "taps",
+    "train": "training",
+}
 
 
 __all__ = [
@@ -43,3 +53,21 @@ __all__ = [
     "tap",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name, or a part of the package, when it is asked for.
+
+    Those who only look inside a model need not wait for pandas, SciPy and the input pipeline.
+    """
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value  # found without this function from now on
+        return value
+    if importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

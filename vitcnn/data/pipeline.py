@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int64
 
@@ -144,6 +143,8 @@ def _load_ahead(load: Callable, positions: Sequence, threads: int, prefetch: int
         return iter(())
     if threads == 0 or prefetch == 0:
         return map(load, positions)
+    import grain  # which takes half a second to import
+
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
     return iter(grain.MapDataset.source(positions).map(load).to_iter_dataset(options))
 

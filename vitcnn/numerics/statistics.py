@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 Z = 1.96  # standard errors in half of a 95% interval
 
@@ -50,6 +49,8 @@ def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
 
     It is NaN without pairs, or if all values of x or of y are equal.
     """
+    from scipy.stats import rankdata  # which takes a second to import
+
     if not len(x):
         return float("nan")
     x, y = (ranks - ranks.mean() for ranks in map(rankdata, (x, y)))

@@ -6,7 +6,6 @@ import pathlib
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import traverse_util
 
 
@@ -20,6 +19,8 @@ def read(folder: pathlib.Path, average: bool = True) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the folder is damaged, or `vitcnn.training` did not write it.
     """
+    import orbax.checkpoint as ocp  # which takes a quarter of a second to import
+
     step = int(folder.name)
     handler = ocp.PyTreeCheckpointHandler()
     try:
