@@ -15,7 +15,7 @@ from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine.analyze import analyze
 from vitcnn.engine.compare import Comparison, cka, compare
 from vitcnn.model import Model, load
-from vitcnn.taps import TapInfo, TapTable, alias, tap
+from vitcnn.taps import TapInfo, TapTable, alias, skip_connection, tap
 
 __version__ = "0.1.0"
 
@@ -40,6 +40,7 @@ __all__ = [
     "cka",
     "compare",
     "load",
+    "skip_connection",
     "tap",
     "train",
 ]
