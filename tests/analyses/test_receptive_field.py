@@ -1,7 +1,7 @@
 """Receptive fields against Jacobians, differences of outputs, and the kernel of a convolution."""
 
-import itertools
 import functools
+import itertools
 import types
 
 import flax.linen as nn

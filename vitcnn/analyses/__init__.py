@@ -8,6 +8,7 @@ An analysis is
     @dataclasses.dataclass(frozen=True)
     class Settings: ...                        # its own settings, with defaults and meanings
 
+    def forwards(config): ...                  # if it runs the network itself: passes of an image
     def measure(group, config, given): ...     # on device, pure: one group of images -> sums
     def finalize(sums, config): ...            # on host, float64: a total -> xarray.Dataset
 

@@ -85,6 +85,11 @@ def measure(
     }
     programs, sum_shapes = _programs(models, jobs, schedule, constants, settings.precision)
     _check_bytes(jobs, sum_shapes, len(schedule), settings.max_sums_gb, show_progress)
+    for job in jobs:
+        if show_progress and hasattr(job.analysis, "forwards"):
+            passes = job.analysis.forwards(job.config)
+            images = job.images * job.repeats
+            tqdm.tqdm.write(f"{job.name}: {passes} more forward passes of {images} images")
     progress = Progress({job.name: job.traits.blocks for job in jobs}, progress_file)
     progress.resume(sum_shapes)
     slices = _slices_of_this_host(schedule)
