@@ -16,6 +16,7 @@ FLOORS = {
     "compilation": 0,
     "numerics": 0,
     "watch": 0,
+    "edits": 0,
     "taps": 1,
     "nnx_module": 1,
     "tap_layout": 2,

@@ -27,6 +27,7 @@ SIGNATURES = {
     "compare": "(xs, ys=None, measure='cka', group=None, **options)",
     "load": "(family, variant, weights=None, *, preprocess=None, seed=0, new_head=False, "
     "position_resize='bicubic', position_grid=None, average=True, **overrides)",
+    "skip_connection": "(module, name, value, target)",
     "tap": "(module, name, value, *, role='', grid=None, prefix_tokens=0, heads=None, skip=None, "
     "class_token=False, window=None, layout='')",
     "train": "(config, workdir, *, progress=True)",

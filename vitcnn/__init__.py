@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # for editors; `__getattr__` imports them when they are asked
     from vitcnn.engine.analyze import analyze
     from vitcnn.engine.compare import Comparison, cka, compare
     from vitcnn.model import Model, load
-    from vitcnn.taps import TapInfo, TapTable, alias, tap
+    from vitcnn.taps import TapInfo, TapTable, alias, skip_connection, tap
     from vitcnn.training import train
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ _MODULES = {
     "cka": "engine.compare",
     "compare": "engine.compare",
     "load": "model",
+    "skip_connection": "taps",
     "tap": "taps",
     "train": "training",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "cka",
     "compare",
     "load",
+    "skip_connection",
     "tap",
     "train",
 ]

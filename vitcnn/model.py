@@ -22,11 +22,14 @@ from jaxtyping import Float
 from vitcnn import checkpoints, compilation, models, taps
 from vitcnn.data import classes as class_numbers
 from vitcnn.data.preprocess import Preprocess
+from vitcnn.edits import Edit
 from vitcnn.layers import image_sizes
 from vitcnn.lookup import check_name
 from vitcnn.numerics import random_weights
 from vitcnn.numerics.arrays import Array
 
+# Compiled programs that a Model keeps: each function that edits a tap has its own.
+_PROGRAMS = 128
 # A number of images that no axis of a network is likely to have, and that some networks can halve.
 _BATCH = 62
 # What Flax raises when a network cannot run -> what to do about it.
@@ -164,19 +167,30 @@ class Model:
         )
 
     def run(
-        self, images: Float[Array, "batch height width 3"], patterns: str | Sequence[str] = ()
+        self,
+        images: Float[Array, "batch height width 3"],
+        patterns: str | Sequence[str] = (),
+        edit: Mapping[str, Any] | None = None,
     ) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Runs the network on preprocessed images and returns its logits and the selected taps.
 
         Args:
           images: preprocessed images, as `model.preprocess` returns them.
           patterns: a glob or several, such as "block*/mlp"; matched against the whole name.
+          edit: glob -> what takes the place of the taps that it matches: an array, which is
+            broadcast and cast; or a function of the value, which keeps shape and dtype. The network
+            goes on with it, and it is what is returned. {"block03/attn": 0} is the network without
+            this branch; {"block03/skip_attn": 0} without this skip connection, while the branch
+            reads its input as before. Arrays can be differentiated and mapped over; a function that
+            is defined anew compiles anew, and what it reads from outside must not change.
 
         Returns:
           (logits, ordered dict from tap name to array, images along the first axis).
 
         Raises:
-          ValueError: images have another shape or are not floats, or a pattern matches nothing.
+          ValueError: images have another shape or are not floats, a pattern matches nothing, or an
+            edit does not fit.
+          TypeError: an edit is neither an array of real numbers nor a function.
         """
         names = self.taps.select(patterns) if patterns else ()
         images = jnp.asarray(images)
@@ -186,35 +200,42 @@ class Model:
                 f"images are {images.dtype} {list(images.shape)}, expected preprocessed float "
                 f"[N, {', '.join(map(str, expected))}]; use model.preprocess(images)"
             )
+        edit = self.taps.edits(edit, len(images))
+        functions = tuple((name, e if callable(e) else None) for name, e in edit.items())
+        inputs = images, *(jnp.asarray(e) for e in edit.values() if not callable(e))
         traced = any(
-            isinstance(x, jax.core.Tracer) for x in jax.tree.leaves([images, self.variables])
+            isinstance(x, jax.core.Tracer) for x in jax.tree.leaves([inputs, self.variables])
         )
-        shape = () if traced else (jax.ShapeDtypeStruct(images.shape, images.dtype),)
-        logits, arrays = self._programs(names, *shape)(self.variables, images)
+        shapes = () if traced else tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs)
+        logits, arrays = self._programs(names, functions, *shapes)(self.variables, *inputs)
         return logits, dict(zip(names, arrays, strict=True))
 
     @functools.cached_property
     def _programs(self):
-        """Compiled `forward`: a function of the names of taps and of the images' shape and dtype.
+        """Compiled `forward`: a function of names of taps, of edits, and of the inputs' shapes.
 
-        Without a shape it is the program inside of another one, for which that one has the options.
+        An edit is (name, function), or (name, None) for an array. The inputs are the images and the
+        edits that are arrays. Without shapes it is the program inside of another one, for which
+        that one has the options.
         """
 
-        @functools.cache
-        def function(names):
-            def run(variables, images):
+        @functools.lru_cache(_PROGRAMS)
+        def function(names, functions):
+            def run(variables, images, *arrays):
+                rest = iter(arrays)
+                edit = {name: next(rest) if f is None else f for name, f in functions}
                 with jax.default_matmul_precision("highest"):
-                    logits, arrays = self.forward(variables, images, names)
-                return logits, tuple(arrays.values())  # jit would sort the keys of a dict
+                    logits, values = self.forward(variables, images, names, edit)
+                return logits, tuple(values.values())  # jit would sort the keys of a dict
 
             return run
 
-        @functools.cache
-        def program(names, images=None):
-            run = function(names)
-            if images is None:
+        @functools.lru_cache(_PROGRAMS)
+        def program(names, functions, *shapes):
+            run = function(names, functions)
+            if not shapes:
                 return jax.jit(run)
-            traced = jax.jit(run).trace(self.variables, images)  # which no later `jit` repeats
+            traced = jax.jit(run).trace(self.variables, *shapes)  # which no later `jit` repeats
             return jax.jit(run, compiler_options=compilation.options(traced.jaxpr))
 
         return program
@@ -282,9 +303,15 @@ class Model:
             sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return sha.hexdigest()
 
-    def forward(self, variables: Any, images: Any, names: Sequence[str]) -> tuple[Any, dict]:
+    def forward(
+        self,
+        variables: Any,
+        images: Any,
+        names: Sequence[str],
+        edit: Mapping[str, Edit] | None = None,
+    ) -> tuple[Any, dict]:
         """Runs the network inside a larger program; see `vitcnn.taps.forward`."""
-        return taps.forward(self.module, variables, images, self.taps, names, **self.call)
+        return taps.forward(self.module, variables, images, self.taps, names, edit, **self.call)
 
     @property
     def parameter_count(self) -> int:

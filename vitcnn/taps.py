@@ -6,14 +6,17 @@ parameter trees do not change. Only taps that a caller names are captured: a tap
 costs nothing.
 
 `tabulate` lists the taps of a network in execution order, `TapTable.select` chooses by glob, and
-`forward` runs the network and returns the chosen taps. A network that exposes nothing is listed by
-what it sows, or by the outputs of its submodules; `vitcnn.watch` sees them.
+`forward` runs the network and returns the chosen taps. `forward` can also edit a tap: something
+else takes the place of its value, and the network goes on with that; see `vitcnn.edits`. A network
+that exposes nothing is listed by what it sows, or by the outputs of its submodules; `vitcnn.watch`
+sees them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +25,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Float
 
-from vitcnn import watch
+from vitcnn import edits, watch
+from vitcnn.edits import Edit
 from vitcnn.lookup import check_name, nearest
 from vitcnn.numerics.arrays import Array
 from vitcnn.watch import COLLECTION, Manner, Watch
@@ -37,8 +41,8 @@ class TapInfo:
     Attributes:
       name: full name, such as "block00/attn" or "stage1/unit02/conv3".
       role: what the array is: embed, norm, attention_weights, heads, attention, token_mixing,
-        residual, hidden, mlp, conv, shortcut, pool, pooled, pre_logits, logits, or "" if the
-        network does not declare it.
+        residual, hidden, mlp, conv, shortcut, pool, pooled, pre_logits, logits, skip (see
+        `skip_connection`), or "" if the network does not declare it.
       shape: shape of the array for one image.
       grid: (rows, columns) of the image positions that the array holds, None if it has none.
       prefix_tokens: number of tokens before the first image position (class token, registers).
@@ -78,6 +82,11 @@ class TapInfo:
             return "vector" if not self.prefix_tokens else "tokens"
         is_map = not self.prefix_tokens and tuple(self.shape[:2]) == tuple(self.grid)
         return "map" if is_map else "tokens"
+
+    @property
+    def is_skip(self) -> bool:
+        """Whether this is the name of one use of another tap; see `skip_connection`."""
+        return self.alias is not None and self.role == "skip"
 
     def positions(self, x: Float[Array, "n ..."]) -> Float[Array, "n rows columns ..."]:
         """Returns the part of a tap that lies on its grid, without prefix tokens, as a map.
@@ -137,7 +146,10 @@ def tap(
     window: tuple[int, int] | None = None,
     layout: str = "",
 ) -> Float[Array, "batch ..."]:
-    """Exposes an intermediate under its full name and returns it unchanged.
+    """Exposes an intermediate under its full name and returns it, edited if the caller edits it.
+
+    The network has to go on with what it returns, `x = tap(self, name, x)`; otherwise the tap can
+    be read, but not edited.
 
     It works inside `nn.remat` and `nn.jit`. Inside `nn.scan`, `nn.vmap`, or a transformation of JAX
     that the module calls itself (`jax.jit`, `jax.lax.scan` ...) the array is left out of the taps,
@@ -166,7 +178,7 @@ def tap(
         )
     run = watch.current()
     if run is not None:
-        if run.wanted is not None and name not in run.wanted:
+        if run.wanted is not None and name not in run.wanted and name not in run.edits:
             return value
         obstacle = run.obstacle(module.scope)
         if obstacle is not None:
@@ -186,12 +198,45 @@ def tap(
             window=window,
             layout=layout,
         )
+        value = run.write(name, value)
     if not module.is_initializing() and module.is_mutable_collection(COLLECTION):
         if module.scope.name_reserved(name):  # a submodule has the same name, as "pre_logits"
             module.put_variable(COLLECTION, name, value)
         else:
             module.sow(COLLECTION, name, value, lambda _, new: new, lambda: None)
-    return value
+    return value if run is None else run.mark(name, value)
+
+
+def skip_connection(
+    module: nn.Module, name: str, value: Float[Array, "batch ..."], target: str
+) -> Float[Array, "batch ..."]:
+    """Names one use of a tap, such as the addition that a skip connection leads to.
+
+    Whoever reads it reads the tap: it is a second name, as with `alias`. Whoever edits it changes
+    only what this use sees, and all others that read the tap see it as it was.
+
+    Args:
+      module: the Flax module whose method is running.
+      name: full name of this use, as in `tap`.
+      value: the array of the tap.
+      target: the tap, declared earlier in this forward pass.
+
+    Returns:
+      The array to go on with.
+    """
+    run = watch.current()
+    if run is None:
+        return value
+    if name in run.edits:
+        return tap(module, name, value, role="skip")
+    obstacle = run.obstacle(module.scope)
+    if run.wanted is None and obstacle is not None:
+        run.left_out[name] = obstacle
+        return value
+    alias(name, target)
+    if name in run.infos:
+        run.infos[name] = dataclasses.replace(run.infos[name], role="skip")
+    return run.mark(name, value)
 
 
 def alias(name: str, target: str) -> None:
@@ -229,6 +274,14 @@ def _declared_twice(name: str) -> ValueError:
 
 _DECLARED = Manner(outputs=False)
 
+_SOWN = (
+    "it is what the network sows, or the output of a module of flax.nnx; expose it with vitcnn.tap "
+    "in a linen module to edit it"
+)
+_IGNORED = (
+    "the network does not go on with what vitcnn.tap returns; write x = vitcnn.tap(self, name, x)"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
@@ -238,11 +291,16 @@ class Origin:
       kind: "declared" by `tap`, "sown" by the network itself, or the "outputs" of its submodules.
       manner: how to capture them.
       root: with "outputs", the name of the network's own output.
+      first: with "outputs", name of a tap -> name of the first output that is the same array, if
+        that is another. An edit is made there, before anything reads the array.
+      ignored: with "declared", names of taps whose value the network does not go on with.
     """
 
     kind: str = "declared"
     manner: Manner = _DECLARED
     root: str = "logits"
+    first: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
 
 
 class TapTable(Mapping[str, TapInfo]):
@@ -281,24 +339,74 @@ class TapTable(Mapping[str, TapInfo]):
 
         A glob is matched with `fnmatch.fnmatchcase` against the whole name, so "*" crosses "/". No
         array is selected twice: an alias is left out when its tap, or an earlier alias of the same
-        tap, is selected.
+        tap, is selected. A skip connection is left out when the glob that matches it matches the
+        tap that it reads.
 
         Raises:
           ValueError: a pattern matches nothing; the message gives the nearest names.
         """
         patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-        matched = set()
-        for pattern in patterns:
-            names = self.match(pattern)
-            if not names:
-                raise ValueError(self._no_tap(pattern))
-            matched.update(names)
+        matched = {name for pattern in patterns for name in self._matched(pattern)}
         chosen: dict[str, str] = {}  # name of the array -> name under which it is selected
         for name in sorted(
             matched, key=lambda n: (self._infos[n].alias is not None, self._order(n))
         ):
-            chosen.setdefault(self._infos[name].alias or name, name)
+            chosen.setdefault(self._array(name), name)
         return tuple(sorted(chosen.values(), key=self._order))
+
+    def edits(self, edit: Mapping[str, Any] | None, images: int) -> dict[str, Edit]:
+        """Returns what takes the place of each array that is edited, by the name of its tap.
+
+        An alias stands for its tap. A skip connection is left out when the glob that matches it
+        matches the tap that it reads.
+
+        Args:
+          edit: glob -> array or function, see `vitcnn.edits`.
+          images: number of images in the batch.
+
+        Raises:
+          ValueError: a glob matches nothing (the message gives the nearest names), two globs match
+            one array, a tap cannot be edited, or an array does not broadcast to its tap.
+          TypeError: an edit is neither an array of real numbers nor a function.
+        """
+        if edit is not None and not isinstance(edit, Mapping):
+            raise TypeError(f"edit is {edit!r}, expected a dict: name -> array or function")
+        edited: dict[str, Edit] = {}
+        patterns: dict[str, str] = {}
+        for pattern, value in (edit or {}).items():
+            for name in dict.fromkeys(map(self._array, self._matched(pattern))):
+                if name in edited:
+                    raise ValueError(
+                        f"edit has two entries for one array: {patterns[name]!r} and {pattern!r} "
+                        f"both match {name!r}; leave one of them out"
+                    )
+                if name in self.read_only:
+                    raise ValueError(
+                        f"tap {name!r} can be read, but not edited: {self.read_only[name]}"
+                    )
+                edits.check(name, value, (images, *self[name].shape))
+                edited[name], patterns[name] = value, pattern
+        return edited
+
+    def _matched(self, pattern: str) -> list[str]:
+        names = self.match(pattern)
+        if not names:
+            raise ValueError(self._no_tap(pattern))
+        arrays = {self._array(name) for name in names}
+        infos = [self._infos[name] for name in names]
+        return [info.name for info in infos if not (info.is_skip and info.alias in arrays)]
+
+    def _array(self, name: str) -> str:
+        """Returns the name of the tap that an alias stands for; a skip connection is its own."""
+        info = self._infos[name]
+        return name if info.is_skip else info.alias or name
+
+    @property
+    def read_only(self) -> dict[str, str]:
+        """Name of a tap that cannot be edited -> why."""
+        if self.origin.kind == "sown":
+            return dict.fromkeys(self._infos, _SOWN)
+        return dict.fromkeys(self.origin.ignored, _IGNORED)
 
     def match(self, pattern: str) -> list[str]:
         """Returns every name, aliases too, that one glob matches; possibly none."""
@@ -323,6 +431,7 @@ class TapTable(Mapping[str, TapInfo]):
         rows = [header]
         for info in self._infos.values():
             role = f"= {info.alias}" if info.alias else info.role
+            role = f"skip {role}" if info.is_skip else role
             sizes = (" x ".join(map(str, size or ())) for size in (info.shape, info.grid))
             counts = (str(count or "") for count in (info.prefix_tokens, info.heads))
             rows.append((info.name, role, *sizes, *counts, info.skip or ""))
@@ -363,10 +472,17 @@ def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> Tap
         tables = []
 
         def run(variables, images):
-            tables.append(_table(module, variables, images, call, Manner(**manner)))
+            table, output = _table(module, variables, images, call, Manner(**manner))
+            tables.append(table)
+            return [leaf for leaf in jax.tree.leaves(output) if watch.is_array(leaf)]
 
-        jax.eval_shape(run, variables, images)
-        return tables[0]
+        program = jax.make_jaxpr(run)(variables, images)
+        (table,) = tables
+        if table is not None and table.origin.kind == "declared":
+            arrays = {info.name for info in table.values() if info.is_skip or not info.alias}
+            ignored = arrays - watch.marks_read(program.jaxpr)
+            table.origin = dataclasses.replace(table.origin, ignored=frozenset(ignored))
+        return table
 
     try:
         return trace() or trace(apart=True)
@@ -375,12 +491,16 @@ def tabulate(module: nn.Module, variables: Any, images: Any, **call: Any) -> Tap
     return trace(lifted=False, apart=True)
 
 
-def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
-    """Returns the table of a network while JAX traces it, None if modules have to be kept apart."""
+def _table(module, variables, images, call, manner: Manner) -> tuple[TapTable | None, Any]:
+    """Returns the table of a network while JAX traces it, and the output of the network.
+
+    The table is None if modules have to be kept apart.
+    """
     run = Watch(None, manner)
     output, sown, outputs = run.run(module, variables, images, call)
     if not manner.apart and outputs.keys() - {each.name for each in run.outputs}:
-        return None  # `nn.jit` has put arrays of modules that it did not trace into the variables
+        # `nn.jit` has put arrays of modules that it did not trace into the variables.
+        return None, output
     alone = dataclasses.replace(manner, outputs=False)
 
     arrays = _declared(sown, run.infos)
@@ -398,7 +518,8 @@ def _table(module, variables, images, call, manner: Manner) -> TapTable | None:
     if left_out:  # the author of the network wanted these
         listed = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         warnings.warn(f"left out of the taps: {listed}", stacklevel=2)
-    return table or _table_of_outputs(run, output, outputs, images, manner, left_out)
+    table = table or _table_of_outputs(run, output, outputs, images, manner, left_out)
+    return table, output
 
 
 def _table_of_outputs(run: Watch, output, outputs, images, manner, left_out) -> TapTable:
@@ -424,7 +545,11 @@ def _table_of_outputs(run: Watch, output, outputs, images, manner, left_out) -> 
     unseen = {name: watch.IN_SHARED_TRACE for name in outputs if name not in inside}
     for name, why in {**run.outputs_left_out, **unseen}.items():
         left_out[f"{name} (another call)" if name in inside else name] = why
-    return TapTable(infos, Origin("outputs", manner, root), left_out)
+    first: dict[int, str] = {}
+    for each in run.outputs:
+        first.setdefault(id(each.array), each.name)
+    places = {by_array[array]: name for array, name in first.items() if by_array[array] != name}
+    return TapTable(infos, Origin("outputs", manner, root, places), left_out)
 
 
 def _usable(
@@ -457,6 +582,7 @@ def forward(
     images: Float[Array, "batch ..."],
     table: TapTable,
     names: Sequence[str],
+    edit: Mapping[str, Edit] | None = None,
     **call: Any,
 ) -> tuple[Any, dict[str, Float[Array, "batch ..."]]]:
     """Runs a network and returns its output and the named taps, in the order of `names`.
@@ -464,14 +590,32 @@ def forward(
     Under `jit` a tap that the caller does not read is not computed, and neither is any layer after
     the last tap that is read.
 
+    Args:
+      module, variables, images: as for `tabulate`.
+      table: the taps of the network.
+      names: taps to return. Of a tap that is edited, the edited value is returned.
+      edit: glob -> array, or function of the value, that takes the place of the taps that it
+        matches; see `vitcnn.edits`.
+      **call: further keyword arguments of the module.
+
     Raises:
       KeyError: the network has no such tap.
-      ValueError: the network computes something else than when `table` was made.
+      ValueError: the network computes something else than when `table` was made; or an edit does
+        not fit.
     """
-    targets = {name: table[name].alias or name for name in names}
+    edited = table.edits(edit, len(images))
+    targets = {name: name if name in edited else table[name].alias or name for name in names}
     origin = table.origin
-    run = Watch(frozenset(targets.values()), origin.manner)
+    places = {
+        origin.first.get(name, name): functools.partial(edits.apply, name, value)
+        for name, value in edited.items()
+    }
+    run = Watch(frozenset(targets.values()), origin.manner, places)
     output, sown, arrays = run.run(module, variables, images, call)
+    if origin.kind == "outputs" and not run.written >= places.keys():
+        output = run.write_parts(output, lambda part: origin.root + part)
+    for name in places.keys() - run.written:
+        raise _differs(name, "absent in this run")
     if origin.kind == "declared":
         arrays = _declared(sown, targets.values())
     elif origin.kind == "sown":
@@ -482,12 +626,16 @@ def forward(
         expected = (len(images), *table[target].shape)
         shape = tuple(arrays[target].shape) if target in arrays else None
         if shape != expected:
-            raise ValueError(
-                f"tap {target!r} is {'absent' if shape is None else list(shape)} in this run, "
-                f"expected {list(expected)}: the network runs differently than when its taps were "
-                "listed; make a new Model of it"
-            )
+            what = "absent" if shape is None else list(shape)
+            raise _differs(target, f"{what} in this run, expected {list(expected)}")
     return output, {name: arrays[target] for name, target in targets.items()}
+
+
+def _differs(name: str, what: str) -> ValueError:
+    return ValueError(
+        f"tap {name!r} is {what}: the network runs differently than when its taps were listed; "
+        "make a new Model of it"
+    )
 
 
 def _declared(sown: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

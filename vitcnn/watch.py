@@ -7,7 +7,8 @@ carries them out of `jax.jit`, `jax.vmap` or `jax.lax.scan` that a module calls 
 there is out of reach, and `Watch` says so.
 
 Names and order are recorded while JAX traces, but `nn.jit` does not trace a module again that it
-has seen. So its key has to change: the collection has another name for every choice of arrays.
+has seen. So its key has to change: the collection has another name for every choice of arrays, and
+for every run with edits.
 Within one run `nn.jit` shares a trace between modules that have the same fields. A variable of each
 module, which holds its path, keeps them apart (`Manner.apart`); few networks need it.
 """
@@ -18,7 +19,7 @@ import contextlib
 import contextvars
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +27,8 @@ import jax
 import jax.numpy as jnp
 from flax.core import tracers
 from flax.core.scope import Scope
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend import core
 
 # The collection of declared taps. Any other would leak into `init` and into checkpoints.
 COLLECTION = "intermediates"
@@ -84,6 +87,8 @@ class Watch:
 
     Attributes:
       wanted: names of the arrays to capture, None for all.
+      edits: name of an array -> function from its value to what takes its place.
+      written: names of the arrays that were edited so far.
       infos: name -> description of each declared tap and alias.
       left_out: name of a declared tap that is out of reach -> why.
       outputs: arrays that submodules return, as far as they are in reach.
@@ -91,21 +96,29 @@ class Watch:
       returned: path of a module -> its place in the order in which modules return.
     """
 
-    def __init__(self, wanted: frozenset[str] | None, manner: Manner):
+    def __init__(
+        self,
+        wanted: frozenset[str] | None,
+        manner: Manner,
+        edits: Mapping[str, Callable[[Any], Any]] | None = None,
+    ):
         """Makes a watch for one run.
 
         Args:
           wanted: names of the arrays to capture, None for all.
           manner: how to capture them.
+          edits: name of an array -> function from its value to what takes its place.
         """
         self.wanted = wanted
+        self.edits = dict(edits or {})
+        self.written: set[str] = set()
         self.infos: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}
         self.outputs: list[Output] = []
         self.outputs_left_out: dict[str, str] = {}
         self.returned: dict[str, int] = {}
         self._manner = manner
-        key = next(_runs) if wanted is None else (sorted(wanted), manner)
+        key = next(_runs) if wanted is None or edits else (sorted(wanted), manner)
         self._collection = f"outputs of submodules {key}"
         self._calls: list[tuple[tuple[str, ...], bool]] = []  # (path, whether it is in JAX) so far
 
@@ -146,6 +159,31 @@ class Watch:
         finally:
             _watch.reset(token)
 
+    def write(self, name: str, value: Any) -> Any:
+        """Returns what the network goes on with in the place of an array: the array, or an edit."""
+        if name not in self.edits:
+            return value
+        self.written.add(name)
+        return self.edits[name](value)
+
+    def write_parts(self, result: Any, name: Callable[[str], str]) -> Any:
+        """Does the same for every array of a tuple, dict or dataclass.
+
+        Args:
+          result: an array, or the tuple, dict or dataclass.
+          name: ending of a part, see `parts` -> name of the array.
+        """
+        names = [name(part) for part in parts(result)]
+        if not any(name in self.edits for name in names):
+            return result
+        leaves, structure = jax.tree.flatten(result)
+        written = [self.write(*pair) for pair in zip(names, leaves, strict=True)]
+        return jax.tree.unflatten(structure, written)
+
+    def mark(self, name: str, value: Any) -> Any:
+        """Returns the value; in a run that lists the taps, `marks_read` says whether it is read."""
+        return value if self.wanted is not None else checkpoint_name(value, _MARK + name)
+
     def obstacle(self, scope: Scope, collection: str = COLLECTION) -> str | None:
         """Returns why no array leaves a scope as a variable of a collection, None if it does."""
         now = tracers.current_trace()
@@ -184,22 +222,27 @@ class Watch:
             if obstacle and arrays:
                 self.outputs_left_out.setdefault("/".join(path) + _method(method), obstacle)
             elif arrays:
-                self._capture(module, method, arrays)
+                return self._capture(module, method, result)
         return result
 
-    def _capture(self, module: nn.Module, method: str, arrays: Mapping[str, Any]) -> None:
-        """Puts the arrays of one call into the variables of its module."""
+    def _capture(self, module: nn.Module, method: str, result: Any) -> Any:
+        """Edits the arrays that a call returns, and puts them into the variables of its module."""
         call, n = _OUTPUT + _method(method), 0
         # Counted in the variables, not in Python: they know the calls that `nn.jit` did not trace.
         while module.has_variable(self._collection, f"{call}/{n} "):
             n += 1
         module.put_variable(self._collection, f"{call}/{n} ", None)
-        for part, array in arrays.items():
-            suffix = _method(method) + (f"/{n}" if n else "") + part
-            name = "/".join(module.scope.path) + suffix
+        suffix = _method(method) + (f"/{n}" if n else "")
+        path = "/".join(module.scope.path)
+        result = self.write_parts(result, lambda part: path + suffix + part)
+        for part, array in parts(result).items():
+            name = path + suffix + part
+            if not is_array(array):
+                continue
             if self.wanted is None or name in self.wanted:
-                module.put_variable(self._collection, _OUTPUT + suffix, array)
+                module.put_variable(self._collection, _OUTPUT + suffix + part, array)
             self.outputs.append(Output(name, array))
+        return result
 
 
 _OUTPUT = "output "  # starts the name of a variable; no module is called so
@@ -208,6 +251,28 @@ _OUTPUT = "output "  # starts the name of a variable; no module is called so
 def current() -> Watch | None:
     """Returns the watch of the run that is going on, None outside of one."""
     return _watch.get()
+
+
+_MARK = "tap "
+
+
+def marks_read(program: core.Jaxpr) -> set[str]:
+    """Returns the names of the arrays that `Watch.mark` returned and that anything reads."""
+    used = {id(v) for equation in program.eqns for v in equation.invars}
+    used |= {id(v) for v in program.outvars}
+    names = set()
+    for equation in program.eqns:
+        name = str(equation.params.get("name", ""))
+        if equation.primitive.name == "name" and name.startswith(_MARK):
+            names |= {name.removeprefix(_MARK)} if id(equation.outvars[0]) in used else set()
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(part):
+                names |= marks_read(getattr(part, "jaxpr", part))
+    return names
+
+
+def _is_program(part: Any) -> bool:
+    return isinstance(part, core.Jaxpr | core.ClosedJaxpr)
 
 
 def _marks(variables: Mapping[Any, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         **both,
     )
     config.analyses.skip_ratio = analysis("skip_ratio", **both)
+    config.analyses.lesion = analysis("lesion", images=few, **both)
     config.analyses.localization = analysis("localization", max_positions=64, **both)
     config.analyses.decoding = analysis("decoding", **both)
     # Probes on few and on all images. A probe has the same job name in its three passes: the stage

@@ -1,5 +1,6 @@
 """Receptive fields against Jacobians, differences of outputs, and the kernel of a convolution."""
 
+import functools
 import itertools
 import types
 
@@ -166,7 +167,7 @@ def test_channels_are_drawn_without_replacement_and_without_bias(linear):
     model, kernel = linear
     alone = np.abs(kernel).mean(2).transpose(2, 0, 1)  # [channel, height, width]
     info = model.taps["stem/conv"]
-    forward = lambda images, tap: model.forward(model.variables, images, [tap])[1][tap]  # noqa: E731
+    forward = functools.partial(model.forward, model.variables)
     view = types.SimpleNamespace(forward=forward, image=jnp.zeros((1, 32, 32, 3)))
     pairs = {(i, j): alone[[i, j]].mean(0) for i, j in itertools.combinations(range(6), 2)}
     drawn = []

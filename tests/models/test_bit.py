@@ -72,6 +72,8 @@ def oracle(variables, images, module):
                 x = 0
             elif u == 1:
                 out[f"{unit}/shortcut_conv"] = x = conv(first, f"{name}/a/proj", stride)
+            if number not in module.no_skip:
+                out[f"{unit}/skip"] = x
             out[f"{unit}/out"] = x = x + y
     out["norm"] = x = norm(x, "")
     out = {k: v.permute(0, 2, 3, 1).numpy() for k, v in out.items()}
@@ -124,7 +126,7 @@ def test_tap_table_says_what_each_tap_is():
     table = taps.tabulate(module, *shapes_of(module))
     unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
     branch = ["in", "norm1", "conv1", "norm2", "conv2", "norm3", "conv3"]
-    assert unit == [*branch, "shortcut_conv", "out"]
+    assert unit == [*branch, "shortcut_conv", "skip", "out"]
     assert list(table)[:2] == ["stem/conv", "stem/pool"]
     assert list(table)[-3:] == ["norm", "pooled", "logits"]
     assert len(table.select("*")) == 2 + 16 * 7 + 4 + 3

@@ -79,10 +79,12 @@ def oracle(variables, images, module):
         y = dense(y, f"{name}/token_mixing/Dense_1").transpose(1, 2)
         out[f"{block}/attn"] = y
         skip = i not in module.no_skip
+        out |= {f"{block}/skip_attn": x} if skip else {}
         out[f"{block}/mid"] = x = skip * x + y
         out[f"{block}/ln2"] = y = norm(x, f"{name}/LayerNorm_1")
         out[f"{block}/hidden"] = y = gelu(dense(y, f"{name}/channel_mixing/Dense_0"))
         out[f"{block}/mlp"] = y = dense(y, f"{name}/channel_mixing/Dense_1")
+        out |= {f"{block}/skip_mlp": x} if skip else {}
         out[f"{block}/out"] = x = skip * x + y
     out["norm"] = x = norm(x, "pre_head_layer_norm")
     out["pooled"] = x = x.mean(1)

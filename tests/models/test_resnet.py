@@ -121,6 +121,8 @@ def oracle(variables, images, module, train=False):
                 zeros = x.new_zeros((x.shape[0], missing // 2, *y.shape[2:]))
                 x = torch.cat([zeros, x[:, :, ::2, ::2], zeros], dim=1)
                 out[f"{unit}/shortcut_pad"] = x
+            if number not in module.no_skip:
+                out[f"{unit}/skip"] = x
             out[f"{unit}/out"] = x = (x + y).relu()
     out = {k: v.permute(0, 2, 3, 1).numpy() for k, v in out.items()}
     out["pooled"] = x.mean((2, 3)).numpy()
@@ -255,10 +257,12 @@ def test_tap_table_says_what_each_tap_is():
     table = taps.tabulate(module, *shapes_of(module))
     unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
     branch = ["in", "conv1", "norm1", "conv2", "norm2", "conv3", "norm3"]
-    assert unit == [*branch, "shortcut_conv", "shortcut_norm", "out"]
+    assert unit == [*branch, "shortcut_conv", "shortcut_norm", "skip", "out"]
     assert table["stage1/unit01/in"].alias == "stem/pool"
     assert table["stage2/unit02/in"].alias == "stage2/unit01/out"
     assert table["stage2/unit01/in"].alias == "stage1/unit03/out"
+    assert table["stage2/unit01/skip"].alias == "stage2/unit01/shortcut_norm"
+    assert table["stage2/unit02/skip"].alias == "stage2/unit01/out"
     assert table["stage2/unit01/norm3"].skip == "stage2/unit01/shortcut_norm"
     assert table["stage2/unit02/norm3"].skip == "stage2/unit02/in"
     assert table["stage2/unit02/norm2"].skip is None

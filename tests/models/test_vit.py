@@ -94,6 +94,7 @@ def oracle(p, images, patch, heads, pool, gelu):
         out[f"{o}/heads"] = z = np.stack(joined, axis=2)
         z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
         out[f"{o}/attn"] = z = z * p.get(f"{b}/ls1/gamma", 1)
+        out[f"{o}/skip_attn"] = x
         out[f"{o}/mid"] = x = x + z
         out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
         y = y @ p[f"{b}/MlpBlock_3/Dense_0/kernel"] + p[f"{b}/MlpBlock_3/Dense_0/bias"]
@@ -107,6 +108,7 @@ def oracle(p, images, patch, heads, pool, gelu):
         out[f"{o}/hidden"] = y
         y = y @ p[f"{b}/MlpBlock_3/Dense_1/kernel"] + p[f"{b}/MlpBlock_3/Dense_1/bias"]
         out[f"{o}/mlp"] = y = y * p.get(f"{b}/ls2/gamma", 1)
+        out[f"{o}/skip_mlp"] = x
         out[f"{o}/out"] = x = x + y
         i += 1
     spatial = slice(x.shape[1] - len(tokens), None)

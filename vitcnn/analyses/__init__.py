@@ -8,6 +8,7 @@ An analysis is
     @dataclasses.dataclass(frozen=True)
     class Settings: ...                        # its own settings, with defaults and meanings
 
+    def forwards(config): ...                  # if it runs the network itself: passes of an image
     def measure(group, config, given): ...     # on device, pure: one group of images -> sums
     def finalize(sums, config): ...            # on host, float64: a total -> xarray.Dataset
 
@@ -135,8 +136,8 @@ class View:
       taps: the taps that the analysis reads, by name, in execution order.
       logits: the output of the model, [n, classes] wherever labels are compared with it.
       info: description of each of those taps.
-      forward: (images, tap name) -> that tap for other images, to differentiate; layers after the
-        tap are not run.
+      forward: (images, tap names, edit) -> (logits, those taps by name) for other images, or with
+        edited taps (see `vitcnn.edits`), or to differentiate. What nobody reads is not computed.
       cache: results of `cached`, shared by all analyses of these images.
     """
 
@@ -144,7 +145,7 @@ class View:
     taps: Mapping[str, Float[Array, "n ..."]]
     logits: Any
     info: Mapping[str, TapInfo]
-    forward: Callable[[Array, str], Array]
+    forward: Callable[..., tuple[Any, dict[str, Array]]]
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def cached(self, key: Any, compute: Callable[[], Any]) -> Any:

@@ -133,7 +133,8 @@ def _fields(view: View, info: TapInfo, config: Config) -> Float[Array, "n height
     row, column = cell(info, config.position)
 
     def at_position(images):
-        return info.positions(view.forward(images, info.name))[:, row, column]
+        _, taps = view.forward(images, [info.name])
+        return info.positions(taps[info.name])[:, row, column]
 
     def differentiate(images):
         # No image influences another, so the gradient of a sum over images holds the gradient of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,8 +41,7 @@ def group_program(
         names = [tap for tap in model.taps if tap in wanted]
         logits, taps = model.forward(variables, images, names)
 
-        def forward(images, tap):
-            return model.forward(variables, images, [tap])[1][tap]
+        forward = functools.partial(model.forward, variables)
 
         return analyses.View(images, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
 

@@ -92,6 +92,11 @@ def measure(
         compiled = _programs(models, jobs, schedule, constants, settings.precision)
         kept |= dict(zip(("programs", "shapes"), compiled, strict=True))
         _check_bytes(jobs, kept["shapes"], len(schedule), settings.max_sums_gb, show_progress)
+        for job in jobs:
+            if show_progress and hasattr(job.analysis, "forwards"):
+                passes = job.analysis.forwards(job.config)
+                images = job.images * job.repeats
+                tqdm.tqdm.write(f"{job.name}: {passes} more forward passes of {images} images")
     programs, sum_shapes = kept["programs"], kept["shapes"]
     progress = Progress({job.name: job.traits.blocks for job in jobs}, progress_file)
     progress.resume(sum_shapes)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vitcnn.layers.residual import Skips
-from vitcnn.taps import tap
+from vitcnn.taps import skip_connection, tap
 
 # The released models started from these initial values.
 _dense = functools.partial(
@@ -179,7 +179,9 @@ class _Attention(nn.Module):
         query = query / jnp.sqrt(width // config.heads).astype(query.dtype)
         weights, x = self._attend(query, key, value)
         taps = {"heads": config.heads, **config.positions}
-        tap(self, f"{self.block}/attn_weights", weights, role="attention_weights", **taps)
+        name, role = f"{self.block}/attn_weights", "attention_weights"
+        if (edited := tap(self, name, weights, role=role, **taps)) is not weights:
+            x = jnp.matmul(edited.astype(value.dtype), value)
         x = x.transpose(0, 2, 1, 3)
         x = tap(self, f"{self.block}/heads", x, role="heads", **taps)
         return config.drop(project(width, axis=(-2, -1), name="out")(x))
@@ -255,7 +257,8 @@ class Block(nn.Module):
         y = skips.drop(self, self.number, y)
         skip = f"{block}/in" if has_skips else None
         y = tap(self, f"{block}/attn", y, role="attention", skip=skip, **where)
-        x = tap(self, f"{block}/mid", x + y if has_skips else y, role="residual", **where)
+        y = skip_connection(self, f"{block}/skip_attn", x, skip) + y if has_skips else y
+        x = tap(self, f"{block}/mid", y, role="residual", **where)
         y = config.norm("LayerNorm_2")(x)
         y = tap(self, f"{block}/ln2", y, role="norm", **where)
         y = _Mlp(config, block, name="MlpBlock_3")(y)
@@ -263,4 +266,5 @@ class Block(nn.Module):
         y = skips.drop(self, self.number, y)
         skip = f"{block}/mid" if has_skips else None
         y = tap(self, f"{block}/mlp", y, role="mlp", skip=skip, **where)
-        return tap(self, f"{block}/out", x + y if has_skips else y, role="residual", **where)
+        y = skip_connection(self, f"{block}/skip_mlp", x, skip) + y if has_skips else y
+        return tap(self, f"{block}/out", y, role="residual", **where)

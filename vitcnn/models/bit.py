@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from vitcnn.layers import common, image_sizes
 from vitcnn.layers.common import Images, NewImages, map_tap
 from vitcnn.layers.residual import Skips
-from vitcnn.taps import alias, tap
+from vitcnn.taps import alias, skip_connection, tap
 
 _GROUPS = 32  # of GroupNorm
 
@@ -131,7 +131,8 @@ class _Unit(nn.Module):
         if projection is not None:
             # The projection reads what the first convolution reads, not the input of the unit.
             x = map_tap(self, f"{unit}/shortcut_conv", layers[0].proj(activated), "shortcut")
-        return map_tap(self, f"{unit}/out", x + y if has_skip else y, "residual")
+        y = skip_connection(self, f"{unit}/skip", x, skip) + y if has_skip else y
+        return map_tap(self, f"{unit}/out", y, "residual")
 
 
 class _Stage(nn.Module):

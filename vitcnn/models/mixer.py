@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 from vitcnn.layers import common, fields, image_sizes
 from vitcnn.layers.residual import Skips
 from vitcnn.lookup import check_name
-from vitcnn.taps import alias, tap
+from vitcnn.taps import alias, skip_connection, tap
 
 # Stable under a large mean: E[x^2] - E[x]^2 loses digits where the residual stream has an offset.
 _layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
@@ -97,13 +97,15 @@ class _Block(nn.Module):
         y = skips.drop(self, self.number, y)
         skip = f"{block}/in" if has_skips else None
         y = tap(self, f"{block}/attn", y, role="token_mixing", skip=skip, **where)
-        x = tap(self, f"{block}/mid", x + y if has_skips else y, role="residual", **where)
+        y = skip_connection(self, f"{block}/skip_attn", x, skip) + y if has_skips else y
+        x = tap(self, f"{block}/mid", y, role="residual", **where)
         y = _layer_norm(dtype=config.dtype, name="LayerNorm_1")(x)
         y = tap(self, f"{block}/ln2", y, role="norm", **where)
         y = skips.drop(self, self.number, mix_channels(y))
         skip = f"{block}/mid" if has_skips else None
         y = tap(self, f"{block}/mlp", y, role="mlp", skip=skip, **where)
-        return tap(self, f"{block}/out", x + y if has_skips else y, role="residual", **where)
+        y = skip_connection(self, f"{block}/skip_mlp", x, skip) + y if has_skips else y
+        return tap(self, f"{block}/out", y, role="residual", **where)
 
 
 class Mixer(nn.Module):

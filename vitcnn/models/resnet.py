@@ -19,7 +19,7 @@ from vitcnn.layers import common, image_sizes
 from vitcnn.layers.common import Images, NewImages, map_tap
 from vitcnn.layers.residual import Skips
 from vitcnn.lookup import check_name
-from vitcnn.taps import alias, tap
+from vitcnn.taps import alias, skip_connection, tap
 
 KIND = "cnn"
 
@@ -139,7 +139,8 @@ class _Unit(nn.Module):
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (pad // 2, pad - pad // 2)))
             x = map_tap(self, f"{unit}/shortcut_pad", x, "shortcut")
-        return map_tap(self, f"{unit}/out", nn.relu(x + y if has_skip else y), "residual")
+        y = skip_connection(self, f"{unit}/skip", x, skip) + y if has_skip else y
+        return map_tap(self, f"{unit}/out", nn.relu(y), "residual")
 
 
 class _Stage(nn.Module):

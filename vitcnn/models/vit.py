@@ -208,7 +208,7 @@ class ViT(nn.Module):
             x = config.norm("fc_norm")(x) if self.norm_pooled else x
         else:
             x = read[:, 0] if positioned == 1 else read.mean(axis=1)
-        x = tap(self, "pooled", x, role="pooled")
+        pooled, x = x, tap(self, "pooled", x, role="pooled")
         if self.pre_logits:
             x = jnp.tanh(nn.Dense(self.pre_logits, dtype=self.dtype, name="pre_logits")(x))
             x = tap(self, "pre_logits", x, role="pre_logits")
@@ -218,6 +218,8 @@ class ViT(nn.Module):
             nn.Dense, self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros
         )
         if self.distilled:
+            if x is not pooled:  # an edit of the mean moves both tokens by as much
+                read = read + (x - pooled)[:, None]
             x = (head(name="head")(read[:, 0]) + head(name="head_dist")(read[:, 1])) / 2
         else:
             x = head(name="head")(x)

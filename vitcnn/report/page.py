@@ -42,6 +42,7 @@ ORDER = (
     "head_cka",
     "receptive_field",
     "skip_ratio",
+    "lesion",
     "localization",
     "decoding",
     "probe",
