@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray
@@ -41,6 +41,7 @@ def curves(
     y_title: str,
     reference: Sequence[Reference] = (),
     share: bool = False,
+    ordered: bool = False,
 ) -> Figure:
     """Draws curves with 95% bands, one panel for each Result, all with the same vertical scale.
 
@@ -54,6 +55,8 @@ def curves(
       reference: for each Result, a level or a line that is drawn dashed, and its name; () for
         none.
       share: whether all values are shares, so that bands end at 0 and 1.
+      ordered: whether the curves have an order, such as layers: colours then run from the first to
+        the last.
     """
     x_titles = [x_title] * len(panels) if isinstance(x_title, str) else x_title
     columns = min(COLUMNS, len(panels))
@@ -73,7 +76,8 @@ def curves(
         base = (rows - 1 - row) * cell[1] + bottom
         axes = add_axes(figure, column * cell[0] + left, base, WIDTH, HEIGHT)
         for name, curve in named.items():
-            _draw(axes, name, curve, curve_names.index(name), share)
+            i = curve_names.index(name)
+            _draw(axes, name, curve, _look(i, len(curve_names), ordered), share)
         if reference:
             dashed = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 1}
             where, name = reference[k]
@@ -111,17 +115,26 @@ def curves(
     return figure
 
 
-def _draw(axes, name: str, curve: Curve, i: int, share: bool) -> None:
-    """Draws the i-th of all curves with its band."""
-    x, y, error = (np.asarray(a, float) for a in curve)
-    around = i // len(COLOURS)
+def _look(i: int, curves: int, ordered: bool) -> dict[str, Any]:
+    """Returns how the i-th of all curves is drawn."""
+    look = {"linewidth": 0.8, "markersize": 2.2, "mew": 0}
+    around = 0 if ordered else i // len(COLOURS)
     colour = COLOURS[i % len(COLOURS)]
+    if ordered:
+        import matplotlib
+
+        # The last colours of the map are too light on white.
+        colour = matplotlib.colormaps["viridis"](0.9 * i / max(curves - 1, 1))
     mark = MARKERS[(i + around) % len(MARKERS)]
-    dash = DASHES[around % len(DASHES)]
-    look = {"linewidth": 0.8, "linestyle": dash, "marker": mark, "markersize": 2.2, "mew": 0}
-    axes.plot(x, y, color=colour, label=name, **look)
+    return look | {"color": colour, "marker": mark, "linestyle": DASHES[around % len(DASHES)]}
+
+
+def _draw(axes, name: str, curve: Curve, look: Mapping[str, Any], share: bool) -> None:
+    """Draws a curve with its band."""
+    x, y, error = (np.asarray(a, float) for a in curve)
+    axes.plot(x, y, label=name, **look)
     band = [np.clip(end, 0, 1) if share else end for end in (y - Z * error, y + Z * error)]
-    axes.fill_between(x, *band, color=colour, alpha=0.2, linewidth=0)
+    axes.fill_between(x, *band, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def _inches(text: str, size: float = 6) -> float:

@@ -45,7 +45,9 @@ def draw(workdir: str | os.PathLike) -> dict[str, Figure]:
     if not drawn:
         raise FileNotFoundError(f"{folder} has no results that are drawn over steps")
     return {
-        analysis: figures.curves(*zip(*pairs, strict=True), "step", _DRAW[analysis][1])
+        analysis: figures.curves(
+            *zip(*pairs, strict=True), "step", _DRAW[analysis][1], ordered=True
+        )
         for analysis, pairs in drawn.items()
     }
 
