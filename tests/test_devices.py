@@ -37,7 +37,8 @@ def one_device(tmp_path_factory):
     return values(workdir)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
+@pytest.mark.slow  # the test of two hosts has four devices
+@pytest.mark.parametrize("devices", [2, 8])
 def test_any_number_of_devices_gives_the_same_bits(one_device, tmp_path, devices):
     running.analyze(SMALLEST, tmp_path, *FLAGS, devices=devices)
     assert_same_bits(one_device, values(tmp_path))

@@ -191,7 +191,11 @@ def test_weights_to_start_from_are_not_read_again(tmp_path, monkeypatch, six):
     (tmp_path / "start.vitcnn.json").write_text((six[1] / "weights.vitcnn.json").read_text())
     config = tiny(init_from=str(start), steps=2, schedule=constant(), evaluations=validation(8))
     real = loop.start.export
-    monkeypatch.setattr(loop.start, "export", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.start, "export", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.train(config, tmp_path / "run", progress=False)
     assert "finished" not in json.loads((tmp_path / "run/run.json").read_text())

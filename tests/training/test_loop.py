@@ -147,6 +147,7 @@ def test_four_devices_train_as_one(trained, tmp_path):
     assert four["nll"] == pytest.approx(one["nll"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_as_one(trained, tmp_path):
     """Parameters are divided over devices that no host has all of; an evaluation gathers them."""
     code = (
