@@ -21,12 +21,16 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `train` when it is asked for: most of those who measure do not train."""
-    if name != "train":
-        raise AttributeError(f"module 'vitcnn' has no attribute {name!r}")
-    from vitcnn.training import train
+    """Imports `train` and `ablate` when they are asked for: most who measure do not train."""
+    if name == "train":
+        from vitcnn.training import train
 
-    return train
+        return train
+    if name == "ablate":
+        from vitcnn.ablations import ablate
+
+        return ablate
+    raise AttributeError(f"module 'vitcnn' has no attribute {name!r}")
 
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "Preprocess",
     "TapInfo",
     "TapTable",
+    "ablate",
     "alias",
     "analyze",
     "cka",

@@ -39,12 +39,26 @@ def options(function: Callable, *arguments: Any) -> dict[str, str]:
     """
     if jax.default_backend() != "cpu" or not _known():
         return {}
-    jaxpr = jax.jit(function).trace(*arguments).jaxpr
-    work = {"conv_general_dilated": 0, "dot_general": 0}
-    for name, multiplications in _multiplications(getattr(jaxpr, "jaxpr", jaxpr)):
-        work[name] += multiplications
+    work = multiplications(function, *arguments)
     mostly = work["conv_general_dilated"] > _NEARLY_ALL * sum(work.values())
     return dict(_EIGEN_CONVOLUTIONS) if mostly else {}
+
+
+def multiplications(function: Callable, *arguments: Any) -> dict[str, int]:
+    """Returns how many multiplications a function does in convolutions and in other products.
+
+    Args:
+      function: it is traced, not compiled.
+      arguments: arrays, or their shapes.
+
+    Returns:
+      {"conv_general_dilated": number, "dot_general": number}; the body of a loop counts once.
+    """
+    jaxpr = jax.jit(function).trace(*arguments).jaxpr
+    work = {"conv_general_dilated": 0, "dot_general": 0}
+    for name, number in _multiplications(getattr(jaxpr, "jaxpr", jaxpr)):
+        work[name] += number
+    return work
 
 
 @functools.cache
