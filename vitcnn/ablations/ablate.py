@@ -170,7 +170,7 @@ def _measurement(plan: Plan, models: Mapping[str, Any], jobs: Mapping[str, Any])
 
 
 def _measured(plan: Plan, show: bool, progress: bool) -> dict[str, xarray.Dataset]:
-    """Measures all networks, and returns the Results over runs and seeds by name of the analysis."""
+    """Measures all networks, and returns the Results over runs and seeds by analysis."""
     config = plan.config
     by_job: dict[str, dict[Network, xarray.Dataset]] = {name: {} for name in config.analyses}
     there = [network for network in plan.networks if not plan.diverged(network)]

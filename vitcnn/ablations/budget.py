@@ -107,15 +107,16 @@ def text(plan: Plan, costs: dict[str, Cost], chosen: Sequence[Network]) -> str:
     for run in runs:
         cost = costs[run]
         lines.append(
-            f"  {run:{width}}  {cost.parameters / 1e6:8.2f} M parameters  {cost.steps:6d} steps of "
-            f"{cost.batch}  {cost.images:8d} images  {cost.flops / 1e12:9.4g} TFLOP"
+            f"  {run:{width}}  {cost.parameters / 1e6:8.2f} M parameters, {cost.steps:6d} steps of "
+            f"{cost.batch}, {cost.images:8d} images, {cost.flops / 1e12:9.4g} TFLOP"
         )
     total = sum(costs[network.run].flops for network in todo)
     steps = sum(costs[network.run].steps for network in todo)
     speed, origin = _speed(plan, costs)
     lines.append(
         f"to train: {len(todo)} of {len(chosen)} networks, {steps} steps, {total / 1e12:.4g} TFLOP; "
-        f"about {total / speed / 3600:.2g} hours at {speed / 1e9:.3g} GFLOP/s ({origin})"
+        f"about "
+        f"{total / speed / 3600:.2g} hours at {speed / 1e9:.3g} GFLOP/s ({origin})"
     )
     return "\n".join(lines)
 

@@ -43,8 +43,8 @@ class Plan:
     Attributes:
       config: the checked config; `config.runs` has a whole training config for each run.
       workdir: its folder.
-      record: what run.json says: what decides the numbers of the networks. More seeds and other
-        analyses leave it as it is.
+      record: what run.json says: what decides the numbers of the networks. More seeds, other
+        factors and other analyses leave it as it is.
     """
 
     config: ConfigDict
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def networks(self) -> list[Network]:
-        """All networks: one seed of all runs, then the next, so that a stopped ablation is whole."""
+        """All networks: all runs of one seed, then of the next; early stops leave whole seeds."""
         return [Network(run, seed) for seed in range(self.config.seeds) for run in self.runs]
 
     def chosen(self, name: str) -> list[Network]:
@@ -147,7 +147,7 @@ def make(config: Any, workdir: Any) -> Plan:
         "ablation": {
             "name": config.name,
             "runs": runs,
-            **{key: config[key].to_dict() for key in ("against", "start", "factors")},
+            **{key: config[key].to_dict() for key in ("against", "start")},
         }
     }
     workdir = storage.local_path(workdir, "workdir").absolute()

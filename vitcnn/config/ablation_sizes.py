@@ -5,7 +5,7 @@ The argument of such a file is words separated by commas, of which the last is a
     --config=configs/ablations/skips.py:vit,mini
 
     smallest  a test: 2 steps of a tiny network on scenes
-    mini      two CPU cores: 400 steps of 128 scenes; a baseline reaches 91%, all that the cues allow
+    mini      two CPU cores: 400 steps of 128 scenes; a baseline reaches 91%, what the cues allow
     cifar10   real images, from npz archives that the user gives: --config.baseline.data.path=...
               and --config.data.path=...
     imagenet  the paper's question on ImageNet, from TFDS, on a TPU slice

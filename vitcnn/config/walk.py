@@ -29,10 +29,8 @@ def walk(config: ConfigDict, where: str = "config") -> Iterator[tuple[str, Any, 
         its runs are left out.
       where: the beginning of every path.
     """
-    if "baseline" in config:
-        schema = Ablation
-    else:
-        schema = Training if "steps" in config else Measurement
+    kinds = {"baseline": Ablation, "steps": Training}
+    schema = next((kinds[field] for field in kinds if field in config), Measurement)
     yield from _walk(config, schema, where)
 
 
