@@ -19,6 +19,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_f
 CONFIGS = running.ROOT / "configs"
 # The arguments of each config file; "" is its default.
 ARGUMENTS = {
+    "ablations/amount_or_difficulty.py": ("smallest",),
+    "ablations/augreg.py": ("smallest",),
+    "ablations/cnn_or_vit.py": ("smallest",),
+    "ablations/data.py": ("smallest",),
+    "ablations/finetune.py": ("smallest",),
+    "ablations/locality.py": ("smallest",),
+    "ablations/pooling.py": ("smallest",),
+    "ablations/seeds.py": ("smallest",),
+    "ablations/skips.py": ("vit,smallest", "resnet,smallest"),
     "analyze/cifar10_pair.py": ("", "smallest"),
     "analyze/everything.py": ("", "smallest", "resnet50"),
     "analyze/imagenet_resnet50.py": ("", "smallest"),
@@ -63,6 +72,8 @@ def config_of(file, argument):
 
 
 def check(config):
+    if "baseline" in config:
+        return configs.check_ablation(config)
     return (
         configs.check_training(config) if "steps" in config else configs.check_measurement(config)
     )
@@ -75,7 +86,8 @@ def test_every_config_is_walked():
 @pytest.mark.parametrize("path", paths(), ids=name)
 def test_config_opens_with_its_command(path):
     document = load(path).__doc__
-    script = "train" if path.parent.name == "train" else "analyze"
+    scripts = {"train": "train", "analyze": "analyze", "ablations": "ablate"}
+    script = scripts[path.parent.name]
     assert f"python scripts/{script}.py --config=configs/{name(path)}" in document
     assert "Expected" in document or "expect" in document
     assert re.search(r"minute|hour", document)

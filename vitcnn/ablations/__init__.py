@@ -6,11 +6,11 @@ Read the files in this order:
 - `budget`: what they will cost, before the first step;
 - `summaries`: which numbers of a Result are compared between networks;
 - `gather`: Results of single networks -> one Result with the dimensions run and seed;
-- `ablate`: trains what is not yet trained, measures, gathers;
+- `driver`: trains what is not yet trained, measures, gathers;
 - `table`: the numbers in lines of text.
 """
 
-from vitcnn.ablations.ablate import ablate, networks
+from vitcnn.ablations.driver import ablate, networks
 from vitcnn.ablations.table import table
 
 __all__ = ["ablate", "networks", "table"]

@@ -114,9 +114,8 @@ def text(plan: Plan, costs: dict[str, Cost], chosen: Sequence[Network]) -> str:
     steps = sum(costs[network.run].steps for network in todo)
     speed, origin = _speed(plan, costs)
     lines.append(
-        f"to train: {len(todo)} of {len(chosen)} networks, {steps} steps, {total / 1e12:.4g} TFLOP; "
-        f"about "
-        f"{total / speed / 3600:.2g} hours at {speed / 1e9:.3g} GFLOP/s ({origin})"
+        f"to train: {len(todo)} of {len(chosen)} networks, {steps} steps, "
+        f"{total / 1e12:.4g} TFLOP, about {total / speed / 3600:.2g} hours at {speed / 1e9:.3g} GFLOP/s ({origin})"
     )
     return "\n".join(lines)
 

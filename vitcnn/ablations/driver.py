@@ -1,4 +1,4 @@
-"""Ablate: trains the networks of an ablation that are not yet trained, measures them, and gathers.
+"""Driver: trains the networks of an ablation that are not yet trained, measures them, and gathers.
 
 Every step of it is a training or a measurement in a folder of its own, so the same call goes on
 wherever it was stopped, and several machines with one folder can each take some networks.
@@ -21,6 +21,7 @@ from vitcnn.ablations.plan import DIVERGED, Network, Plan
 from vitcnn.ablations.summaries import summarised
 from vitcnn.config import BASELINE, check_measurement
 from vitcnn.engine.analyze import analyze
+from vitcnn.engine.groups import check_group
 from vitcnn.engine.jobs import load_source, plan_jobs
 from vitcnn.model import Model, load
 from vitcnn.results import workdir as run_folder
@@ -95,8 +96,9 @@ def _check_measurement(plan: Plan) -> None:
     config = plan.config
     if not config.analyses:
         raise ValueError("config.analyses is empty: name at least one, such as accuracy")
-    check_measurement(_measurement(plan, {}, config.analyses))
+    check_measurement(_measurement(plan, {}, dict(config.analyses)))
     images = load_source(config.data)
+    check_group(config.group, len(images), "the ablation", field="config.group")
     stages = {name: load_source(config.stages[name].data) for name in sorted(config.stages)}
     loaded: dict[str, Model] = {}
     for run in plan.runs:
