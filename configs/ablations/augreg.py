@@ -29,7 +29,7 @@ AUGMENT = {
 def get_config(argument: str = "mini") -> ConfigDict:
     """Returns the ablation in a size."""
     (size_name,) = ablation_sizes.parse(argument)
-    config, size = ablation_sizes.start("augreg", "vit", size_name, **PLAIN)
+    config, _size = ablation_sizes.start("augreg", "vit", size_name, **PLAIN)
     share = 0.5 if size_name == "smallest" else 0.1
     augment = AUGMENT.get(size_name, ("pad_crop(2, mode='zero')",))
     augmentation = {"augment": augment, "mixing": {"mixup": 0.2}}

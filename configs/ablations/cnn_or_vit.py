@@ -3,8 +3,9 @@
 python scripts/ablate.py --config=configs/ablations/cnn_or_vit.py:mini --workdir=runs/cnn_or_vit
 python scripts/report.py --workdir=runs/cnn_or_vit
 
-A ViT and a ResNet of about equal operations of training, in the same number of steps, learn from 3, 10, 30 and
-100% of the scenes, and the class shows in the local texture, in the global arrangement, or in both.
+A ViT and a ResNet of about equal operations of training, in the same number of steps, learn from 3,
+10, 30 and 100% of the scenes. The class shows in the local texture, in the global arrangement, or
+in both.
 Each ResNet is compared with the ViT of its images. `locality` is 1 for texture alone, 0.5 for both,
 0 for the arrangement alone. Each run is tested on images with both cues, so its accuracy can reach
 the strength of the cue that it could learn.

@@ -158,7 +158,7 @@ def test_another_seed_needs_two(tmp_path):
     settings = skips()
     settings.seeds = 1
     settings.analyses.cka.models = ("model", "other")
-    with pytest.raises(ValueError, match="set config.seeds to 2 or more"):
+    with pytest.raises(ValueError, match=r"set config.seeds to 2 or more"):
         check.check_ablation(settings)
 
 

@@ -115,7 +115,8 @@ def text(plan: Plan, costs: dict[str, Cost], chosen: Sequence[Network]) -> str:
     speed, origin = _speed(plan, costs)
     lines.append(
         f"to train: {len(todo)} of {len(chosen)} networks, {steps} steps, "
-        f"{total / 1e12:.4g} TFLOP, about {total / speed / 3600:.2g} hours at {speed / 1e9:.3g} GFLOP/s ({origin})"
+        f"{total / 1e12:.4g} TFLOP, about {total / speed / 3600:.2g} hours "
+        f"at {speed / 1e9:.3g} GFLOP/s ({origin})"
     )
     return "\n".join(lines)
 

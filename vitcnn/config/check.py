@@ -125,6 +125,7 @@ def check_ablation(config: Fields) -> ConfigDict:
                 "config.seeds to 2 or more"
             )
     full["runs"] = _check_runs(full["baseline"], full["runs"])
+    full["baseline"] = full["runs"][BASELINE]
     for field in ("against", "start", "factors"):
         for run, value in full[field].items():
             check_name(f"run in config.{field}:", run, full["runs"])
