@@ -19,6 +19,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # by config_f
 CONFIGS = running.ROOT / "configs"
 # The arguments of each config file; "" is its default.
 ARGUMENTS = {
+    "ablations/amount_or_difficulty.py": ("smallest",),
+    "ablations/augreg.py": ("smallest",),
+    "ablations/cnn_or_vit.py": ("smallest",),
+    "ablations/data.py": ("smallest",),
+    "ablations/finetune.py": ("smallest",),
+    "ablations/locality.py": ("smallest",),
+    "ablations/pooling.py": ("smallest",),
+    "ablations/seeds.py": ("smallest",),
+    "ablations/skips.py": ("vit,smallest", "resnet,smallest"),
     "analyze/cifar10_pair.py": ("", "smallest"),
     "analyze/everything.py": ("", "smallest", "resnet50"),
     "analyze/imagenet_resnet50.py": ("", "smallest"),
@@ -37,11 +46,13 @@ EVERY = [(file, argument) for file, arguments in ARGUMENTS.items() for argument 
 # Fields whose values are names that something has to have.
 NAMES = {"family", "variant", "source", "analysis", "optimizer", "schedule", "loss", "compute"}
 DURATIONS = ("every", "steps", "warmup", "cooldown", "snapshots")
-OPTIONAL = ("config.resume_from", "config.profile")  # "" is a value
+OPTIONAL = ("resume_from", "profile")  # "" is a value
+BY_NAME = ("runs", "against", "start", "factors")  # of an ablation, by names that it chooses
 # Fields that accept only some values -> (text of a flag, value).
 SOME = {
     "precision": ("high", "high"),
     "profile": ("3:5", "3:5"),
+    "name": ("some_text", "some_text"),
     "augment": ("flip,pad_crop(2)", ("flip", "pad_crop(2)")),
     "mu_dtype": ("bfloat16", "bfloat16"),
     "whole_targets": ("false", False),  # or the loss would be sigmoid
@@ -63,6 +74,8 @@ def config_of(file, argument):
 
 
 def check(config):
+    if "baseline" in config:
+        return configs.check_ablation(config)
     return (
         configs.check_training(config) if "steps" in config else configs.check_measurement(config)
     )
@@ -75,7 +88,8 @@ def test_every_config_is_walked():
 @pytest.mark.parametrize("path", paths(), ids=name)
 def test_config_opens_with_its_command(path):
     document = load(path).__doc__
-    script = "train" if path.parent.name == "train" else "analyze"
+    scripts = {"train": "train", "analyze": "analyze", "ablations": "ablate"}
+    script = scripts[path.parent.name]
     assert f"python scripts/{script}.py --config=configs/{name(path)}" in document
     assert "Expected" in document or "expect" in document
     assert re.search(r"minute|hour", document)
@@ -123,6 +137,9 @@ def test_every_field_can_be_set_by_flag(file, argument, record_property):
     """Of every network, source, analysis, stage and optimizer of the config: it arrives, typed."""
     walked = list(configs.walk(config_of(file, argument)))
     given = {path: value_for(path, value, field) for path, value, field in walked}
+    if file.startswith("ablations"):  # whose analyses see networks of three names
+        networks = [path for path in given if re.fullmatch(r"config.analyses.\w+.models", path)]
+        given |= dict.fromkeys(networks, ("other", ("other",)))
     config = parsed(file, argument, [f"--{path}={text}" for path, (text, _) in given.items()])
     checked = check(config)
     for path, (_, value) in given.items():
@@ -138,6 +155,8 @@ def test_every_field_of_a_config_is_walked_and_documented(file, argument):
 
     def leaves(node, where):
         for key, value in node.items():
+            if "baseline" in node and key in BY_NAME:
+                continue
             if isinstance(value, ConfigDict):
                 yield from leaves(value, f"{where}.{key}")
             else:
@@ -155,7 +174,7 @@ def test_unset_fields_reach_nothing(file, argument):
     """A checked config has what is set, and no placeholder and no None."""
     config = config_of(file, argument)
     for path, value, _ in configs.walk(config):
-        if value == "" and path not in OPTIONAL:  # the user's to give
+        if value == "" and path.rpartition(".")[2] not in OPTIONAL:  # the user's to give
             config.update_from_flattened_dict({path.removeprefix("config."): "given"})
     checked = check(config)
 
@@ -169,6 +188,7 @@ def test_unset_fields_reach_nothing(file, argument):
     assert all(
         value is not None and value != "" for value in leaves(checked.to_dict()) if value != ""
     )
+    checked = checked.get("baseline", checked)
     model = next(iter(checked.models.values())) if "models" in checked else checked.model
     assert "depth" not in model or "smallest" in argument
 

@@ -36,6 +36,7 @@ FLOORS = {
     "claims": 7,
     "training": 8,
     "report": 8,
+    "ablations": 9,
     "command_line": 8,
 }
 # Libraries that are extras, or slow to import, and the only files that may import them at all.

@@ -14,6 +14,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors; `__getattr__` imports them when they are asked for
+    from vitcnn.ablations import ablate
     from vitcnn.data.preprocess import Preprocess
     from vitcnn.engine.analyze import analyze
     from vitcnn.engine.compare import Comparison, cka, compare
@@ -29,6 +30,7 @@ _MODULES = {
     "Preprocess": "data.preprocess",
     "TapInfo": "taps",
     "TapTable": "taps",
+    "ablate": "ablations",
     "alias": "taps",
     "analyze": "engine.analyze",
     "cka": "engine.compare",
@@ -46,6 +48,7 @@ __all__ = [
     "Preprocess",
     "TapInfo",
     "TapTable",
+    "ablate",
     "alias",
     "analyze",
     "cka",

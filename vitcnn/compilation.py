@@ -35,11 +35,21 @@ def options(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> dict[str, str]:
     """
     if jax.default_backend() != "cpu" or not _known():
         return {}
-    work = {"conv_general_dilated": 0, "dot_general": 0}
-    for name, multiplications in _multiplications(getattr(jaxpr, "jaxpr", jaxpr)):
-        work[name] += multiplications
+    work = multiplications(jaxpr)
     mostly = work["conv_general_dilated"] > _NEARLY_ALL * sum(work.values())
     return dict(_EIGEN_CONVOLUTIONS) if mostly else {}
+
+
+def multiplications(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> dict[str, int]:
+    """Returns how many multiplications a program does in convolutions and in other products.
+
+    Returns:
+      {"conv_general_dilated": number, "dot_general": number}; the body of a loop counts once.
+    """
+    work = {"conv_general_dilated": 0, "dot_general": 0}
+    for name, number in _multiplications(getattr(jaxpr, "jaxpr", jaxpr)):
+        work[name] += number
+    return work
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Configs: the functions that config files call, shared by measurement and training.
+"""Configs: the functions that config files call, for measurement, training and ablations.
 
 A config file builds a `ml_collections.ConfigDict` from these functions:
 
@@ -13,14 +13,15 @@ out before the thing is made, so the thing's own default holds; for a network th
 value stored with the weights, then the variant's. None is not a value. An empty string marks a
 field that the user has to give.
 
-`check_measurement` and `check_training` return a config without its unset fields. They raise a
-ValueError that names whatever is wrong, before any work starts.
+`check_measurement`, `check_training` and `check_ablation` return a config without its unset fields.
+They raise a ValueError that names whatever is wrong, before any work starts.
 
 Read the files in this order: `schema` (the fields), `build` (what config files call), `check`,
 `walk` (all fields, for --help), `recipes` (what the config files of trainings have in common).
 """
 
 from vitcnn.config.build import (
+    ablation,
     analysis,
     evaluation,
     measurement,
@@ -33,15 +34,25 @@ from vitcnn.config.build import (
     stage,
     training,
 )
-from vitcnn.config.check import check_file_name, check_measurement, check_training
-from vitcnn.config.schema import Evaluation, Measurement, Training
+from vitcnn.config.check import (
+    BASELINE,
+    check_ablation,
+    check_file_name,
+    check_measurement,
+    check_training,
+)
+from vitcnn.config.schema import Ablation, Evaluation, Measurement, Training
 from vitcnn.config.walk import walk
 
 __all__ = [
+    "BASELINE",
+    "Ablation",
     "Evaluation",
     "Measurement",
     "Training",
+    "ablation",
     "analysis",
+    "check_ablation",
     "check_file_name",
     "check_measurement",
     "check_training",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from vitcnn.config.schema import PARTS, STAGE, Evaluation, Measurement, Training
+from vitcnn.config.schema import PARTS, STAGE, Ablation, Evaluation, Measurement, Training
 from vitcnn.convert import converted
 from vitcnn.lookup import Field, check_name, fields_of
 
@@ -22,6 +22,15 @@ def training() -> ConfigDict:
     config = _with_defaults(fields_of(Training), {})
     config.optimizer, config.schedule, config.mixing = optimizer("adam"), schedule(), mixing()
     return config
+
+
+def ablation(name: str) -> ConfigDict:
+    """Returns the config of an ablation for a config file to fill in; see `Ablation`.
+
+    Args:
+      name: name of the ablation.
+    """
+    return _with_defaults(fields_of(Ablation), {"name": name})
 
 
 def model(family: str, variant: str, **fields: Any) -> ConfigDict:

@@ -15,6 +15,7 @@ from vitcnn.config.schema import (
     PARTS,
     PRECISIONS,
     STAGE,
+    Ablation,
     Evaluation,
     Fields,
     Measurement,
@@ -88,6 +89,102 @@ def check_training(config: Fields) -> ConfigDict:
             '--config.init_from=..., or "random" for random weights'
         )
     return ConfigDict(full)
+
+
+BASELINE = "baseline"  # the run without differences
+# The networks that an analysis of an ablation may name.
+NETWORKS = ("model", "paired", "other")
+
+
+def check_ablation(config: Fields) -> ConfigDict:
+    """Returns a checked ablation, whose `runs` are whole training configs, the baseline first.
+
+    Args:
+      config: fields of `Ablation`, from `ablation()` or any mapping with some of them.
+
+    Raises:
+      ValueError: a field that is unknown (with the nearest right one), ill-typed or missing, in the
+        config or in a run; two runs of one name, or of one training; a run that does not exist.
+    """
+    full = _check_schema(config, Ablation, "config")
+    check_file_name(full["name"])
+    check_name("precision", full["precision"], PRECISIONS)
+    for name, least in (("seeds", 1), ("group", 1)):
+        if full[name] < least:
+            raise ValueError(f"config.{name} = {full[name]}: expected a number from {least}")
+    full["data"] = _check_source(full["data"], "config.data")
+    full["stages"] = _check_stages(full["stages"], "config.stages")
+    full["analyses"] = _check_analyses(full["analyses"], "config.analyses")
+    for name, fields in full["analyses"].items():
+        fields["models"] = tuple(fields.get("models") or NETWORKS[:1])
+        for network in fields["models"]:
+            check_name(f"network in config.analyses.{name}.models:", network, NETWORKS)
+        if "other" in fields["models"] and full["seeds"] < 2:
+            raise ValueError(
+                f"config.analyses.{name} compares with another seed, and config.seeds = 1: set "
+                "config.seeds to 2 or more"
+            )
+    full["runs"] = _check_runs(full["baseline"], full["runs"])
+    full["baseline"] = full["runs"][BASELINE]
+    for field in ("against", "start", "factors"):
+        for run, value in full[field].items():
+            check_name(f"run in config.{field}:", run, full["runs"])
+            if field != "factors":
+                check_name(f"run in config.{field}.{run}:", value, full["runs"])
+    for run in full["start"]:
+        _check_start(run, full["start"])
+    return ConfigDict(full)
+
+
+def _check_start(run: str, start: Mapping[str, str]) -> None:
+    """Raises ValueError if a run starts, over others or not, from its own weights."""
+    chain = [run]
+    while (before := start.get(chain[-1])) is not None:
+        if before in chain:
+            raise ValueError(f"config.start: {' starts from '.join([*chain, before])}")
+        chain.append(before)
+
+
+def _check_runs(baseline: Fields, runs: Fields) -> dict[str, Any]:
+    """Returns the checked training of every run by name, the baseline first."""
+    baseline = _without_unset(baseline)
+    trainings = {BASELINE: _check_run(BASELINE, baseline)}
+    folders = {BASELINE: BASELINE}  # some file systems do not tell capital letters from others
+    for name, differences in runs.items():
+        check_file_name(name)
+        if folders.setdefault(name.casefold(), name) != name or name == BASELINE:
+            raise ValueError(
+                f"config.runs has two runs of one name, {folders[name.casefold()]!r} and {name!r}: "
+                f"rename one of them ({BASELINE!r} is the run without differences)"
+            )
+        trainings[name] = _check_run(name, changed(baseline, differences))
+    return trainings
+
+
+def _check_run(name: str, config: Fields) -> ConfigDict:
+    where = "config.baseline" if name == BASELINE else f"config.runs.{name}"
+    try:
+        return check_training(config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def changed(config: Fields, differences: Fields) -> dict[str, Any]:
+    """Returns a config with some fields changed.
+
+    Args:
+      config: the config, of plain dictionaries.
+      differences: the fields that differ, nested as in the config. A part that names its plugin
+        takes the place of the part.
+    """
+    merged = dict(config)
+    for name, value in _without_unset(differences).items():
+        if isinstance(value, Mapping) and not any(
+            isinstance(value.get(field), str) for part in PARTS.values() for field in part.identity
+        ):
+            value = changed(merged.get(name, {}), value)
+        merged[name] = value
+    return merged
 
 
 _FROM_1 = (lambda value: value >= 1, "a number from 1")

@@ -202,6 +202,52 @@ class Training:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """What scripts/ablate.py does: it trains networks that differ in one thing, over several seeds.
+
+    Every run is a training over `seeds` seeds, and so is the run "baseline". Seed s of every run
+    has the same seeds of weights and of image order, so runs are compared in pairs. Which images a
+    subset has is decided by its own field `subset_seed`, the same for all seeds.
+
+    An analysis sees the network of a run under the name "model", and those that it names in its
+    field `models`: "paired", the network of the same seed of the run that this run is compared
+    with; and "other", the network of the next seed of that run. So "other" of the baseline shows
+    how alike two networks are that differ in the seed only.
+
+    Attributes:
+      name: name of the ablation, by which claims and figures know it.
+      baseline: a training config, see `Training`.
+      runs: name -> differences from the baseline, nested as its fields are. A part that names
+        another plugin, such as a family, takes the place of the whole part.
+      against: name of a run -> the run that it is compared with; "baseline" if it is left out.
+      start: name of a run -> the run from whose weights of the same seed it starts.
+      factors: name of a run -> {factor: level}: what was varied, for figures and for the effects of
+        factorial designs. The levels are numbers or words.
+      seeds: number of seeds; more seeds may be added later.
+      least_accuracy: accuracy of the baseline below which the ablation is void.
+      data: `source(...)` of the images on which the networks are measured.
+      analyses: name -> `analysis(...)`.
+      stages: name -> `stage(...)`; see `Measurement`.
+      group: number of images in an HSIC estimate, and in one call of the device program.
+      precision: precision of every matrix product of the analyses; see `Measurement`.
+    """
+
+    name: str = ""
+    baseline: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    runs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    against: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    start: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    factors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: int = 3
+    least_accuracy: float = 0.0
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    analyses: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stages: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    group: int = 128
+    precision: str = "highest"
+
+
 def model_fields(family: str) -> dict[str, Any]:
     """Returns the fields of a model: those of `vitcnn.load`, its network and its `Preprocess`."""
     load_fields = fields_of(load, ("family", "variant", "overrides"))

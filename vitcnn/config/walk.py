@@ -9,7 +9,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vitcnn import models
-from vitcnn.config.schema import PARTS, SINGLE, Evaluation, Fields, Measurement, Training
+from vitcnn.config.schema import (
+    PARTS,
+    SINGLE,
+    Ablation,
+    Evaluation,
+    Fields,
+    Measurement,
+    Training,
+)
 from vitcnn.lookup import REQUIRED, Field, fields_of
 
 
@@ -17,16 +25,25 @@ def walk(config: ConfigDict, where: str = "config") -> Iterator[tuple[str, Any, 
     """Yields (path, value, field) for every field of a config that a flag can set.
 
     Args:
-      config: from `measurement()` or `training()`.
+      config: from `measurement()`, `training()` or `ablation()`. Of an ablation, the differences of
+        its runs are left out.
       where: the beginning of every path.
     """
-    yield from _walk(config, Training if "steps" in config else Measurement, where)
+    kinds = {"baseline": Ablation, "steps": Training}
+    schema = next((kinds[field] for field in kinds if field in config), Measurement)
+    yield from _walk(config, schema, where)
 
 
 def _walk(config: Fields, schema: type, where: str) -> Iterator[tuple[str, Any, Field]]:
     for name, field in fields_of(schema).items():
         path, value = f"{where}.{name}", config[name]
-        if name == "models":
+        if name == "baseline":
+            yield from _walk(value, Training, path)
+        elif (
+            schema is Ablation and field.type is dict and name not in ("data", "analyses", "stages")
+        ):
+            continue
+        elif name == "models":
             for key, model in value.items():
                 yield from _walk_part(model, "model", f"{path}.{key}")
         elif name == "analyses":

@@ -29,6 +29,37 @@ def jackknife(
     return np.sqrt(((pseudo - centre) ** 2 / (h - 1)).sum(0) / g)
 
 
+def over_seeds(values: Float[np.ndarray, "... seed"]) -> dict[str, np.ndarray]:
+    """Returns what few independent values say of their mean, by Student's t (Gosset 1908).
+
+    Args:
+      values: one value for each seed, on the last axis; NaN where a seed has none.
+
+    Returns:
+      "mean"; "deviation" and "standard_error" of the mean, of the sample with n - 1 in the
+      denominator; and "half_width" of its 95% interval, the quantile 0.975 of t with n - 1 degrees
+      of freedom times the standard error. They are NaN without a value, and all but the mean with
+      fewer than two.
+    """
+    from scipy.stats import t as student  # which takes a second to import
+
+    values = np.asarray(values, np.float64)
+    there = np.isfinite(values)
+    n = there.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(there, values, 0).sum(-1) / np.where(n, n, np.nan)
+        squares = np.where(there, (values - mean[..., None]) ** 2, 0).sum(-1)
+        deviation = np.sqrt(squares / np.where(n > 1, n - 1, np.nan))
+        error = deviation / np.sqrt(n)
+    quantile = student.ppf(0.975, np.maximum(n - 1, 1))
+    return {
+        "mean": mean,
+        "deviation": deviation,
+        "standard_error": error,
+        "half_width": quantile * error,
+    }
+
+
 def wilson(
     share: Float[np.ndarray, "..."], trials: float | np.ndarray
 ) -> Float[np.ndarray, "... 2"]:

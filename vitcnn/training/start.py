@@ -108,7 +108,7 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
     neutral = identity.neutral(config)
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral).absolute()
     _check_orphans(workdir)
-    source = _open_labelled(config.data)
+    source = open_labelled(config.data)
     images = {
         "data": content.describe(source),
         "images_sha256": identity.source_sha256(source),
@@ -116,10 +116,9 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
     run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
     if finished(workdir):
         return load(config.model.family, config.model.variant, weights=workdir)
-    total, every, resolve = _lengths(config, source)
+    total, every, resolve = lengths(config, source)
     schedule = schedules.make(config.schedule, total, resolve)
     optimizer = optimizers.make(config, schedule)
-    _check_batch(config, source)
     model = _model(config, workdir)
     _check_classes(model, source)
     if "class_names" in images["data"]:  # of the logits, from now on
@@ -178,7 +177,7 @@ def begin(run: Run, saved: Checkpoints, mesh: Any) -> tuple[TrainState, bool]:
     return parallel.place(run.first_state(), shardings), True
 
 
-def _open_labelled(config: Fields) -> Any:
+def open_labelled(config: Fields) -> Any:
     """Opens the images of a config; raises ValueError if they are none or have no labels."""
     source = load_source(config)
     if not source.labelled or not len(source):
@@ -198,8 +197,17 @@ def _check_orphans(workdir: pathlib.Path) -> None:
         )
 
 
-def _lengths(config: ConfigDict, source: Any) -> tuple[int, dict[str, int], Resolve]:
-    """Returns the number of steps, how often things happen, and what resolves durations."""
+def lengths(config: ConfigDict, source: Any) -> tuple[int, dict[str, int], Resolve]:
+    """Returns the number of steps, how often things happen, and what resolves durations.
+
+    Args:
+      config: a checked config.
+      source: the training images.
+
+    Raises:
+      ValueError: a length is none, or a batch does not fit the devices or the images.
+    """
+    _check_batch(config, source)
     resolve = functools.partial(durations.steps, batch=config.batch, images=len(source))
     total = resolve(config.steps)
     if not total:
