@@ -10,6 +10,8 @@ import vitcnn
 from vitcnn import analyses, claims, report, results
 from vitcnn import config as configs
 
+pytestmark = pytest.mark.slow  # every analysis is compiled for two networks
+
 SCENES = {"classes": 4, "image_size": 32}
 FAMILY = "toys.pyramid"
 OUTPUTS = ("*/block*/out", "stage*/unit*/out")

@@ -124,6 +124,7 @@ def test_training_belongs_to_its_images_and_names_its_classes(tmp_path, monkeypa
         training.train(config, tmp_path / "c", progress=False)
 
 
+@pytest.mark.slow
 def test_four_devices_train_as_one(trained, tmp_path):
     """The same batch over a mesh: the same gradient but for the order of its sum."""
     code = (
