@@ -6,6 +6,8 @@ import tempfile
 
 import pytest
 
+from vitcnn.numerics import random_weights
+
 # Compiled programs are shared by the tests and by the processes that they start. Before jax is
 # imported, because it reads these when it starts.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vitcnn-tests-"))
@@ -65,6 +67,7 @@ def fast_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    random_weights._program.cache_clear()  # other tests compare them to the last bit
 
 
 @pytest.fixture(scope="session")
