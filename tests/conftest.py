@@ -6,8 +6,6 @@ import tempfile
 
 import pytest
 
-from vitcnn.numerics import random_weights
-
 # Compiled programs are shared by the tests and by the processes that they start. Before jax is
 # imported, because it reads these when it starts.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vitcnn-tests-"))
@@ -67,6 +65,8 @@ def fast_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    from vitcnn.numerics import random_weights  # after the hook, which checks its annotations
+
     random_weights._program.cache_clear()  # other tests compare them to the last bit
 
 
