@@ -21,11 +21,16 @@ from ml_collections import ConfigDict
 from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
 from vitcnn.config.schema import Fields
-from vitcnn.data import classes as class_numbers
-from vitcnn.data import content
 from vitcnn.engine import identity
 from vitcnn.engine.groups import check_group
-from vitcnn.engine.jobs import Job, check_source, load_models, load_source, plan_jobs
+from vitcnn.engine.jobs import (
+    Job,
+    check_source,
+    continued,
+    load_models,
+    load_source,
+    plan_jobs,
+)
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
 from vitcnn.results import datasets, environment
@@ -128,21 +133,15 @@ class _Pass:
     @functools.cached_property
     def images(self) -> dict[str, Any]:
         """What the images of the pass are, for run.json."""
-        digests = identity.images_sha256(self.source, self.jobs, self.config["seed"])
-        return {"data": content.describe(self.source), "images_sha256": digests}
+        return identity.images_record(self.source, self.jobs, self.config["seed"])
 
     def record(self, model_records: Mapping[str, Any]) -> dict[str, Any]:
         """Returns everything that decides the numbers of the pass, for run.json."""
-        classes = {
-            job.name: class_numbers.statement(job.classes, self.source)
-            for job in self.jobs
-            if job.classes
-        }
         return {
             "config": dict(self.config),
             "models": dict(model_records),
             **self.images,
-            "classes": classes,
+            "classes": identity.classes_record(self.source, self.jobs),
             "sources": {
                 job.name: {field: getattr(job.config, field) for field in ("classes", "draws")}
                 for job in self.jobs
@@ -233,11 +232,7 @@ def _run(
     if parallel.agree(current.finished):
         return current.load()
     process, processes = parallel.host()
-    continued = {  # job name -> stage -> Result that the job continues from
-        job.name: {s: of_stage[job.name] for s, of_stage in earlier.items() if job.name in of_stage}
-        for job in current.jobs
-        if job.traits.stages
-    }
+    continued_from = continued(current.jobs, earlier)
     record = current.record(model_records) | {
         "versions": environment.versions(),
         "devices": parallel.device_kind(),
@@ -254,14 +249,11 @@ def _run(
         current.source,
         current.jobs,
         settings,
-        earlier=continued,
+        earlier=continued_from,
         progress_file=progress_file,
         show_progress=progress and process == 0,
     )
-    for job in current.jobs:
-        messages = measured[job.name].attrs.pop("warnings", [])
-        provenance = identity.provenance(job, record, continued.get(job.name, {}), messages)
-        measured[job.name] = results.stamp(measured[job.name], provenance)
+    measured = identity.stamped(measured, current.jobs, record, continued_from)
     if process == 0:  # the hosts need not share a disk
         for name, path in current.paths.items():
             results.save(measured[name], path)

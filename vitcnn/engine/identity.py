@@ -23,6 +23,7 @@ from jax.extend import core
 
 from vitcnn import results
 from vitcnn.config.schema import Fields
+from vitcnn.data import classes as class_numbers
 from vitcnn.data import content, order, sources
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine.jobs import Job
@@ -79,7 +80,40 @@ def model_record(model: Model, computation: bool) -> dict[str, Any]:
     return record
 
 
-def provenance(
+def images_record(source: Any, jobs: Sequence[Job], seed: int) -> dict[str, Any]:
+    """Returns what the images of a pass are, for run.json."""
+    digests = images_sha256(source, jobs, seed)
+    return {"data": content.describe(source), "images_sha256": digests}
+
+
+def classes_record(source: Any, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Returns how the classes of the labels meet the logits, by job, for run.json."""
+    return {job.name: class_numbers.statement(job.classes, source) for job in jobs if job.classes}
+
+
+def stamped(
+    measured: Mapping[str, xarray.Dataset],
+    jobs: Sequence[Job],
+    record: Mapping[str, Any],
+    continued: Mapping[str, Mapping[str, xarray.Dataset]],
+) -> dict[str, xarray.Dataset]:
+    """Returns the Results of a pass with their provenance, which takes over their warnings.
+
+    Args:
+      measured: job name -> Result, from `stream.measure`.
+      jobs: the jobs of the pass.
+      record: what run.json says of the pass.
+      continued: job name -> stage -> Result from which the job continued.
+    """
+    results_of_pass = {}
+    for job in jobs:
+        messages = measured[job.name].attrs.pop("warnings", [])
+        origin = _provenance(job, record, continued.get(job.name, {}), messages)
+        results_of_pass[job.name] = results.stamp(measured[job.name], origin)
+    return results_of_pass
+
+
+def _provenance(
     job: Job,
     record: Mapping[str, Any],
     continued: Mapping[str, xarray.Dataset],

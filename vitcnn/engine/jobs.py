@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
+
+import xarray
 
 from vitcnn import analyses
 from vitcnn.config import check_file_name
@@ -93,6 +95,22 @@ def check_source(source: Any) -> None:
             "a source such as vitcnn.data.load returns, or an object with the attributes that the "
             "docstring of vitcnn.data.sources lists"
         )
+
+
+def continued(
+    jobs: Sequence[Job], earlier: Mapping[str, Mapping[str, xarray.Dataset]]
+) -> dict[str, dict[str, xarray.Dataset]]:
+    """Returns job name -> stage -> Result from which the job continues.
+
+    Args:
+      jobs: of one pass.
+      earlier: stage -> job name -> Result, of the passes before it.
+    """
+    return {
+        job.name: {s: of_stage[job.name] for s, of_stage in earlier.items() if job.name in of_stage}
+        for job in jobs
+        if job.traits.stages
+    }
 
 
 def plan_jobs(

@@ -22,10 +22,8 @@ import tqdm
 from ml_collections import ConfigDict
 
 from vitcnn import checkpoints, parallel, results
-from vitcnn.data import classes as class_numbers
-from vitcnn.data import content
 from vitcnn.engine import identity
-from vitcnn.engine.jobs import Job, load_source, plan_jobs
+from vitcnn.engine.jobs import Job, continued, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model, load
 from vitcnn.recipe.durations import Duration
@@ -77,13 +75,8 @@ class _Pass:
     def record(self) -> dict[str, Any]:
         """Returns what decides the numbers of the pass, apart from the network."""
         return {
-            "data": content.describe(self.source),
-            "images_sha256": identity.images_sha256(self.source, self.jobs, self.settings.seed),
-            "classes": {
-                job.name: class_numbers.statement(job.classes, self.source)
-                for job in self.jobs
-                if job.classes
-            },
+            **identity.images_record(self.source, self.jobs, self.settings.seed),
+            "classes": identity.classes_record(self.source, self.jobs),
         }
 
 
@@ -125,17 +118,13 @@ class _Evaluation:
             models[name] = {**model.provenance, "weights": weights}
         earlier: dict[str, dict[str, Any]] = {}
         for each in self.passes:
-            continued = {
-                job.name: {s: of[job.name] for s, of in earlier.items() if job.name in of}
-                for job in each.jobs
-                if job.traits.stages
-            }
+            continued_from = continued(each.jobs, earlier)
             measured = measure(
                 {name: self.models[name] for name in variables},
                 each.source,
                 each.jobs,
                 each.settings,
-                earlier=continued,
+                earlier=continued_from,
                 show_progress=False,
                 programs=each.programs,
             )
@@ -146,11 +135,7 @@ class _Evaluation:
                 "versions": environment.versions(),
                 "devices": parallel.device_kind(),
             }
-            for job in each.jobs:
-                messages = measured[job.name].attrs.pop("warnings", [])
-                origin = identity.provenance(job, record, continued.get(job.name, {}), messages)
-                measured[job.name] = results.stamp(measured[job.name], origin)
-            earlier[each.stage] = measured
+            earlier[each.stage] = identity.stamped(measured, each.jobs, record, continued_from)
         for model in self.models.values():  # the next step overwrites its arrays
             model.variables = jax.eval_shape(lambda model=model: model.variables)
         return {name: dataset.assign_coords(step=step) for name, dataset in earlier[""].items()}
