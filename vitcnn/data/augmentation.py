@@ -43,3 +43,8 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
     if not low <= value <= high:
         expected = f"{low:g} or more" if high == float("inf") else f"{low:g} to {high:g}"
         raise ValueError(f"{name} is {value:g}: expected {expected}")
+
+
+def signed(value: float, rng: np.random.Generator) -> float:
+    """Returns a value or its negative, each with probability 1/2."""
+    return value if rng.random() < 0.5 else -value

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFilter, ImageOps
 
-from vitcnn.data.augmentation import Change, check_range
+from vitcnn.data.augmentation import Change, check_range, signed
 from vitcnn.data.preprocess import Preprocess
 
 OPERATIONS = (
@@ -127,7 +127,7 @@ class RandAugment(Change):
 
     def rotate(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Rotates by 30 degrees at magnitude 10, to either side."""
-        angle = math.radians(_signed(self.level * 30, rng))
+        angle = math.radians(signed(self.level * 30, rng))
         cosine, sine = math.cos(angle), math.sin(angle)
         x, y = picture.width / 2, picture.height / 2
         row, column = x - cosine * x + sine * y, y - sine * x - cosine * y
@@ -167,22 +167,22 @@ class RandAugment(Change):
 
     def shear_x(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Moves rows, the more the further down they are."""
-        shear = _signed(self.level * 0.3, rng)
+        shear = signed(self.level * 0.3, rng)
         return _affine(picture, (1, shear, -shear / 2, 0, 1, 0))  # the first row stays
 
     def shear_y(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Moves columns, the more the further to the right they are."""
-        shear = _signed(self.level * 0.3, rng)
+        shear = signed(self.level * 0.3, rng)
         return _affine(picture, (1, 0, 0, shear, 1, -shear / 2))
 
     def translate_x(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Moves the image to the left or to the right."""
-        shift = _signed(self.translation(picture.width), rng)
+        shift = signed(self.translation(picture.width), rng)
         return _affine(picture, (1, 0, shift, 0, 1, 0))
 
     def translate_y(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Moves the image up or down."""
-        shift = _signed(self.translation(picture.height), rng)
+        shift = signed(self.translation(picture.height), rng)
         return _affine(picture, (1, 0, 0, 0, 1, shift))
 
     def cutout(self, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -202,10 +202,6 @@ class RandAugment(Change):
     def _enhanced(self, picture: Image.Image, degenerate: Image.Image) -> Image.Image:
         """Returns the blend of an image with one that lacks something, rounded down."""
         return Image.blend(degenerate, picture, self.level * 1.8 + 0.1)
-
-
-def _signed(value: float, rng: np.random.Generator) -> float:
-    return value if rng.random() < 0.5 else -value
 
 
 def _affine(picture: Image.Image, matrix: tuple[float, ...]) -> Image.Image:

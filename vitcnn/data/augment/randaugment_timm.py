@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
-from vitcnn.data.augmentation import Change, check_range
+from vitcnn.data.augmentation import Change, check_range, signed
 from vitcnn.data.preprocess import INTERPOLATIONS
 from vitcnn.lookup import check_name
 
@@ -100,7 +100,7 @@ class TimmRandAugment(Change):
     def rotate(self, picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
         """Rotates by up to 30 degrees."""
         method = self._interpolation(rng)
-        return picture.rotate(_signed(level * 30, rng), method, fillcolor=self.fill)
+        return picture.rotate(signed(level * 30, rng), method, fillcolor=self.fill)
 
     def posterize(
         self, picture: Image.Image, level: float, rng: np.random.Generator
@@ -143,24 +143,24 @@ class TimmRandAugment(Change):
 
     def shear_x(self, picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
         """Moves rows, the more the further down they are."""
-        return self._affine(picture, (1, _signed(level * 0.3, rng), 0, 0, 1, 0), rng)
+        return self._affine(picture, (1, signed(level * 0.3, rng), 0, 0, 1, 0), rng)
 
     def shear_y(self, picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
         """Moves columns, the more the further to the right they are."""
-        return self._affine(picture, (1, 0, 0, _signed(level * 0.3, rng), 1, 0), rng)
+        return self._affine(picture, (1, 0, 0, signed(level * 0.3, rng), 1, 0), rng)
 
     def translate_x(
         self, picture: Image.Image, level: float, rng: np.random.Generator
     ) -> Image.Image:
         """Moves by up to 45 % of the width."""
-        shift = _signed(level * 0.45, rng) * picture.width
+        shift = signed(level * 0.45, rng) * picture.width
         return self._affine(picture, (1, 0, shift, 0, 1, 0), rng)
 
     def translate_y(
         self, picture: Image.Image, level: float, rng: np.random.Generator
     ) -> Image.Image:
         """Moves by up to 45 % of the height."""
-        shift = _signed(level * 0.45, rng) * picture.height
+        shift = signed(level * 0.45, rng) * picture.height
         return self._affine(picture, (1, 0, 0, 0, 1, shift), rng)
 
     def _affine(
@@ -179,11 +179,7 @@ class TimmRandAugment(Change):
 
 def _factor(level: float, rng: np.random.Generator) -> float:
     """Returns the factor of an enhancement: 1 changes nothing, 0 removes all."""
-    return max(0.1, 1 + _signed(level * 0.9, rng))
-
-
-def _signed(value: float, rng: np.random.Generator) -> float:
-    return value if rng.random() < 0.5 else -value
+    return max(0.1, 1 + signed(level * 0.9, rng))
 
 
 AUGMENTATION = TimmRandAugment

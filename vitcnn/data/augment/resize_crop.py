@@ -28,16 +28,21 @@ class ResizeCrop(Geometry):
         crops.check_interpolation(self.interpolation)
 
     def check(self, preprocess: Preprocess) -> None:
-        """Raises a ValueError if the crops are larger than the square."""
+        """Raises a ValueError if the crops are larger than the resized image may be."""
         crops.check_resize(self.resize, preprocess)
 
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], preprocess: Preprocess, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Returns a crop of `preprocess.size`."""
+        return crops.random_window(self.resized(image, preprocess), preprocess.size, rng)
+
+    def resized(
+        self, image: UInt8[np.ndarray, "H W 3"], preprocess: Preprocess
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the image before the crop."""
         square = (self.resize, self.resize)
-        image = crops.resized(image, preprocess, size=square, interpolation=self.interpolation)
-        return crops.random_window(image, preprocess.size, rng)
+        return crops.resized(image, preprocess, size=square, interpolation=self.interpolation)
 
 
 AUGMENTATION = ResizeCrop
