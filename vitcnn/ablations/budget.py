@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 
 from vitcnn import compilation, models, parallel
 from vitcnn.ablations.plan import Network, Plan
+from vitcnn.results import workdir as run_folder
 from vitcnn.training import flops, start
 from vitcnn.training import log as training_log
 
@@ -140,7 +140,7 @@ def _timed(plan: Plan, costs: dict[str, Cost]) -> Iterable[tuple[float, float]]:
         path = plan.folder(network) / training_log.FILE
         if not (path.is_file() and plan.is_trained(network)):
             continue
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = run_folder.read_log(path)
         rates = [1 / line["images_per_second"] for line in lines if "images_per_second" in line]
         if rates:
             cost = costs[network.run]
