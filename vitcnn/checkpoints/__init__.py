@@ -7,7 +7,7 @@ names, `restore` merges them strictly into the variables of a network, and `expo
 from vitcnn.checkpoints.export import export
 from vitcnn.checkpoints.fetch import locate
 from vitcnn.checkpoints.fetch.source import Source
-from vitcnn.checkpoints.fetch.workdir import CHECKPOINTS, SNAPSHOTS, WEIGHTS
+from vitcnn.checkpoints.fetch.workdir import CHECKPOINTS, SNAPSHOTS, WEIGHTS, latest_checkpoint
 from vitcnn.checkpoints.files import read
 from vitcnn.checkpoints.restore import Checkpoint, flat, restore
 
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "export",
     "flat",
+    "latest_checkpoint",
     "locate",
     "read",
     "restore",

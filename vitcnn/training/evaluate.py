@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
@@ -29,6 +28,7 @@ from vitcnn.model import Model, load
 from vitcnn.recipe.durations import Duration
 from vitcnn.results import environment
 from vitcnn.results import workdir as run_folder
+from vitcnn.training import state as states
 
 FILE = "evaluations.jsonl"
 FOLDER = "evaluations"
@@ -304,9 +304,7 @@ class Evaluations:
     def _keep(self, name: int | str, variables: Variables) -> None:
         if self._writes:
             self._path(name).parent.mkdir(exist_ok=True)
-            arrays = jax.tree.map(np.asarray, dict(variables))
-            settings = {"preprocess": self._model.preprocess.to_dict()}
-            checkpoints.export(self._path(name), arrays, settings)
+            states.export(self._path(name), variables, self._model)
         parallel.barrier(f"snapshot {name}")
 
     def _load(self, name: int | str) -> Variables:

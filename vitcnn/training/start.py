@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -283,9 +282,9 @@ def _model(config: ConfigDict, workdir: pathlib.Path) -> Model:
 
 def _latest(folder: pathlib.Path) -> pathlib.Path | None:
     """Returns the last checkpoint of a folder, None without one; every host the same."""
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-    latest = parallel.agree(max(steps, default=-1))
-    return folder / str(latest) if latest >= 0 else None
+    latest = checkpoints.latest_checkpoint(folder)
+    step = parallel.agree(int(latest.name) if latest else -1)
+    return folder / str(step) if step >= 0 else None
 
 
 def _state_of_another(resume_from: str) -> tuple[pathlib.Path, int]:
@@ -307,8 +306,4 @@ def _state_of_another(resume_from: str) -> tuple[pathlib.Path, int]:
 def export(run: Run, variables: Mapping[str, Any]) -> None:
     """Writes weights.npz, on host 0."""
     if parallel.host()[0] == 0:
-        checkpoints.export(
-            run.workdir / checkpoints.WEIGHTS,
-            jax.tree.map(np.asarray, dict(variables)),
-            {"preprocess": run.model.preprocess.to_dict()},
-        )
+        states.export(run.workdir / checkpoints.WEIGHTS, variables, run.model)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from vitcnn import checkpoints
+from vitcnn.model import Model
 
 
 @flax.struct.dataclass
@@ -65,3 +70,15 @@ def described(state: TrainState) -> dict[str, str]:
         )
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
+
+
+def export(path: pathlib.Path, variables: Mapping[str, Any], model: Model) -> None:
+    """Writes the variables of a network as weights that `vitcnn.load` reads.
+
+    Args:
+      path: of the file, such as weights.npz.
+      variables: arrays of JAX or NumPy.
+      model: the network, whose preprocessing is written beside them.
+    """
+    arrays = jax.tree.map(np.asarray, dict(variables))
+    checkpoints.export(path, arrays, {"preprocess": model.preprocess.to_dict()})

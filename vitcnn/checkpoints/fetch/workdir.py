@@ -19,6 +19,12 @@ def is_part(path: pathlib.Path) -> bool:
     return inside and (path.parent.parent / RUN).is_file()
 
 
+def latest_checkpoint(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder of the last step in a folder of checkpoints; None without one."""
+    steps = [path for path in folder.glob("*") if path.name.isdigit()]
+    return max(steps, key=lambda path: int(path.name), default=None)
+
+
 def read(folder: pathlib.Path) -> Source:
     """Returns the weights of a folder that `vitcnn.training.train` wrote.
 
@@ -33,8 +39,7 @@ def read(folder: pathlib.Path) -> Source:
     if is_part(folder):
         latest, folder = folder, folder.parent.parent
     elif folder.name == CHECKPOINTS:
-        steps = [path for path in folder.iterdir() if path.name.isdigit()]
-        latest = max(steps, key=lambda path: int(path.name), default=None)
+        latest = latest_checkpoint(folder)
         if latest is None:
             raise FileNotFoundError(f"{folder} holds no checkpoint yet")
         folder = folder.parent
