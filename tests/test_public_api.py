@@ -19,6 +19,7 @@ SIGNATURES = {
     "TapInfo": "(name, role='', shape=(), grid=None, prefix_tokens=0, heads=None, skip=None, "
     "alias=None, class_token=False, window=None, layout='')",
     "TapTable": "(infos, origin=None, left_out=None)",
+    "ablate": "(config, workdir, *, run='', progress=True)",
     "alias": "(name, target)",
     "analyze": "(config, workdir, *, models=None, source=None, progress=True)",
     "cka": "(xs, ys=None, group=None)",
