@@ -2,7 +2,8 @@
 
     python scripts/report.py --workdir=runs/cifar10_pair
 
-Of the workdir of a training run it draws what the evaluations measured, over the steps.
+Of ablations it draws the differences between runs, with intervals over seeds, and judges claims on
+training. Of the workdir of a training run it draws what the evaluations measured, over the steps.
 
 The report needs only the results (<analysis>.nc), not the models, weights or images.
 """
@@ -13,7 +14,7 @@ import pathlib
 from absl import app, flags
 
 from vitcnn import claims, report
-from vitcnn.report import growth
+from vitcnn.report import ablation, growth
 
 WORKDIR = flags.DEFINE_list("workdir", None, "Folders with results, separated by commas.")
 OUT = flags.DEFINE_string("out", "", "Folder to write into; the default is <first workdir>/report.")
@@ -27,10 +28,15 @@ def main(_):
             print(f"{out}/{name}")
         return
     results = report.read(WORKDIR.value)
-    page = report.write(results, out)
+    is_ablation = ablation.is_ablation(results)
+    page = None if is_ablation else report.write(results, out)
     verdicts = claims.all_claims(results)
     for claim in verdicts:
         print(f"{claim}\n")
+    if is_ablation:
+        for name in ablation.write(results, out):
+            print(f"{out}/{name}")
+        return
     if not verdicts:
         print('No claim to judge: most compare a model of kind "vit" with one of kind "cnn".')
     print(f"report: {page}")

@@ -26,7 +26,7 @@ ARGUMENTS = {
     "ablations/finetune.py": ("smallest",),
     "ablations/locality.py": ("smallest",),
     "ablations/pooling.py": ("smallest",),
-    "ablations/seeds.py": ("smallest",),
+    "ablations/seeds.py": ("vit,smallest", "resnet,smallest"),
     "ablations/skips.py": ("vit,smallest", "resnet,smallest"),
     "analyze/cifar10_pair.py": ("", "smallest"),
     "analyze/everything.py": ("", "smallest", "resnet50"),

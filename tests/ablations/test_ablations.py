@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import running
 import xarray
+from matplotlib.text import Text
 
 import vitcnn
 from vitcnn import ablations, results, training
-from vitcnn.ablations import budget, driver, plan, summaries
+from vitcnn.ablations import budget, driver, plan, summaries, text
 from vitcnn.ablations.gather import factorial_effects
 from vitcnn.config import check
 from vitcnn.numerics.statistics import over_seeds
+from vitcnn.report import ablation as report_ablation
 
 FOLDER = running.ROOT / "configs" / "ablations"
 
@@ -268,10 +270,10 @@ def test_a_weak_baseline_voids_the_ablation(ablation):
     )
 
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "skips")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("skips", "seeds"))
 
 
-@pytest.mark.parametrize("name", [*NAMES, "skips:vit", "skips:resnet"])
+@pytest.mark.parametrize("name", [*NAMES, "skips:vit", "skips:resnet", "seeds:vit", "seeds:resnet"])
 @pytest.mark.parametrize("size", ["smallest", "mini", "cifar10", "imagenet"])
 def test_the_config_files_are_valid(name, size, tmp_path):
     file, _, family = name.partition(":")
@@ -288,6 +290,8 @@ def test_the_config_files_are_valid(name, size, tmp_path):
     checked = check.check_ablation(settings)
     assert checked.name == file
     assert set(checked.factors) <= set(checked.runs)
+    if size == "smallest":
+        driver._check_measurement(plan.make(settings, tmp_path))
     if size in ("smallest", "mini"):
         costs = budget.costs(plan.make(settings, tmp_path))
         assert len({cost.steps for cost in costs.values()}) == (2 if file == "finetune" else 1)
@@ -307,3 +311,27 @@ def test_a_cnn_and_a_vit_cost_the_same(tmp_path):
         costs["baseline"].flops, rel=0.2
     )  # with padding
     assert costs["cnn_both_003"].images == 600
+
+
+def test_two_seeds_make_one_pair(ablation):
+    two = plan.make(skips(), ablation[0])
+    seen = {str(n): sorted(two.compared(n)) for n in two.networks}
+    assert seen["baseline/0"] == ["model", "other"]
+    assert seen["baseline/1"] == ["model"]
+    assert seen["block00/1"] == ["model", "other", "paired"]
+    assert two.compared(plan.Network("block00", 1))["other"] == plan.Network("baseline", 0)
+
+
+def test_the_error_over_images_is_a_root_mean_square():
+    assert text.image_error(np.array([3.0, 4.0, np.nan])) == pytest.approx(12.5**0.5)
+
+
+def test_the_report_draws_and_titles_an_ablation(ablation, tmp_path):
+    drawn = report_ablation.draw(ablation[1])
+    assert {"accuracy.top1", "accuracy.top1.block", "cka.lower_upper", "cka.maps"} <= drawn.keys()
+    (axes,) = drawn["accuracy.nll.block"].axes
+    line = axes.lines[0].get_xydata()
+    difference = ablation[1]["accuracy"].nll_difference.sel(run="block00")
+    np.testing.assert_allclose(line, [[0, difference]])
+    texts = [text.get_text() for text in drawn["accuracy.nll.block"].findobj(Text)]
+    assert "skips" in texts

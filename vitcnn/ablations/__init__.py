@@ -7,10 +7,10 @@ Read the files in this order:
 - `summaries`: which numbers of a Result are compared between networks;
 - `gather`: Results of single networks -> one Result with the dimensions run and seed;
 - `driver`: trains what is not yet trained, measures, gathers;
-- `table`: the numbers in lines of text.
+- `text`: the numbers in lines of text.
 """
 
 from vitcnn.ablations.driver import ablate, networks
-from vitcnn.ablations.table import table
+from vitcnn.ablations.text import table
 
 __all__ = ["ablate", "networks", "table"]

@@ -12,7 +12,8 @@ Each variable X of an analysis becomes
 - of the mean, the difference and the effect, X_mean_seed_error and so on, the standard error over
   seeds, and X_mean_half_width and so on, half of the 95% interval by Student's t.
 
-A network that diverged has NaN; what is left of a run counts.
+A network that diverged has NaN; what is left of a run counts. Comparisons with the next seed form a
+ring in which each network counts twice, so their intervals over seeds are a little too narrow.
 """
 
 from __future__ import annotations

@@ -114,13 +114,15 @@ class Plan:
     def compared(self, network: Network) -> dict[str, Network]:
         """Returns the networks that the analyses of a network see, by name.
 
-        A run that is compared with itself has no "paired".
+        A run that is compared with itself has no "paired". With two seeds there is only one pair of
+        them, so the second seed of such a run has no "other".
         """
         against = self.config.against.get(network.run, BASELINE)
         seen = {"model": network}
         if against != network.run:
             seen["paired"] = Network(against, network.seed)
-        if self.config.seeds > 1:
+        once = self.config.seeds == 2 and network.seed == 1 and against == network.run
+        if self.config.seeds > 1 and not once:
             seen["other"] = Network(against, (network.seed + 1) % self.config.seeds)
         return seen
 

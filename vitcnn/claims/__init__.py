@@ -11,6 +11,14 @@ Adding a file to this folder registers a claim. A claim is
 
     def measure(results, vit, cnn): ...   # name of a model -> its Result -> Effect, or None
 
+A claim on training is asked of an ablation. In place of ANALYSIS and KINDS it has
+
+    ABLATION = "skips"               # the ablation whose Results it reads
+
+    def measure(results): ...        # name of an analysis -> its Result -> Effect, or None
+
+and the interval of its effect is Student's, over seeds.
+
 `results` holds the Results of one run of the analysis by model; models that were measured together
 share one Result. `measure` returns None where the claim says nothing of these models. A claim holds
 when the whole interval of its effect lies above zero, does not hold when the whole interval lies
@@ -35,13 +43,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import xarray
 
 from vitcnn import lookup
-from vitcnn.numerics.statistics import Z
+from vitcnn.numerics.statistics import Z, over_seeds
 from vitcnn.results import datasets
 
-__all__ = ["Claim", "Effect", "all_claims", "difference", "judge", "number_of"]
+__all__ = [
+    "Claim",
+    "Effect",
+    "all_claims",
+    "difference",
+    "judge",
+    "judge_ablation",
+    "number_of",
+    "over_seeds_effect",
+]
 
 ROUNDING = 1e-9  # an effect or an error below it is zero
 FEW = 10  # groups, or images, below which 1.96 is clearly too small a multiple
@@ -58,7 +76,8 @@ class Effect:
       name: what the value is, with its unit and the names of the models.
       note: what a reader should mind.
       undefined: why the value is NaN, where it is.
-      over: what the standard error was taken over: "groups of images" or "images".
+      over: what the standard error was taken over: "groups of images", "images" or "seeds".
+      half_width: half of the 95% interval, where it is not 1.96 standard errors.
     """
 
     value: float
@@ -67,6 +86,7 @@ class Effect:
     note: str = ""
     undefined: str = "no live layers to take it from"
     over: str = "groups of images"
+    half_width: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +140,12 @@ def all_claims(results: Mapping[str, xarray.Dataset] | Iterable[xarray.Dataset])
     claims = []
     for name in lookup.names_in(sys.modules[__name__]):
         claim = lookup.find("claim", sys.modules[__name__], name)
+        if hasattr(claim, "ABLATION"):
+            for ablation in _ablations(results, claim.ABLATION):
+                effect = claim.measure(ablation)
+                if effect is not None:
+                    claims.append(judge_ablation(claim, effect, ablation))
+            continue
         for run in _runs(results, claim.ANALYSIS):
             kinds = {model: _kind(result, model) for model, result in run.items()}
             of_kind = [[m for m, kind in kinds.items() if kind == asked] for asked in claim.KINDS]
@@ -156,6 +182,70 @@ def _runs(
         else:
             runs[run].append(by_model)
     yield from itertools.chain.from_iterable(runs.values())
+
+
+def _ablations(
+    results: Mapping[str, xarray.Dataset], name: str
+) -> Iterator[dict[str, xarray.Dataset]]:
+    """Yields the Results of each ablation of a name, by analysis."""
+    folders: dict[str, dict[str, xarray.Dataset]] = collections.defaultdict(dict)
+    for path, result in results.items():
+        origin = datasets.provenance(result)
+        if origin.get("ablation") == name:
+            folders[path.rpartition("/")[0]][origin["name"]] = result
+    yield from folders.values()
+
+
+def over_seeds_effect(values: np.ndarray, name: str, note: str = "") -> Effect:
+    """Returns an effect that was measured once for each seed.
+
+    Args:
+      values: the effect for each seed, NaN where a training diverged.
+      name: what it is.
+      note: what a reader should mind.
+    """
+    numbers = {key: float(value) for key, value in over_seeds(values).items()}
+    return Effect(
+        numbers["mean"],
+        numbers["standard_error"],
+        name,
+        note,
+        "every seed diverged",
+        "seeds",
+        numbers["half_width"],
+    )
+
+
+def judge_ablation(
+    claim: ModuleType, effect: Effect, results: Mapping[str, xarray.Dataset]
+) -> Claim:
+    """Returns a claim on training with its interval over seeds, its verdict, and what to mind.
+
+    Args:
+      claim: file of this folder.
+      effect: what its `measure` returned.
+      results: the Results of the ablation by analysis.
+    """
+    origins = [datasets.provenance(result) for result in results.values()]
+    low, high = effect.value - effect.half_width, effect.value + effect.half_width
+    verdict, reason = _verdict(effect, low, high)
+    if math.isnan(effect.error) and not math.isnan(effect.value):
+        reason = "No interval: it takes at least two seeds."
+    warnings = list(dict.fromkeys(w for origin in origins for w in origin["warnings"]))
+    if any(warning.startswith("VOID") for warning in warnings):
+        verdict = "cannot tell"
+    return Claim(
+        claim.NUMBER,
+        claim.STATEMENT,
+        effect.name,
+        claim.DEFINITION,
+        effect.value,
+        (low, high),
+        verdict,
+        (f"ablation {claim.ABLATION}",),
+        claim.SOURCE,
+        " ".join(note for note in (reason, effect.note, *warnings) if note),
+    )
 
 
 def _kind(result: xarray.Dataset, model: str) -> str:

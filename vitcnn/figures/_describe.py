@@ -67,6 +67,12 @@ def panel_title(
     """
     provenance = origin(result)
     names = list(dict.fromkeys(provenance.get("models", ()) if models is None else models))
+    if "ablation" in provenance:
+        runs, seeds = len(names), provenance["seeds"]
+        of = f"{runs} {'run' if runs == 1 else 'runs'} of {seeds} seeds"
+        kinds = dict.fromkeys(describe_model(provenance, name) for name in names)
+        lines = ", ".join(kinds), of, describe_images(provenance)
+        return provenance["ablation"], tuple(filter(None, lines))
     descriptions = dict.fromkeys(describe_model(provenance, name) for name in names)
     lines = ", ".join(filter(None, descriptions)), measure, describe_images(provenance)
     return " and ".join(names), tuple(filter(None, lines))

@@ -52,12 +52,13 @@ def over_seeds(values: Float[np.ndarray, "... seed"]) -> dict[str, np.ndarray]:
         deviation = np.sqrt(squares / np.where(n > 1, n - 1, np.nan))
         error = deviation / np.sqrt(n)
     quantile = student.ppf(0.975, np.maximum(n - 1, 1))
-    return {
+    numbers = {
         "mean": mean,
         "deviation": deviation,
         "standard_error": error,
         "half_width": quantile * error,
     }
+    return {name: np.asarray(values) for name, values in numbers.items()}
 
 
 def wilson(

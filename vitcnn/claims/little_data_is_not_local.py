@@ -1,0 +1,28 @@
+"""Claim 4, second half: with little data, the lowest heads do not become local (Fig. 4)."""
+
+from __future__ import annotations
+
+from vitcnn.claims import over_seeds_effect
+
+NUMBER = 4
+STATEMENT = "With little data, the lowest heads of a large ViT do not learn to attend locally."
+SOURCE = "Fig. 4"
+DEFINITION = (
+    "mean attention distance of the lowest two layers, in units of uniform attention: with the "
+    "smallest share of the images minus with all, the larger network"
+)
+ABLATION = "data"
+
+
+def measure(results):
+    """Returns how much farther the lowest heads look with the smallest share of the images."""
+    if "attention_distance" not in results:
+        return None
+    result = results["attention_distance"]
+    large = result.isel(run=result.network.values == "large").sortby("fraction")
+    little, whole = (large.lowest_distance.isel(run=i).values for i in (0, -1))
+    share = float(large.fraction[0])
+    return over_seeds_effect(
+        little - whole,
+        f"distance of the lowest heads, {share:.0%} minus all of the images (uniform = 1)",
+    )

@@ -1,0 +1,35 @@
+"""Claim 6: a ViT without the skip connections of a middle block is much worse (Fig. 8)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitcnn.claims import over_seeds_effect
+from vitcnn.config import BASELINE
+from vitcnn.results import datasets
+
+NUMBER = 6
+STATEMENT = "A ViT that is trained without the skip connections of a middle block is worse."
+SOURCE = "Fig. 8"
+DEFINITION = (
+    "top-1 accuracy of the baseline minus that without the skip connections of one block, of the "
+    "same seed, mean over the middle third of the blocks; the paper saw 4 points"
+)
+ABLATION = "skips"
+
+
+def measure(results):
+    """Returns how much accuracy the middle blocks lose without their skip connections."""
+    if "accuracy" not in results:
+        return None
+    result = results["accuracy"]
+    if datasets.provenance(result)["models"][BASELINE]["kind"] != "vit":
+        return None
+    lost = result.top1.sel(run=BASELINE) - result.top1
+    block = result.block.values
+    blocks = np.nanmax(block) + 1
+    middle = (block >= (blocks - 1) / 3) & (block <= 2 * (blocks - 1) / 3)
+    return over_seeds_effect(
+        lost.isel(run=middle).transpose("run", "seed").values.mean(0),
+        f"accuracy lost without the skips of one of the blocks {block[middle].astype(int)}",
+    )
