@@ -3,11 +3,13 @@
     python scripts/bench_train.py                                  # two at 32 px, two at 224 px
     python scripts/bench_train.py --network=vit:S/16 --batch=32
 
-- vitcnn: `vitcnn.train` on scenes, whole: loading, logging and checks of every step. Its own log
+- vitcnn: `vitcnn.train`, whole: reading images, logging and checks of every step. Its own log
   gives the images per second, without compilation, and the share of time spent on waiting.
-- plain: the same network, loss and optimizer (AdamW) in ten lines of JAX, one batch in memory.
-- torch: timm's network of the same architecture and torch's AdamW, one batch in memory, if timm is
-  installed and has it.
+- plain: the same network, loss and optimizer (AdamW) in ten lines of JAX.
+- torch: timm's network of the same architecture and torch's AdamW, if timm is installed and has it.
+
+All take random batches of the same images in memory: the source `npz` in vitcnn, rows of an array
+in the other loops.
 
 Each has a process of its own, and all run in turns, so that other load on the machine slows all
 alike. Ratios are taken within a round, and their medians are printed. Memory is the peak of a
@@ -101,18 +103,38 @@ def ours(name, batch, steps, compute):
     config = training()
     config.model = network(family, variant, num_classes=CLASSES)
     side = vitcnn.load(family, variant, num_classes=CLASSES).image_size[0]
-    config.data = source("scenes", size=20_000, image_size=side)
+    folder = tempfile.TemporaryDirectory()
+    path = pathlib.Path(folder.name) / "images.npz"
+    images, label = data(side)
+    np.savez(path, image=images, label=label)
+    config.data = source("npz", path=str(path))
     config.optimizer, config.schedule = optimizer("adam"), schedule("constant")
     config.batch, config.steps, config.compute = batch, steps, compute
     config.weight_decay, config.clip, config.log_every = 0.05, 0.0, steps
 
-    def run():
+    def run(folder=folder):  # which lasts as long as this function
         with tempfile.TemporaryDirectory() as workdir:
             vitcnn.train(config, workdir, progress=False)
             last = results.workdir.read_log(pathlib.Path(workdir) / "train.jsonl")[-1]
         return last["images_per_second"], last["waiting"]
 
     return run
+
+
+def data(side):
+    """Returns uint8 images [n, side, side, 3] and their labels [n], all random."""
+    rng = np.random.default_rng(0)
+    n = 20_000 if side < 64 else 500
+    return rng.integers(0, 256, (n, side, side, 3), np.uint8), rng.integers(0, CLASSES, n)
+
+
+def random_batches(side, batch):
+    """Yields images and labels of random batches."""
+    images, label = data(side)
+    rng = np.random.default_rng(0)
+    while True:
+        rows = rng.integers(0, len(images), batch)
+        yield images[rows], label[rows]
 
 
 def plain(name, batch, steps, compute):
@@ -123,8 +145,7 @@ def plain(name, batch, steps, compute):
     stats = dict(model.variables)
     params = stats.pop("params")
     chain = optax.adamw(1e-3, weight_decay=0.05)
-    images = np.random.default_rng(0).integers(0, 256, (batch, *model.image_size, 3), np.uint8)
-    label = np.arange(batch) % CLASSES
+    batches = random_batches(model.image_size[0], batch)
 
     def step(params, stats, state, images, label):
         def loss(params):
@@ -140,16 +161,16 @@ def plain(name, batch, steps, compute):
         return optax.apply_updates(params, updates), {**stats, **new}, state, value
 
     state = chain.init(params)
-    traced = jax.jit(step).trace(params, stats, state, images, label)
+    traced = jax.jit(step).trace(params, stats, state, *next(batches))
     options = compilation.options(traced.jaxpr)
     take = traced.lower().compile(compiler_options=options)
 
     def run():
         values = params, stats, state
-        jax.block_until_ready(take(*values, images, label))
+        jax.block_until_ready(take(*values, *next(batches)))
         started = time.perf_counter()
         for _ in range(steps):
-            *values, value = take(*values, images, label)
+            *values, value = take(*values, *next(batches))
         jax.block_until_ready(value)
         return steps * batch / (time.perf_counter() - started), 0.0
 
@@ -164,15 +185,15 @@ def torch_loop(name, batch, steps, compute):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = timm.create_model(NETWORKS[name][1], num_classes=CLASSES).train().to(device)
     chain = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05)
-    images = torch.randn(batch, 3, 224, 224, device=device)
-    label = torch.arange(batch, device=device) % CLASSES
+    batches = random_batches(224, batch)
     precision = torch.autocast(device, torch.bfloat16, enabled=compute == "bfloat16")
 
     def run():
         started = time.perf_counter()
         for _ in range(steps):
+            images, label = (torch.from_numpy(x).to(device) for x in next(batches))
             with precision:
-                logits = net(images)
+                logits = net(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
             torch.nn.functional.cross_entropy(logits.float(), label).backward()
             chain.step()
             chain.zero_grad()
