@@ -10,6 +10,9 @@ Steinhardt 2021.
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
+
 import numpy as np
 from jaxtyping import Float
 
@@ -25,20 +28,25 @@ def procrustes(spectra: Spectra) -> Float[np.ndarray, "layers layers"]:
     The singular values are the roots of the eigenvalues of F'G G'F, which take half the time and
     lose digits of the singular values below 1e-8 only. One matrix for each pair cannot be avoided:
     for L layers of n images they take O(L^2 n^3), which dominates the cost above some hundred
-    images a group.
+    images a group. The pairs are computed in threads, each of which needs BLAS to have one.
     """
     factors = []
     for values, vectors in zip(spectra.values, spectra.vectors, strict=True):
         varies = values > 0
         factors.append(vectors[:, varies] * np.sqrt(values[varies] / values.sum()))
+
+    def nuclear_norm(i, j):
+        product = factors[i].T @ factors[j]
+        if product.shape[0] > product.shape[1]:
+            product = product.T
+        squares = np.linalg.eigvalsh(product @ product.T)
+        return np.sqrt(np.maximum(squares, 0)).sum()
+
+    rows, columns = np.tril_indices(len(factors))
     matrix = np.empty((len(factors), len(factors)))
-    for i, x in enumerate(factors):
-        for j, y in enumerate(factors[: i + 1]):
-            product = x.T @ y
-            if product.shape[0] > product.shape[1]:
-                product = product.T
-            squares = np.linalg.eigvalsh(product @ product.T)
-            matrix[i, j] = matrix[j, i] = np.sqrt(np.maximum(squares, 0)).sum()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        matrix[rows, columns] = list(pool.map(nuclear_norm, rows, columns))
+    matrix[columns, rows] = matrix[rows, columns]
     return matrix
 
 
