@@ -12,10 +12,10 @@ no file next to the weights describes it, set
 
 import json
 
-from absl import app, flags
+from absl import flags
 
 import vitcnn
-from vitcnn import checkpoints
+from vitcnn import checkpoints, command_line
 
 FAMILY = flags.DEFINE_string("family", None, "Family of the network, such as vit.")
 VARIANT = flags.DEFINE_string("variant", None, "Its usual name, such as B/16.")
@@ -89,4 +89,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["family", "variant", "weights", "out"])
-    app.run(main)
+    command_line.run_without_config(main)

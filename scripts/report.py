@@ -11,9 +11,9 @@ The report needs only the results (<analysis>.nc), not the models, weights or im
 import logging
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
-from vitcnn import claims, report
+from vitcnn import claims, command_line, report
 from vitcnn.report import ablation, growth
 
 WORKDIR = flags.DEFINE_list("workdir", None, "Folders with results, separated by commas.")
@@ -44,4 +44,4 @@ def main(_):
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("workdir")
-    app.run(main)
+    command_line.run_without_config(main)

@@ -4,16 +4,21 @@
 
 `run` also does two things that the flags of ml_collections do badly. A flag for a field that the
 config does not have is a message with the nearest field. --help lists the fields of the config with
-their meanings.
+their meanings. An error that this package raises ends a script with its message alone; of any other
+error, which may be a fault of the package, Python shows where it came from.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dis
 import inspect
 import itertools
+import pathlib
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Any
 
 from absl import app, flags, logging
@@ -23,6 +28,7 @@ from vitcnn import config as configs
 from vitcnn import parallel
 from vitcnn.lookup import REQUIRED, nearest
 
+PACKAGE = pathlib.Path(__file__).resolve().parent
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 WIDTH = 100
 
@@ -33,24 +39,63 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
     Args:
       main: called with the config and the workdir; the docstring of its module is the help text.
     """
-    config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-    workdir = flags.DEFINE_string("workdir", None, "Folder for results and for resuming.")
-    coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
-    processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
-    process = flags.DEFINE_integer("process", 0, "Index of this host process.")
-    if any(argument in HELP for argument in sys.argv[1:]):
-        print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
-        return
-    if message := unknown_flags(sys.argv):
-        sys.exit(message)
-    flags.mark_flags_as_required(["config", "workdir"])
+    with messages_alone():
+        _check_config_file(sys.argv)
+        config = config_flags.DEFINE_config_file(
+            "config", None, "The config file.", lock_config=True
+        )
+        workdir = flags.DEFINE_string("workdir", None, "Folder for results and for resuming.")
+        coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
+        processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
+        process = flags.DEFINE_integer("process", 0, "Index of this host process.")
+        if any(argument in HELP for argument in sys.argv[1:]):
+            print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
+            return
+        if message := unknown_flags(sys.argv):
+            sys.exit(message)
+        flags.mark_flags_as_required(["config", "workdir"])
 
-    def start(_):
-        logging.set_verbosity(logging.WARNING)
-        parallel.start(coordinator.value, processes.value, process.value)
-        main(config.value, workdir.value)
+        def start(_):
+            logging.set_verbosity(logging.WARNING)
+            parallel.start(coordinator.value, processes.value, process.value)
+            main(config.value, workdir.value)
 
-    app.run(start)
+        app.run(start)
+
+
+def run_without_config(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs the main function of a script that has flags of its own; as `app.run`."""
+    with messages_alone():
+        app.run(main)
+
+
+@contextlib.contextmanager
+def messages_alone() -> Iterator[None]:
+    """Ends the process with the message alone of an error that this package raises."""
+    try:
+        yield
+    except Exception as error:
+        cause = error
+        if "Error whilst parsing config file" in str(error):  # the error of ml_collections
+            while cause.__context__ is not None:
+                cause = cause.__context__
+        if not _is_message(cause.__traceback__):
+            raise
+        sys.exit(f"error: {cause}")
+
+
+def _is_message(trace: TracebackType | None) -> bool:
+    """Returns whether the error comes from a `raise` of this package, a script, or a config."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    is_raise = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    is_script = trace.tb_frame.f_globals["__name__"] == "__main__"
+    is_config = "get_config" in trace.tb_frame.f_globals
+    is_package = PACKAGE in pathlib.Path(code.co_filename).resolve().parents
+    return is_raise and (is_package or is_script or is_config)
 
 
 def is_first_host() -> bool:
@@ -86,14 +131,33 @@ def _has(config: Any, path: Sequence[str]) -> bool:
 
 def _unchanged_config(argv: Sequence[str]) -> ConfigDict | None:
     """Returns the config that --config names, before any flag sets a field; None without one."""
-    paths = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
-    paths += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
-    if not paths:
+    path = _config_path(argv)
+    if path is None:
         return None
-    values, only_config = flags.FlagValues(), ["", f"--config={paths[0]}"]
+    values, only_config = flags.FlagValues(), ["", f"--config={path}"]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=only_config)
     values(only_config)
     return holder.value
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    """Returns FILE:ARGUMENT of --config=FILE:ARGUMENT, or None."""
+    paths = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
+    paths += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
+    return paths[0] if paths else None
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+    """Raises an error for a config file that does not exist, with the nearest names."""
+    path = _config_path(argv)
+    if path == "":
+        raise ValueError("--config is empty: expected a file such as configs/analyze/scenes.py")
+    file = pathlib.Path((path or "").partition(":")[0])
+    if file.suffix == ".py" and not file.is_file():
+        there = sorted(map(str, file.parent.glob("*.py"))) or sorted(
+            map(str, pathlib.Path("configs").glob("*/*.py"))
+        )
+        raise FileNotFoundError(f"there is no config file {file}: {nearest(str(file), there)}")
 
 
 def help_text(docstring: str, argv: Sequence[str]) -> str:
