@@ -8,7 +8,7 @@ from vitcnn import config as configs
 
 def tiny(**changes):
     config = configs.training()
-    config.model = configs.network("vit", "mini/4", num_classes=8, depth=2, width=48, mlp_dim=64)
+    config.model = configs.network("vit", "mini/4", num_classes=8, depth=1, width=48, mlp_dim=64)
     config.data = configs.source("scenes", size=64, texture=1.0)
     config.batch, config.steps, config.log_every = 16, 6, 2
     config.weight_decay = 1e-4

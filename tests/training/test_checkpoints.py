@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import running
 from tiny_training import assert_same, constant, tiny, validation, weights
 
 import vitcnn
@@ -19,13 +20,15 @@ from vitcnn import data, training
 from vitcnn.results import workdir as run_folder
 from vitcnn.training import loop, stop
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 TESTS = pathlib.Path(__file__).parents[1]
 # Everything that is random in a step is on.
 RANDOM = {
     "augment": ("flip", "pad_crop(2)"),
     "mixing": {"mixup": 0.2},
     "model": {
-        **{"family": "vit", "variant": "mini/4", "num_classes": 8, "depth": 2, "width": 48},
+        **{"family": "vit", "variant": "mini/4", "num_classes": 8, "depth": 1, "width": 48},
         **{"mlp_dim": 64, "dropout": 0.1, "stochastic_depth": 0.1},
     },
     "average": 0.9,
@@ -53,11 +56,10 @@ def numbers(workdir):
 
 def process(workdir):
     code = SCRIPT.format(tests=str(TESTS), changes=RANDOM, workdir=str(workdir))
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=TESTS.parent,
-        env=environment,
+        env=running.environment(),  # as fast_compilation: the bits are compared
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
