@@ -38,6 +38,9 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
     coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
     processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
     process = flags.DEFINE_integer("process", 0, "Index of this host process.")
+    timeout = flags.DEFINE_integer(
+        "host_timeout", parallel.TIMEOUT, "Seconds after which a host that is missing is given up."
+    )
     if any(argument in HELP for argument in sys.argv[1:]):
         print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
         return
@@ -47,8 +50,9 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
 
     def start(_):
         logging.set_verbosity(logging.WARNING)
-        parallel.start(coordinator.value, processes.value, process.value)
+        parallel.start(coordinator.value, processes.value, process.value, timeout.value)
         main(config.value, workdir.value)
+        parallel.barrier("end")  # a host that ends does not wait long for the others
 
     app.run(start)
 
