@@ -1,0 +1,216 @@
+"""Whole runs in a bucket whose PUTs fail and whose listings lag: the same bits as on a disk."""
+
+import json
+
+import numpy as np
+import object_store
+import pytest
+from hosts import measurement
+from object_store import Store
+from tiny_training import tiny, validation
+
+import vitcnn
+from vitcnn import config as configs
+from vitcnn import report, results, storage, training
+
+TIMES = ("seconds", "images_per_second", "waiting", "tflops_per_second", "utilisation")
+
+
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory):
+    """The folder of the buckets."""
+    root = tmp_path_factory.mktemp("buckets")
+    (root / "bucket").mkdir()
+    object_store.install(root)
+    yield root
+    object_store.uninstall()
+
+
+def unstable(buckets, kill_at=0):
+    object_store.install(buckets, failures=0.2, delay=3.0, kill_at=kill_at)
+
+
+def training_config(**changes):
+    return tiny(
+        evaluations=validation(24, every=3),
+        average=0.9,
+        snapshots=3,
+        checkpoint_every=2,
+        keep_every=3,
+        **changes,
+    )
+
+
+def numbers(lines):
+    """Returns the lines of a log without what depends on time."""
+    rows = [json.loads(line) for line in lines.splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def same_results(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].identical(b[name]), name
+
+
+def test_a_measurement_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets, tmp_path):
+    config = measurement()
+    local = vitcnn.analyze(config, tmp_path, progress=False)
+    kills, kill_at, failed = 0, 2, 0
+    while True:
+        unstable(buckets, kill_at)
+        try:
+            there = vitcnn.analyze(config, "gs://bucket/measured", progress=False)
+            break
+        except object_store.Killed:
+            kills, kill_at, failed = kills + 1, kill_at + 4, failed + Store.failed
+    assert kills > 2 and failed > 0
+    same_results(there, local)
+    same_results(vitcnn.analyze(config, "gs://bucket/measured", progress=False), local)
+    same_results(results.load_all("gs://bucket/measured"), local)
+    names = {name for name in object_store.contents(buckets) if name.startswith("measured/")}
+    assert {"measured/cka.nc", "measured/run.json"} <= names
+    assert not {name for name in names if "sums" in name}
+    unstable(buckets)
+    changed = measurement(group=6)
+    with pytest.raises(ValueError, match=r"gs://bucket/measured holds another run(.|\n)*4 there"):
+        vitcnn.analyze(changed, "gs://bucket/measured", progress=False)
+
+
+def test_a_report_is_written_into_a_bucket(buckets, tmp_path):
+    unstable(buckets)
+    page = report.write("gs://bucket/measured", "gs://bucket/measured/report")
+    assert str(page) == "gs://bucket/measured/report/index.html"
+    here = report.write(results.load_all("gs://bucket/measured"), tmp_path)
+    there = object_store.contents(buckets)
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
+        name = f"measured/report/{file.relative_to(tmp_path).as_posix()}"
+        assert there[name] == file.read_bytes(), name
+    assert here == tmp_path / "index.html"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The workdir of a training on this disk."""
+    workdir = tmp_path_factory.mktemp("trained")
+    training.train(training_config(), workdir, progress=False)
+    return workdir
+
+
+def test_a_training_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets, trained):
+    """Each attempt gets further, and is killed before, while, or after it saves a state."""
+    kills, kill_at, failed = 0, 7, 0
+    while True:
+        unstable(buckets, kill_at)
+        try:
+            training.train(training_config(), "gs://bucket/trained", progress=False)
+            break
+        except object_store.Killed:
+            kills, kill_at, failed = kills + 1, kill_at + 7, failed + Store.failed
+    assert kills > 1 and failed > 0
+    there = object_store.contents(buckets)
+    for name in ("weights.npz", "snapshots/3.npz", "weights.vitcnn.json"):
+        assert there[f"trained/{name}"] == (trained / name).read_bytes(), name
+    for name in ("train.jsonl", "evaluations.jsonl"):
+        assert numbers(there[f"trained/{name}"]) == numbers((trained / name).read_bytes()), name
+    name = "evaluations/val/6/accuracy.model.nc"
+    same = results.load(f"gs://bucket/trained/{name}"), results.load(trained / name)
+    assert same[0].equals(same[1])
+    states = {n for n in there if n.startswith("trained/checkpoints/") and n.endswith(".state")}
+    assert {f"trained/checkpoints/{step}.state" for step in (4, 6)} <= states
+    assert json.loads(there["trained/checkpoints/state.json"])["steps"] == [4, 6]
+    before = json.loads((trained / "run.json").read_text())
+    record = json.loads(there["trained/run.json"])
+    assert record["finished"] == 6 and record["accuracy"] == before["accuracy"]
+
+
+def test_weights_and_states_in_a_bucket_are_where_other_runs_start(buckets, trained, tmp_path):
+    unstable(buckets)
+    run, local = "gs://bucket/trained", trained
+    for part in ("", "/checkpoints", "/checkpoints/4", "/snapshots/3.npz", "/weights.npz"):
+        pair = [vitcnn.load("vit", "mini/4", f"{place}{part}", **FIELDS) for place in (run, local)]
+        assert pair[0].digest() == pair[1].digest(), part
+        assert pair[0].provenance["weights"]["source"].startswith("gs://bucket/trained/")
+    raw = [vitcnn.load("vit", "mini/4", f"{p}/checkpoints", average=False) for p in (run, local)]
+    assert raw[0].digest() == raw[1].digest() != pair[0].digest()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint file 'gs://bucket/none.npz'"):
+        vitcnn.load("vit", "mini/4", "gs://bucket/none.npz")
+    with pytest.raises(ValueError, match=r"gs://bucket/trained/weights.npz holds vit mini/4, not"):
+        vitcnn.load("vit", "Ti/16", run)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_state_of_a_run_in_a_bucket(buckets, trained, tmp_path):
+    unstable(buckets)
+    run, local = "gs://bucket/trained", trained
+    training.train(training_config(), run, progress=False)
+    fields = {"schedule": configs.schedule("constant"), "average": 0.9, "steps": 7}
+    longer = [
+        training.train(tiny(**fields, resume_from=f"{place}"), tmp_path / name, progress=False)
+        for name, place in (("a", run), ("b", local / "checkpoints/6"))
+    ]
+    assert longer[0].digest() == longer[1].digest()
+    with pytest.raises(FileNotFoundError, match=r"checkpoints holds no such checkpoint"):
+        training.train(tiny(**fields, resume_from=f"{run}/checkpoints/5"), tmp_path / "c")
+
+
+FIELDS = {"num_classes": 8, "depth": 2, "width": 48, "mlp_dim": 64}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_copied_out_of_a_bucket_goes_on(buckets, tmp_path):
+    """On a disk its states stay files; a run with the folders of a disk is refused in a bucket."""
+    object_store.install(buckets)
+    config = tiny(checkpoint_every=2)
+    there = training.train(config, "gs://bucket/copied", progress=False)
+    for name, content in object_store.contents(buckets).items():
+        if name.startswith("copied/") and "weights" not in name:
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    record = json.loads((tmp_path / "copied/run.json").read_text())
+    del record["finished"]
+    (tmp_path / "copied/run.json").write_text(json.dumps(record))
+    state = json.loads((tmp_path / "copied/checkpoints/state.json").read_text())
+    state["steps"] = [4]
+    (tmp_path / "copied/checkpoints/state.json").write_text(json.dumps(state))
+    here = training.train(config, tmp_path / "copied", progress=False)
+    assert here.digest() == there.digest()
+    assert (tmp_path / "copied/checkpoints/6.state").is_file()
+    del state["steps"]
+    storage.write_json("gs://bucket/disk/checkpoints/state.json", state)
+    storage.write_json("gs://bucket/disk/run.json", {**record, "config": record["config"]})
+    with pytest.raises(ValueError, match=r"holds the states of a run on a disk.*copy the workdir"):
+        training.train(config, "gs://bucket/disk", progress=False)
+
+
+def test_images_in_a_bucket_are_the_images_of_a_disk(buckets, tmp_path):
+    from PIL import Image
+
+    from vitcnn import data
+    from vitcnn.data import content
+
+    unstable(buckets)
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", image=images, label=np.arange(6))
+    for i, image in enumerate(images):
+        file = tmp_path / f"folder/{'ab'[i % 2]}/{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    (tmp_path / "folder/.hidden").mkdir()
+    (tmp_path / "folder/.hidden/x.png").write_bytes(b"no image")
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
+        address = storage.as_path("gs://bucket/data", "data") / str(file.relative_to(tmp_path))
+        storage.put(address, file.read_bytes())
+    Store.delay = 0.0
+    for name, path in (("npz", "images.npz"), ("folder", "folder")):
+        there, here = (data.load(name, path=f"{p}/{path}") for p in ("gs://bucket/data", tmp_path))
+        assert there.provenance == here.provenance and len(there) == 6
+        assert content.digests(there, range(6)) == content.digests(here, range(6))
+        for i in range(6):
+            np.testing.assert_array_equal(there[i]["image"], here[i]["image"])
+            assert there[i]["label"] == here[i]["label"]
+    with pytest.raises(FileNotFoundError, match=r"no npz file 'gs://bucket/data/imges.npz'; did"):
+        data.load("npz", path="gs://bucket/data/imges.npz")
+    with pytest.raises(FileNotFoundError, match=r"no folder 'gs://bucket/data/foldr'"):
+        data.load("folder", path="gs://bucket/data/foldr")
