@@ -1,10 +1,15 @@
 """Whole runs in a bucket whose PUTs fail and whose listings lag: the same bits as on a disk."""
 
 import json
+import signal
+import time
 
+import hosts
 import numpy as np
 import object_store
 import pytest
+import running
+import xarray
 from hosts import measurement
 from object_store import Store
 from tiny_training import tiny, validation
@@ -12,6 +17,7 @@ from tiny_training import tiny, validation
 import vitcnn
 from vitcnn import config as configs
 from vitcnn import report, results, storage, training
+from vitcnn.results import datasets
 
 TIMES = ("seconds", "images_per_second", "waiting", "tflops_per_second", "utilisation")
 
@@ -79,6 +85,7 @@ def test_a_measurement_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets
 
 def test_a_report_is_written_into_a_bucket(buckets, tmp_path):
     unstable(buckets)
+    vitcnn.analyze(measurement(), "gs://bucket/measured", progress=False)
     page = report.write("gs://bucket/measured", "gs://bucket/measured/report")
     assert str(page) == "gs://bucket/measured/report/index.html"
     here = report.write(results.load_all("gs://bucket/measured"), tmp_path)
@@ -127,6 +134,7 @@ def test_a_training_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets, t
 def test_weights_and_states_in_a_bucket_are_where_other_runs_start(buckets, trained, tmp_path):
     unstable(buckets)
     run, local = "gs://bucket/trained", trained
+    training.train(training_config(), run, progress=False)
     for part in ("", "/checkpoints", "/checkpoints/4", "/snapshots/3.npz", "/weights.npz"):
         pair = [vitcnn.load("vit", "mini/4", f"{place}{part}", **FIELDS) for place in (run, local)]
         assert pair[0].digest() == pair[1].digest(), part
@@ -214,3 +222,50 @@ def test_images_in_a_bucket_are_the_images_of_a_disk(buckets, tmp_path):
         data.load("npz", path="gs://bucket/data/imges.npz")
     with pytest.raises(FileNotFoundError, match=r"no folder 'gs://bucket/data/foldr'"):
         data.load("folder", path="gs://bucket/data/foldr")
+
+
+@pytest.mark.slow
+def test_an_ablation_in_a_bucket_is_that_of_a_disk(buckets, tmp_path):
+    unstable(buckets)
+    config = running.load(running.ROOT / "configs/ablations/skips.py").get_config("vit,smallest")
+    config.seeds = 2
+    local = vitcnn.ablate(config, tmp_path, progress=False)
+    there = vitcnn.ablate(config, "gs://bucket/ablation", progress=False)
+    assert local.keys() == there.keys()
+    for name in local:
+        xarray.testing.assert_equal(there[name], local[name])
+    Store.delay = 0.0
+    assert report.read("gs://bucket/ablation").keys() == local.keys()
+    again = vitcnn.ablate(config, "gs://bucket/ablation", progress=False)
+    xarray.testing.assert_equal(again["accuracy"], local["accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["analyze", "train"])
+def test_a_process_that_is_killed_leaves_a_bucket_from_which_it_resumes(tmp_path, task):
+    """SIGKILL as soon as the bucket has more objects or more states than before, three times."""
+    (tmp_path / "bucket").mkdir()
+    changes = {"steps": 40, "checkpoint_every": 2, "average": 0.9} if task == "train" else {}
+    options = {"task": task, "changes": changes, "devices": 1}
+    remote = {**options, "workdir": "gs://bucket/run", "store": str(tmp_path)}
+    hosts.finish(hosts.start(1, **options, workdir=str(tmp_path / "local")))
+    for _ in range(3):
+        before = object_store.contents(tmp_path)
+        (victim,) = hosts.start(1, **remote)
+        while victim.poll() is None:
+            now = object_store.contents(tmp_path)
+            if any("sums" in n or "state" in n for n in now if now[n] != before.get(n)):
+                break
+            time.sleep(0.002)
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate()
+        assert victim.returncode == -signal.SIGKILL
+    hosts.finish(hosts.start(1, **remote))
+    there = object_store.contents(tmp_path)
+    if task == "train":
+        assert there["run/weights.npz"] == (tmp_path / "local/weights.npz").read_bytes()
+        logs = there["run/train.jsonl"], (tmp_path / "local/train.jsonl").read_bytes()
+        assert numbers(logs[0]) == numbers(logs[1])
+    else:
+        same = datasets.from_bytes(there["run/cka.nc"]), results.load(tmp_path / "local/cka.nc")
+        assert same[0].identical(same[1])

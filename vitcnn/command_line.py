@@ -34,7 +34,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
       main: called with the config and the workdir; the docstring of its module is the help text.
     """
     config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-    workdir = flags.DEFINE_string("workdir", None, "Folder for results and for resuming.")
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
     coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
     processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
     process = flags.DEFINE_integer("process", 0, "Index of this host process.")
@@ -52,7 +52,6 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
         logging.set_verbosity(logging.WARNING)
         parallel.start(coordinator.value, processes.value, process.value, timeout.value)
         main(config.value, workdir.value)
-        parallel.barrier("end")  # a host that ends does not wait long for the others
 
     app.run(start)
 

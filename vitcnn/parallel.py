@@ -21,6 +21,7 @@ import os
 import pathlib
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 _WORTH_KEEPING = 0.3  # seconds of compilation from which a program is kept
 _WORTH_DIVIDING = 2**14  # numbers of an array from which the devices share it
 TIMEOUT = 300  # seconds, of `start`
-_FAREWELL = 30  # seconds for which a host that ends waits for the others
+_FAREWELL = 30  # seconds for which a host that has failed waits for the others
 _PATIENCE = 60.0  # seconds between two lines that name the host that the others wait for
 _POLL = 2.0  # seconds after which a host that waits asks whether another has failed
 _GREETING, _FAILED = "vitcnn", "vitcnn/failed"
@@ -76,7 +77,7 @@ def start(
         **explicit,
         initialization_timeout=timeout,
         heartbeat_timeout_seconds=timeout,
-        shutdown_timeout_seconds=_FAREWELL,
+        shutdown_timeout_seconds=timeout,
     )
     if jax.process_count() > 1:
         sys.excepthook = functools.partial(_tell, sys.excepthook)
@@ -148,6 +149,10 @@ def _tell(hook: Callable[..., Any], kind: type, error: BaseException, trace: Any
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         text = f"{kind.__name__}: {error}"
         distributed.global_state.client.key_value_set(f"{_FAILED}/{host()[0]}", text)
+    # Hosts that wait for this one in a collective, and not in `exchange`, learn it when it is gone.
+    leave = threading.Timer(_FAREWELL, os._exit, (1,))
+    leave.daemon = True
+    leave.start()
 
 
 def cache_programs(folder: pathlib.Path) -> None:
