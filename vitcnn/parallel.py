@@ -83,7 +83,7 @@ def start(
         sys.excepthook = functools.partial(_tell, sys.excepthook)
 
 
-def _assemble(coordinator: str, processes: int, process: int, timeout: int) -> None:
+def _assemble(coordinator: str, processes: int, process: int, timeout: float) -> None:
     """Waits until every host has said its number to host 0.
 
     JAX ends a process whose peers do not come, and does not say which of them.
@@ -112,16 +112,22 @@ def _assemble(coordinator: str, processes: int, process: int, timeout: int) -> N
         raise TimeoutError(f"host 0 has not answered at {coordinator} for {timeout} s: is it up?")
     greeted: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("", int(port))))
+        try:
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            server = socket.create_server(("", int(port)), family=family, dualstack_ipv6=dual)
+        except OSError as error:
+            raise OSError(f"host 0 cannot listen at {coordinator}: {error.strerror}") from error
+        stack.enter_context(server)
         while len(greeted) < processes - 1:
             server.settimeout(max(end - time.monotonic(), 0.01))
             try:
                 connection = stack.enter_context(server.accept()[0])
                 connection.settimeout(5)
-                words = connection.makefile().readline().split()
-            except TimeoutError:
+                words = connection.makefile("rb").readline().decode("latin-1").split()
+            except OSError:
                 if time.monotonic() < end:
-                    continue  # what has connected says nothing
+                    continue  # what has connected says nothing, or has gone
                 missing = [i for i in range(1, processes) if i not in greeted]
                 raise TimeoutError(
                     f"host{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of {processes} "
