@@ -23,7 +23,7 @@ TIMES = ("seconds", "images_per_second", "waiting", "tflops_per_second", "utilis
 
 
 @pytest.fixture(scope="module")
-def buckets(tmp_path_factory):
+def buckets(tmp_path_factory, fast_compilation):
     """The folder of the buckets."""
     root = tmp_path_factory.mktemp("buckets")
     (root / "bucket").mkdir()
@@ -59,36 +59,51 @@ def same_results(a, b):
         assert a[name].identical(b[name]), name
 
 
-def test_a_measurement_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets, tmp_path):
-    config = measurement()
-    local = vitcnn.analyze(config, tmp_path, progress=False)
-    kills, kill_at, failed = 0, 2, 0
-    while True:
+def killed(buckets, run, kills):
+    """Returns what a run returns, after it was killed in the PUTs of these numbers, one an attempt.
+
+    Args:
+      buckets: folder of the buckets.
+      run: the run.
+      kills: numbers of PUTs.
+    """
+    failed = 0
+    for kill_at in kills:
         unstable(buckets, kill_at)
-        try:
-            there = vitcnn.analyze(config, "gs://bucket/measured", progress=False)
-            break
-        except object_store.Killed:
-            kills, kill_at, failed = kills + 1, kill_at + 4, failed + Store.failed
-    assert kills > 2 and failed > 0
-    same_results(there, local)
-    same_results(vitcnn.analyze(config, "gs://bucket/measured", progress=False), local)
-    same_results(results.load_all("gs://bucket/measured"), local)
-    names = {name for name in object_store.contents(buckets) if name.startswith("measured/")}
-    assert {"measured/cka.nc", "measured/run.json"} <= names
-    assert not {name for name in names if "sums" in name}
+        with pytest.raises(object_store.Killed):
+            run()
+        failed += Store.failed
     unstable(buckets)
+    returned = run()
+    assert failed + Store.failed > 0
+    return returned
+
+
+EARLY_AND_LATE = pytest.param((2, 6, 10), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("kills", [(9,), EARLY_AND_LATE])
+def test_a_measurement_that_is_killed_in_a_put_resumes_to_the_same_bits(buckets, tmp_path, kills):
+    config, address = measurement(), f"gs://bucket/measured{len(kills)}"
+    local = vitcnn.analyze(config, tmp_path, progress=False)
+    there = killed(buckets, lambda: vitcnn.analyze(config, address, progress=False), kills)
+    same_results(there, local)
+    same_results(vitcnn.analyze(config, address, progress=False), local)
+    same_results(results.load_all(address), local)
+    folder = address.removeprefix("gs://bucket/")
+    names = {name for name in object_store.contents(buckets) if name.startswith(f"{folder}/")}
+    assert names == {f"{folder}/cka.nc", f"{folder}/run.json"}
     changed = measurement(group=6)
-    with pytest.raises(ValueError, match=r"gs://bucket/measured holds another run(.|\n)*4 there"):
-        vitcnn.analyze(changed, "gs://bucket/measured", progress=False)
+    with pytest.raises(ValueError, match=rf"{address} holds another run(.|\n)*4 there, 6 here"):
+        vitcnn.analyze(changed, address, progress=False)
 
 
 def test_a_report_is_written_into_a_bucket(buckets, tmp_path):
     unstable(buckets)
-    vitcnn.analyze(measurement(), "gs://bucket/measured", progress=False)
-    page = report.write("gs://bucket/measured", "gs://bucket/measured/report")
+    vitcnn.analyze(measurement(), "gs://bucket/measured1", progress=False)
+    page = report.write("gs://bucket/measured1", "gs://bucket/measured/report")
     assert str(page) == "gs://bucket/measured/report/index.html"
-    here = report.write(results.load_all("gs://bucket/measured"), tmp_path)
+    here = report.write(results.load_all("gs://bucket/measured1"), tmp_path)
     there = object_store.contents(buckets)
     for file in (file for file in tmp_path.rglob("*") if file.is_file()):
         name = f"measured/report/{file.relative_to(tmp_path).as_posix()}"
@@ -97,31 +112,30 @@ def test_a_report_is_written_into_a_bucket(buckets, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, fast_compilation):
     """The workdir of a training on this disk."""
     workdir = tmp_path_factory.mktemp("trained")
     training.train(training_config(), workdir, progress=False)
     return workdir
 
 
-def test_a_training_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets, trained):
-    """Each attempt gets further, and is killed before, while, or after it saves a state."""
-    kills, kill_at, failed = 0, 7, 0
-    while True:
-        unstable(buckets, kill_at)
-        try:
-            training.train(training_config(), "gs://bucket/trained", progress=False)
-            break
-        except object_store.Killed:
-            kills, kill_at, failed = kills + 1, kill_at + 7, failed + Store.failed
-    assert kills > 1 and failed > 0
-    there = object_store.contents(buckets)
+@pytest.mark.parametrize("kills", [(21,), pytest.param((7, 14, 21, 24), marks=pytest.mark.slow)])
+def test_a_training_that_is_killed_in_a_put_resumes_to_the_same_bits(buckets, trained, kills):
+    """It is killed before, while, and after it saves a state."""
+    address = f"gs://bucket/trained{len(kills)}"
+    killed(buckets, lambda: training.train(training_config(), address, progress=False), kills)
+    folder = address.removeprefix("gs://bucket/")
+    there = {
+        name.replace(folder, "trained", 1): content
+        for name, content in object_store.contents(buckets).items()
+        if name.startswith(f"{folder}/")
+    }
     for name in ("weights.npz", "snapshots/3.npz", "weights.vitcnn.json"):
         assert there[f"trained/{name}"] == (trained / name).read_bytes(), name
     for name in ("train.jsonl", "evaluations.jsonl"):
         assert numbers(there[f"trained/{name}"]) == numbers((trained / name).read_bytes()), name
     name = "evaluations/val/6/accuracy.model.nc"
-    same = results.load(f"gs://bucket/trained/{name}"), results.load(trained / name)
+    same = results.load(f"{address}/{name}"), results.load(trained / name)
     assert same[0].equals(same[1])
     states = {n for n in there if n.startswith("trained/checkpoints/") and n.endswith(".state")}
     assert {f"trained/checkpoints/{step}.state" for step in (4, 6)} <= states
@@ -133,24 +147,24 @@ def test_a_training_is_killed_at_any_put_and_resumes_to_the_same_bits(buckets, t
 
 def test_weights_and_states_in_a_bucket_are_where_other_runs_start(buckets, trained, tmp_path):
     unstable(buckets)
-    run, local = "gs://bucket/trained", trained
+    run, local = "gs://bucket/trained1", trained
     training.train(training_config(), run, progress=False)
     for part in ("", "/checkpoints", "/checkpoints/4", "/snapshots/3.npz", "/weights.npz"):
         pair = [vitcnn.load("vit", "mini/4", f"{place}{part}", **FIELDS) for place in (run, local)]
         assert pair[0].digest() == pair[1].digest(), part
-        assert pair[0].provenance["weights"]["source"].startswith("gs://bucket/trained/")
+        assert pair[0].provenance["weights"]["source"].startswith("gs://bucket/trained1/")
     raw = [vitcnn.load("vit", "mini/4", f"{p}/checkpoints", average=False) for p in (run, local)]
     assert raw[0].digest() == raw[1].digest() != pair[0].digest()
     with pytest.raises(FileNotFoundError, match=r"no checkpoint file 'gs://bucket/none.npz'"):
         vitcnn.load("vit", "mini/4", "gs://bucket/none.npz")
-    with pytest.raises(ValueError, match=r"gs://bucket/trained/weights.npz holds vit mini/4, not"):
+    with pytest.raises(ValueError, match=r"gs://bucket/trained1/weights.npz holds vit mini/4, not"):
         vitcnn.load("vit", "Ti/16", run)
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_from_the_state_of_a_run_in_a_bucket(buckets, trained, tmp_path):
     unstable(buckets)
-    run, local = "gs://bucket/trained", trained
+    run, local = "gs://bucket/trained1", trained
     training.train(training_config(), run, progress=False)
     fields = {"schedule": configs.schedule("constant"), "average": 0.9, "steps": 7}
     longer = [
