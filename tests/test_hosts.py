@@ -156,3 +156,14 @@ def test_a_number_of_devices_that_does_not_divide_the_batch_is_named(tmp_path):
     options = {"task": "train", "workdir": str(tmp_path), "devices": 3}
     for code, output in hosts.ends(hosts.start(2, **options)):
         assert code and "config.batch = 16 is not a multiple of 6: 6 devices" in output
+
+
+@pytest.mark.slow
+def test_a_host_that_fails_is_named_by_the_others_at_once(tmp_path):
+    """It has a misspelt field; the others wait for it to compare configs."""
+    options = {"task": "analyze", "workdir": str(tmp_path), "changes_of": {1: {"grup": 5}}}
+    started = time.monotonic()
+    first, second = hosts.ends(hosts.start(2, devices=1, **options, timeout=300))
+    assert first[0] and "host 1 has failed: ValueError: unknown field" in first[1], first
+    assert second[0] and "did you mean 'group'" in second[1]
+    assert time.monotonic() - started < 120
