@@ -125,7 +125,8 @@ def test_hosts_without_a_common_disk(one_host, tmp_path):
     hosts.finish(hosts.start(2, devices=4, task="analyze", workdir=private))
     assert values(tmp_path / "0") == values(one_host["analyze"])
     assert not list((tmp_path / "1").glob("*.nc"))
-    for code, output in hosts.ends(hosts.start(2, task="train", workdir=private)):
+    apart = str(tmp_path / "train{process}")
+    for code, output in hosts.ends(hosts.start(2, task="train", workdir=apart)):
         assert code and "host 1 does not see the files of host 0" in output
     (tmp_path / "buckets/bucket").mkdir(parents=True)
     options = {"task": "train", "workdir": "gs://bucket/run", "changes": RANDOM}

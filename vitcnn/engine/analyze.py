@@ -52,8 +52,8 @@ def analyze(
 
     Args:
       config: fields of `vitcnn.config.Measurement`; `configs/analyze/` has examples.
-      workdir: folder for <analysis>.nc, run.json and the sums from which a stopped run resumes;
-        each stage of the config has a sub-folder.
+      workdir: folder, here or in a bucket, for <analysis>.nc, run.json and the sums from which a
+        stopped run resumes; each stage of the config has a sub-folder.
       models: each a `Model` in memory by name, such as a user's own, in addition to
         `config.models`.
       source: images in memory, in place of `config.data`.

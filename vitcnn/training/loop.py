@@ -32,8 +32,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
 
     Args:
       config: fields of `vitcnn.config.Training`; `configs/train/` has examples.
-      workdir: folder for run.json, train.jsonl, evaluations.jsonl, checkpoints, evaluations,
-        snapshots and, at the end, weights.npz.
+      workdir: folder, here or in a bucket, for run.json, train.jsonl, evaluations.jsonl,
+        checkpoints, evaluations, snapshots and, at the end, weights.npz.
       progress: whether to show a bar with rate, loss and ETA.
 
     Returns:
