@@ -25,8 +25,10 @@ setup(
     },
     install_requires=[
         "absl-py",
-        "array_record",
+        "array_record>=0.8.3",
+        "etils[epath]",
         "flax>=0.12",
+        "fsspec",
         "grain>=0.2.10",
         "h5netcdf",
         "h5py",
@@ -47,6 +49,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
+        "gcs": ["etils[epath-gcs]"],
         "torch": ["torch"],
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],

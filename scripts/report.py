@@ -9,7 +9,6 @@ The report needs only the results (<analysis>.nc), not the models, weights or im
 """
 
 import logging
-import pathlib
 
 from absl import flags
 
@@ -23,7 +22,7 @@ OUT = flags.DEFINE_string("out", "", "Folder to write into; the default is <firs
 def main(_):
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # logs every letter of a PDF
     out = OUT.value or f"{WORKDIR.value[0]}/report"
-    if pathlib.Path(WORKDIR.value[0], growth.EVALUATIONS).is_dir():
+    if growth.has_evaluations(WORKDIR.value[0]):
         for name in growth.write(WORKDIR.value[0], out):
             print(f"{out}/{name}")
         return

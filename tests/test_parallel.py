@@ -1,11 +1,15 @@
 """What the only file that knows devices does without any."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import AbstractMesh
 
 from vitcnn import parallel
@@ -74,3 +78,55 @@ def test_large_arrays_are_divided_along_their_longest_axis(monkeypatch):
     }
     whole = parallel.shardings({"long": np.zeros((8, 12))}, mesh, False)
     assert tuple(whole["long"].spec) == ()
+
+
+def assemble(port, processes, process, timeout=10.0):
+    """Starts a thread that joins; returns a function that waits for what it raises, None if not."""
+    raised = []
+
+    def join():
+        try:
+            parallel._assemble(f"localhost:{port}", processes, process, timeout)
+        except (OSError, ValueError) as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    return lambda: (thread.join(), raised[0] if raised else None)[1]
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def test_hosts_assemble_among_strangers(port):
+    waits = [assemble(port, 3, i) for i in (2, 0)]
+    connections = []
+    while len(connections) < 2:
+        with contextlib.suppress(OSError):
+            connections.append(socket.create_connection(("localhost", port)))
+            connections[-1].sendall(b"GET / HTTP/1.1\r\n\xff\n")
+    waits.append(assemble(port, 3, 1))
+    assert [wait() for wait in waits] == [None] * 3
+    for connection in connections:
+        connection.close()
+
+
+def test_missing_hosts_are_named(port):
+    first, third = assemble(port, 4, 0, timeout=1.5), assemble(port, 4, 2, timeout=1.5)
+    assert str(first()).startswith(f"hosts 1, 3 of 4 did not join localhost:{port} in 1.5 s: start")
+    assert f"host 0 has not answered at localhost:{port} for 1.5 s" in str(third())
+
+
+def test_hosts_that_do_not_fit_together_are_named(port):
+    waits = [assemble(port, 3, i) for i in (0, 1, 1)]
+    assert sorted(str(wait()) for wait in waits) == ["two hosts have --process=1"] * 3
+    waits = [assemble(port, 3, 0), assemble(port, 2, 1)]
+    assert {str(wait()) for wait in waits} == {"host 1 has --processes=2, and host 0 3"}
+    with pytest.raises(ValueError, match='expected "auto" or "host:port"'):
+        parallel._assemble("localhost", 2, 0, 1)
+    with socket.create_server(("", port)), pytest.raises(OSError, match=r"cannot listen .*in use"):
+        parallel._assemble(f"localhost:{port}", 2, 0, 1)

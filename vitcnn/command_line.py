@@ -44,10 +44,13 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
         config = config_flags.DEFINE_config_file(
             "config", None, "The config file.", lock_config=True
         )
-        workdir = flags.DEFINE_string("workdir", None, "Folder for results and for resuming.")
+        workdir = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
         coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
         processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
         process = flags.DEFINE_integer("process", 0, "Index of this host process.")
+        timeout = flags.DEFINE_integer(
+            "host_timeout", parallel.TIMEOUT, "Seconds after which a missing host is given up."
+        )
         if any(argument in HELP for argument in sys.argv[1:]):
             print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
             return
@@ -57,7 +60,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
 
         def start(_):
             logging.set_verbosity(logging.WARNING)
-            parallel.start(coordinator.value, processes.value, process.value)
+            parallel.start(coordinator.value, processes.value, process.value, timeout.value)
             main(config.value, workdir.value)
 
         app.run(start)

@@ -373,7 +373,8 @@ def load(
     source = checkpoints.locate(weights)
     if source.network not in (None, (family, variant)):
         trained = " ".join(source.network)
-        raise ValueError(f"{source.path.parent} holds {trained}, not {family} {variant}")
+        place = source.address or source.path.parent
+        raise ValueError(f"{place} holds {trained}, not {family} {variant}")
     if source.path is None:
         checkpoint = _random(models.create(family, variant, **overrides), seed)
     else:

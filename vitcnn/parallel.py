@@ -3,28 +3,49 @@
 Analyses run whole groups of images on each device and never talk to each other (`GroupProgram`,
 `meet`). Training splits each batch over all devices of all hosts (`data_mesh`, `shard`,
 `shardings`).
+
+Hosts agree through the service of JAX that brought them together (`exchange`), and not through
+their devices: a host may come an hour after another, which collectives of the CPU do not forgive,
+and a host that does not come at all has a name.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import itertools
+import json
 import math
 import os
 import pathlib
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # JAX has no public way to the service
 from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 _WORTH_KEEPING = 0.3  # seconds of compilation from which a program is kept
 _WORTH_DIVIDING = 2**14  # numbers of an array from which the devices share it
+TIMEOUT = 300  # seconds, of `start`
+_FAREWELL = 30  # seconds for which a host that has failed waits for the others
+_PATIENCE = 60.0  # seconds between two lines that name the host that the others wait for
+_POLL = 2.0  # seconds after which a host that waits asks whether another has failed
+_GREETING, _FAILED = "vitcnn", "vitcnn/failed"
+_rounds = itertools.count()
 
 
-def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+def start(
+    coordinator: str = "", processes: int = 0, process: int = -1, timeout: int = TIMEOUT
+) -> None:
     """Joins the other hosts; call it before anything touches a device.
 
     Args:
@@ -32,17 +53,112 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
         Cloud TPU pod slice; "" for one host, which has nobody to join.
       processes: number of processes, with an explicit coordinator.
       process: index of this process, with an explicit coordinator.
+      timeout: seconds after which a host that does not join, or that dies later, is given up.
     """
     if not coordinator:
         return
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    elif not 0 <= process < processes:
-        raise ValueError(f"process = {process}: expected 0 <= process < processes = {processes}")
-    else:
-        jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+    explicit = {}
+    if coordinator != "auto":
+        if not 0 <= process < processes:
+            raise ValueError(
+                f"process = {process}: expected 0 <= process < processes = {processes}"
+            )
+        explicit = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+        }
+        _assemble(coordinator, processes, process, timeout)
+    # Its handler would swallow SIGTERM, which `vitcnn.training.stop` handles for itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        **explicit,
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=timeout,
+        shutdown_timeout_seconds=timeout,
+    )
+    if jax.process_count() > 1:
+        sys.excepthook = functools.partial(_tell, sys.excepthook)
+
+
+def _assemble(coordinator: str, processes: int, process: int, timeout: float) -> None:
+    """Waits until every host has said its number to host 0.
+
+    JAX ends a process whose peers do not come, and does not say which of them.
+
+    Raises:
+      TimeoutError: a host has not come in time; the message has its number.
+      ValueError: two hosts have the same number, or the coordinator is no "host:port".
+    """
+    address, _, port = coordinator.rpartition(":")
+    if not address or not port.isdigit():
+        raise ValueError(f'coordinator = {coordinator!r}: expected "auto" or "host:port"')
+    end = time.monotonic() + timeout
+    if process:
+        greeting = f"{_GREETING} {process} {processes}\n"
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                with socket.create_connection((address.strip("[]"), int(port)), 5) as connection:
+                    connection.settimeout(max(end - time.monotonic(), 1))
+                    connection.sendall(greeting.encode())
+                    answer = connection.makefile().readline().strip()
+                if answer == _GREETING:
+                    return
+                if answer:
+                    raise ValueError(answer)
+            time.sleep(0.2)
+        raise TimeoutError(f"host 0 has not answered at {coordinator} for {timeout} s: is it up?")
+    greeted: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            server = socket.create_server(("", int(port)), family=family, dualstack_ipv6=dual)
+        except OSError as error:
+            raise OSError(f"host 0 cannot listen at {coordinator}: {error.strerror}") from error
+        stack.enter_context(server)
+        while len(greeted) < processes - 1:
+            server.settimeout(max(end - time.monotonic(), 0.01))
+            try:
+                connection = stack.enter_context(server.accept()[0])
+                connection.settimeout(5)
+                words = connection.makefile("rb").readline().decode("latin-1").split()
+            except OSError:
+                if time.monotonic() < end:
+                    continue  # what has connected says nothing, or has gone
+                missing = [i for i in range(1, processes) if i not in greeted]
+                raise TimeoutError(
+                    f"host{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of {processes} "
+                    f"did not join {coordinator} in {timeout} s: start the same command on every "
+                    "host, with its own --process"
+                ) from None
+            if words[:1] != [_GREETING]:
+                continue
+            number, count = map(int, words[1:])
+            if number in greeted or count != processes:
+                problem = f"two hosts have --process={number}"
+                if count != processes:
+                    problem = f"host {number} has --processes={count}, and host 0 {processes}"
+                for each in (connection, *greeted.values()):
+                    each.sendall(f"{problem}\n".encode())
+                raise ValueError(problem)
+            greeted[number] = connection
+        for connection in greeted.values():
+            connection.sendall(f"{_GREETING}\n".encode())
+
+
+def _tell(hook: Callable[..., Any], kind: type, error: BaseException, trace: Any) -> None:
+    """Shows an error that ends this host, and tells the other hosts, which may wait for it."""
+    hook(kind, error, trace)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        text = f"{kind.__name__}: {error}"
+        distributed.global_state.client.key_value_set(f"{_FAILED}/{host()[0]}", text)
+    # Hosts that wait for this one in a collective, and not in `exchange`, learn it when it is gone.
+    leave = threading.Timer(_FAREWELL, os._exit, (1,))
+    leave.daemon = True
+    leave.start()
 
 
 def cache_programs(folder: pathlib.Path) -> None:
@@ -154,10 +270,8 @@ def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     data = np.frombuffer(buffer.getvalue(), np.uint8)
-    halves = np.array(divmod(data.size, 2**31), np.int32)  # JAX would cut 64 bits to 32
-    halves = multihost_utils.process_allgather(halves).reshape(-1, 2).astype(np.int64)
-    sizes = halves @ [2**31, 1]
-    padded = np.zeros(sizes.max(), np.uint8)
+    sizes = exchange("sums", data.size)
+    padded = np.zeros(max(sizes), np.uint8)
     padded[: data.size] = data
     rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
     parts = []
@@ -167,24 +281,72 @@ def meet(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return parts
 
 
+def exchange(name: str, value: Any) -> list[Any]:
+    """Returns the values of all hosts by host index, on every host, once every host has come.
+
+    Args:
+      name: what the hosts do here, for messages.
+      value: small, and JSON-able.
+
+    Raises:
+      RuntimeError: a host is lost, or is elsewhere in the program.
+    """
+    process, processes = host()
+    if processes == 1:
+        return [value]
+    client, round_ = distributed.global_state.client, next(_rounds)
+    place = f"vitcnn/{round_}"
+    client.key_value_set(f"{place}/{process}", json.dumps([name, value]))
+    if process:
+        text = _awaited(client, f"{place}/all", name, 0)
+    else:
+        text = json.dumps(
+            [json.loads(_awaited(client, f"{place}/{i}", name, i)) for i in range(processes)]
+        )
+        client.key_value_set(f"{place}/all", text)
+        if round_:  # every host that has come here has read what was there
+            client.key_value_delete(f"vitcnn/{round_ - 1}/")
+    names, values = zip(*json.loads(text), strict=True)
+    for i, there in enumerate(names):
+        if there != name:
+            raise RuntimeError(
+                f"host {i} is at {there!r} and host {process} at {name!r}: start all hosts with "
+                "the same command, config and code"
+            )
+    return list(values)
+
+
+def _awaited(client: Any, key: str, name: str, missing: int) -> str:
+    """Returns the value of a key, once another host has set it."""
+    start, lines = time.monotonic(), 0
+    while True:
+        try:
+            return client.blocking_key_value_get(key, int(1000 * _POLL))
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise RuntimeError(f"host {missing} is lost, before {name!r}: {error}") from error
+        for where, text in client.key_value_dir_get(_FAILED):
+            raise RuntimeError(f"host {where.rpartition('/')[2]} has failed: {text}")
+        seconds = time.monotonic() - start
+        if seconds > _PATIENCE * (lines + 1):
+            lines += 1
+            text = f"host {host()[0]} has waited {seconds:.0f} s for host {missing}, at {name!r}"
+            print(text, file=sys.stderr, flush=True)
+
+
 def agree(value: Any) -> Any:
-    """Returns the value of host 0, a bool or an int of 32 bits, on every host."""
-    if jax.process_count() == 1:
-        return value
-    return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))
+    """Returns the value of host 0, such as a bool or an int, on every host."""
+    return exchange("agreement", value)[0]
 
 
 def any_host(value: bool) -> bool:
     """Returns whether a value is true on any host, on every host."""
-    if jax.process_count() == 1:
-        return value
-    return bool(np.any(multihost_utils.process_allgather(np.array(value))))
+    return any(exchange("any host", value))
 
 
 def barrier(name: str) -> None:
     """Waits until every host is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    exchange(name, None)
 
 
 def data_mesh() -> Mesh:
@@ -227,6 +389,18 @@ def everywhere(mesh: Mesh | AbstractMesh) -> NamedSharding:
 def place(tree: Any, shardings: Any) -> Any:
     """Places a pytree on the devices; see `shardings`."""
     return jax.device_put(tree, shardings)
+
+
+def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Places an array that every host has whole on the devices."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def copied(array: jax.Array) -> np.ndarray:
+    """Returns a copy of an array on this host, whole; every host has to call it."""
+    if not array.is_fully_addressable:
+        array = whole(array, array.sharding.mesh)
+    return np.array(array)  # never a view, which the next step would overwrite
 
 
 def whole(tree: Any, mesh: Mesh) -> Any:

@@ -101,12 +101,14 @@ def test_entries_that_decide_no_number_may_differ(tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    ["gs://bucket/run", "s3://b/r", "hdfs://h/r", "file:///tmp/run", pathlib.Path("gs://b/r")],
+    ["gs:///r", "hdfs://h/r", "file:///tmp/run", pathlib.Path("gs://b/r")],
 )
-def test_a_workdir_at_an_address_is_refused(path, tmp_path, monkeypatch):
+def test_a_workdir_at_an_address_that_cannot_be_one_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for read in (run_folder.claim_workdir, results.load_all, results.load):
-        with pytest.raises(ValueError, match=r"is an address .*only paths on this machine"):
+        with pytest.raises(
+            ValueError, match=r"address with|names no bucket|unknown scheme|file://"
+        ):
             read(path) if read is not run_folder.claim_workdir else read(path, {})
     assert not os.listdir(tmp_path)
 
@@ -132,7 +134,7 @@ def test_a_full_or_read_only_disk_is_told_at_once(tmp_path, monkeypatch, number,
         def write(self, content):
             raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder.tempfile, "TemporaryFile", lambda dir: Disk())
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", lambda dir: Disk())
     with pytest.raises(OSError, match=f"workdir .* cannot be written: {message}"):
         run_folder.claim_workdir(tmp_path, {})
 

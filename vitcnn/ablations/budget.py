@@ -137,10 +137,9 @@ def _speed(plan: Plan, costs: dict[str, Cost]) -> tuple[float, str]:
 def _timed(plan: Plan, costs: dict[str, Cost]) -> Iterable[tuple[float, float]]:
     """Yields (FLOPs, seconds) of trainings that have ended."""
     for network in plan.networks:
-        path = plan.folder(network) / training_log.FILE
-        if not (path.is_file() and plan.is_trained(network)):
+        lines = run_folder.read_log(plan.folder(network) / training_log.FILE)
+        if lines is None or not plan.is_trained(network):
             continue
-        lines = run_folder.read_log(path)
         rates = [1 / line["images_per_second"] for line in lines if "images_per_second" in line]
         if rates:
             cost = costs[network.run]

@@ -153,7 +153,7 @@ def _train(plan: Plan, network: Network, place: str, show: bool, progress: bool)
 def _note(plan: Plan, network: Network, error: str) -> None:
     """Notes on host 0 that a network diverged, so that its training is not tried again."""
     if parallel.host()[0] == 0:
-        plan.folder(network).mkdir(parents=True, exist_ok=True)
+        storage.make_folder(plan.folder(network))
         storage.write_json(plan.folder(network) / DIVERGED, {"error": error})
     parallel.barrier("diverged")
 

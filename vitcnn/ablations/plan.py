@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,6 +18,7 @@ from vitcnn.config import BASELINE, Training, check_ablation
 from vitcnn.engine import identity
 from vitcnn.lookup import nearest
 from vitcnn.results import workdir as run_folder
+from vitcnn.storage import Path
 from vitcnn.training import start
 
 DIVERGED = "diverged.json"  # in the folder of a training that will not be tried again
@@ -48,7 +47,7 @@ class Plan:
     """
 
     config: ConfigDict
-    workdir: pathlib.Path
+    workdir: Path
     record: dict[str, Any]
 
     @property
@@ -79,11 +78,11 @@ class Plan:
             raise ValueError(f"--run={name} names no run: {nearest(name, names)}")
         return chosen
 
-    def folder(self, network: Network) -> pathlib.Path:
+    def folder(self, network: Network) -> Path:
         """Returns the folder of a training."""
         return self.workdir / "networks" / network.run / str(network.seed)
 
-    def measurement(self, network: Network) -> pathlib.Path:
+    def measurement(self, network: Network) -> Path:
         """Returns the folder of the Results of a network."""
         return self.workdir / "measurements" / network.run / str(network.seed)
 
@@ -93,8 +92,8 @@ class Plan:
 
     def diverged(self, network: Network) -> str:
         """Returns why a training ended without a network, "" if it did not."""
-        path = self.folder(network) / DIVERGED
-        return json.loads(path.read_text())["error"] if path.is_file() else ""
+        note = storage.read_json(self.folder(network) / DIVERGED)
+        return "" if note is None else note["error"]
 
     def origin(self, network: Network) -> Network | None:
         """Returns the network from whose weights a network starts; None for those of its config."""
@@ -152,9 +151,9 @@ def make(config: Any, workdir: Any) -> Plan:
             **{key: config[key].to_dict() for key in ("against", "start")},
         }
     }
-    workdir = storage.local_path(workdir, "workdir").absolute()
-    path = workdir / run_folder.RECORD
-    if path.is_file() and "ablation" not in json.loads(path.read_text()):
+    workdir = storage.absolute(storage.as_path(workdir, "workdir"))
+    before = storage.read_json(workdir / run_folder.RECORD)
+    if before is not None and "ablation" not in before:
         raise ValueError(
             f"workdir {workdir} holds a training or a measurement, and no ablation: choose another "
             "--workdir"

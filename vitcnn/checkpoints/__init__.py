@@ -7,20 +7,31 @@ names, `restore` merges them strictly into the variables of a network, and `expo
 from vitcnn.checkpoints.export import export
 from vitcnn.checkpoints.fetch import locate
 from vitcnn.checkpoints.fetch.source import Source
-from vitcnn.checkpoints.fetch.workdir import CHECKPOINTS, SNAPSHOTS, WEIGHTS, latest_checkpoint
+from vitcnn.checkpoints.fetch.workdir import (
+    CHECKPOINTS,
+    SNAPSHOTS,
+    STATE,
+    WEIGHTS,
+    checkpoint,
+    latest_checkpoint,
+    steps_saved,
+)
 from vitcnn.checkpoints.files import read
 from vitcnn.checkpoints.restore import Checkpoint, flat, restore
 
 __all__ = [
     "CHECKPOINTS",
     "SNAPSHOTS",
+    "STATE",
     "WEIGHTS",
     "Checkpoint",
     "Source",
+    "checkpoint",
     "export",
     "flat",
     "latest_checkpoint",
     "locate",
     "read",
     "restore",
+    "steps_saved",
 ]

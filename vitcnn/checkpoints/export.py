@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +34,7 @@ def export(
     Raises:
       ValueError: the path does not end in .npz.
     """
-    path = pathlib.Path(path)
+    path = storage.as_path(path, "the path of the weights")
     if path.suffix != ".npz":
         raise ValueError(f"{path.name}: an exported checkpoint ends in .npz")
     flat = traverse_util.flatten_dict(variables, sep="/")
@@ -47,6 +46,6 @@ def export(
     with storage.atomic(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
     if settings is None:
-        path.with_suffix(sidecars.OWN).unlink(missing_ok=True)  # an older archive's
+        storage.remove(path.with_suffix(sidecars.OWN))  # an older archive's
     else:
         storage.write_json(path.with_suffix(sidecars.OWN), settings)

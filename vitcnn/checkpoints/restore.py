@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import math
 import os
-import pathlib
 import re
 import types
 import warnings
@@ -19,13 +18,14 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from vitcnn import lookup, models
+from vitcnn import lookup, models, storage
 from vitcnn.checkpoints import formats, google_names, implied, own_names, positions, torch_names
 from vitcnn.checkpoints.digest import sha256 as digest
-from vitcnn.checkpoints.files import open_file
+from vitcnn.checkpoints.files import open_file, state
 from vitcnn.checkpoints.files.contents import Contents
 from vitcnn.checkpoints.merge import merge
 from vitcnn.layers import image_sizes
+from vitcnn.storage import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def restore(
       UserWarning: a field that the caller has set contradicts what lies beside the weights, or the
         weights were trained with images of another size than the network's.
     """
-    path = pathlib.Path(path)
+    path = storage.as_path(path, "the path of a checkpoint")
     traits = models.traits(family)
     contents, expected = open_file(path, average), flat(shapes)
     raw, network = _one_network(contents, average, path)
@@ -191,7 +191,7 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_network(
-    contents: Contents, average: bool, path: pathlib.Path
+    contents: Contents, average: bool, path: Path
 ) -> tuple[dict[str, np.ndarray], str | None]:
     """Returns the arrays of one network of a file, and which one it is where there are several."""
     arrays, network = dict(contents.arrays), contents.network
@@ -222,7 +222,7 @@ def _check_classes(
 
 
 def _find_format(
-    path: pathlib.Path, keys: Iterable[str], family: str, expected: Iterable[str]
+    path: Path, keys: Iterable[str], family: str, expected: Iterable[str]
 ) -> tuple[str, ModuleType]:
     """Returns the format of a checkpoint, with its name.
 
@@ -233,7 +233,7 @@ def _find_format(
       ValueError: no format matches, or a format of another family does.
     """
     own = own_names.NAME, own_names
-    if path.is_dir():  # only our own runs write orbax steps
+    if path.is_dir() or path.suffix == state.SUFFIX:  # only our own runs write states
         return own
     keys = list(keys)
     known = {name: _format(name) for name in lookup.names_in(formats)}

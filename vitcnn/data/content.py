@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,14 +48,16 @@ def of_bytes(content: bytes, label: int) -> str:
     return hashlib.blake2b(f"{label} ".encode() + content, digest_size=16).hexdigest()
 
 
-def of_files(root: pathlib.Path, files: Sequence[str]) -> list[str]:
+def of_files(root: storage.Path, files: Sequence[str]) -> list[str]:
     """Returns the digest of the content of each file of a folder, reading those not in the cache.
 
     Args:
       root: the folder.
       files: paths in the folder.
     """
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:32]
+    is_remote = storage.is_remote(root)
+    place = str(root if is_remote else root.resolve())
+    key = hashlib.sha256(place.encode()).hexdigest()[:32]
     cache_file = storage.cache_folder() / "digests" / f"{key}.json"
     cache: dict[str, list] = {}
     with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only a cache
@@ -64,18 +65,24 @@ def of_files(root: pathlib.Path, files: Sequence[str]) -> list[str]:
 
     def read(file: str) -> tuple[str, list[int], bool]:
         path = root / file
-        status = os.stat(path)
-        # Nobody can set the time of the last change of the inode, so it betrays every rewriting.
-        state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        status = path.stat()
+        if is_remote:
+            changed, state = status.mtime, [0, status.length, status.mtime, status.mtime]
+        else:
+            # Nobody can set the time of the last change of the inode: it betrays every rewriting.
+            state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+            changed = max(status.st_mtime, status.st_ctime)
         known = cache.get(file)
         if isinstance(known, list) and known[1:] == state:
             return known[0], state, True
-        with open(path, "rb") as stream:
+        with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-        settled = time.time() - max(status.st_mtime, status.st_ctime) > SETTLED
+        # Not every bucket says when an object was written; it then says 0.
+        settled = changed > 0 and time.time() - changed > SETTLED
         return digest.hexdigest(), state, settled
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    threads = storage.REQUESTS if is_remote else os.cpu_count()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         rows = pool.map(read, files)
         bar = tqdm(rows, "checking the content", len(files), unit="image", delay=2)
         rows = dict(zip(files, bar, strict=True))

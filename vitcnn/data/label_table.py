@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 
 from vitcnn.data.classes import nfc
 from vitcnn.lookup import nearest
+from vitcnn.storage import Path
 
 NAME_COLUMNS = ("wnid", "synset", "class", "name")  # the first that there is names the classes
 
 
-def read(table: pathlib.Path, files: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+def read(table: Path, files: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
     """Returns the label of each file, and the names of the classes, () if the table has none.
 
     Raises:
@@ -74,7 +75,7 @@ def read(table: pathlib.Path, files: Sequence[str]) -> tuple[list[int], tuple[st
     return of_files, class_names if naming else ()
 
 
-def _rows(table: pathlib.Path) -> tuple[list[tuple[int, str, str, str]], str]:
+def _rows(table: Path) -> tuple[list[tuple[int, str, str, str]], str]:
     """Returns (line, file, label, name) of each row, and the column that names the classes.
 
     Raises:
@@ -114,7 +115,7 @@ def _rows(table: pathlib.Path) -> tuple[list[tuple[int, str, str, str]], str]:
     return rows, naming
 
 
-def _text(table: pathlib.Path) -> str:
+def _text(table: Path) -> str:
     """Returns the text of a file in UTF-8, or in the encoding that its first bytes declare.
 
     Raises:

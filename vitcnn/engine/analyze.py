@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +34,7 @@ from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model
 from vitcnn.results import datasets, environment
 from vitcnn.results import workdir as run_folder
+from vitcnn.storage import Path
 
 
 def analyze(
@@ -52,8 +52,8 @@ def analyze(
 
     Args:
       config: fields of `vitcnn.config.Measurement`; `configs/analyze/` has examples.
-      workdir: folder for <analysis>.nc, run.json and the sums from which a stopped run resumes;
-        each stage of the config has a sub-folder.
+      workdir: folder, here or in a bucket, for <analysis>.nc, run.json and the sums from which a
+        stopped run resumes; each stage of the config has a sub-folder.
       models: each a `Model` in memory by name, such as a user's own, in addition to
         `config.models`.
       source: images in memory, in place of `config.data`.
@@ -74,6 +74,7 @@ def analyze(
         parallel.cache_programs(storage.cache_folder() / "programs")
     own_config = {k: v for k, v in config.to_dict().items() if k not in Measurement.NEUTRAL}
     neutral = identity.neutral(config, tuple(models or ()))
+    identity.check_hosts({"config": own_config}, neutral)
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)
     source = load_source(config.data) if source is None else source
     check_source(source)
@@ -95,7 +96,9 @@ def analyze(
         for name, model in models.items()
     }
     for each_pass in passes:
-        run_folder.claim_workdir(each_pass.workdir, each_pass.record(model_records), neutral)
+        record = each_pass.record(model_records)
+        identity.check_hosts(record, neutral)
+        run_folder.claim_workdir(each_pass.workdir, record, neutral)
         each_pass.check_results()
     if parallel.agree(passes[-1].finished):
         return passes[-1].load()
@@ -124,7 +127,7 @@ class _Pass:
     """
 
     stage: str
-    workdir: pathlib.Path
+    workdir: Path
     config: Fields
     source: Any
     jobs: Sequence[Job]
@@ -156,22 +159,22 @@ class _Pass:
         if process:  # host 0 writes Results and run.json, and the hosts need not share a disk
             return
         sums = _progress_file(self.workdir, process, processes)
-        orphans = [str(path) for path in (*self.paths.values(), sums) if path.is_file()]
-        if orphans and not (self.workdir / run_folder.RECORD).is_file():
+        orphans = [str(path) for path in (*self.paths.values(), sums) if storage.exists(path)]
+        if orphans and not storage.exists(self.workdir / run_folder.RECORD):
             raise ValueError(
                 f"{orphans[0]} lies there without {run_folder.RECORD}, so it may be of another "
                 "run: choose another --workdir, or delete the file"
             )
 
     @property
-    def paths(self) -> dict[str, pathlib.Path]:
+    def paths(self) -> dict[str, Path]:
         """Job name -> file of its Result."""
         return {job.name: self.workdir / f"{job.name}.nc" for job in self.jobs}
 
     @property
     def finished(self) -> bool:
         """Whether every Result has been saved."""
-        return all(path.is_file() for path in self.paths.values())
+        return all(storage.exists(path) for path in self.paths.values())
 
     def load(self) -> dict[str, xarray.Dataset]:
         """Returns the Results of host 0, on every host: the hosts need not share a disk."""
@@ -180,7 +183,10 @@ class _Pass:
             return {name: results.load(path) for name, path in self.paths.items()}
         files = {}
         if process == 0:
-            files = {f"{n}:": np.fromfile(path, np.uint8) for n, path in self.paths.items()}
+            files = {
+                f"{name}:": np.frombuffer(storage.read(path), np.uint8)
+                for name, path in self.paths.items()
+            }
         files = parallel.meet(files)[0]
         return {name: datasets.from_bytes(files[f"{name}:"].tobytes()) for name in self.paths}
 
@@ -188,7 +194,7 @@ class _Pass:
 def _plan_passes(
     config: ConfigDict,
     own_config: Mapping[str, Any],
-    workdir: pathlib.Path,
+    workdir: Path,
     models: Mapping[str, Model],
     source: Any,
 ) -> list[_Pass]:
@@ -262,11 +268,11 @@ def _run(
         record |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
         storage.write_json(current.workdir / run_folder.RECORD, record)
     parallel.barrier("results saved")
-    progress_file.unlink(missing_ok=True)
+    storage.remove(progress_file)
     return measured
 
 
-def _progress_file(workdir: pathlib.Path, process: int, processes: int) -> pathlib.Path:
+def _progress_file(workdir: Path, process: int, processes: int) -> Path:
     """Returns the file from which this host resumes.
 
     Raises:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import json
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,15 +23,18 @@ import numpy as np
 import xarray
 from jax.extend import core
 
-from vitcnn import results
+from vitcnn import parallel, results
 from vitcnn.config.schema import Fields
 from vitcnn.data import classes as class_numbers
 from vitcnn.data import content, order, sources
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.engine.jobs import Job
 from vitcnn.model import Model
+from vitcnn.results import environment
+from vitcnn.results import workdir as run_folder
 
 PACKAGE = __name__.partition(".")[0]
+_SHOWN = 6  # entries that an error lists
 
 
 def images_sha256(source: Any, jobs: Sequence[Job], seed: int) -> dict[str, str]:
@@ -190,6 +195,54 @@ def neutral(config: Fields, models: Sequence[str] = ()) -> set[str]:
         entries.add(f"config.models.{name}.weights")
         entries |= {f"models.{name}.weights.{key}" for key in ("path", "preprocess", "source")}
     return entries
+
+
+def check_hosts(record: Mapping[str, Any], neutral: Collection[str]) -> None:
+    """Compares what the hosts are about to run, which each of them has read for itself.
+
+    Args:
+      record: what decides the numbers of the run, or a part of it, as in run.json.
+      neutral: its entries that decide no number.
+
+    Raises:
+      ValueError: the hosts have different configs, images, weights, code or libraries; on every
+        host.
+    """
+    if parallel.host()[1] == 1:
+        return
+    here = {k: v for k, v in run_folder.leaves(record).items() if k not in neutral}
+    versions = environment.versions()
+    versions.pop("revision")  # the code itself counts, and not every copy has a revision
+    here |= {f"version of {package}": version for package, version in versions.items()}
+    here |= _code()
+    digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
+    if len(set(parallel.exchange("comparison of the hosts", digest))) == 1:
+        return
+    first, *others = parallel.exchange("differences of the hosts", here)
+    for i, other in enumerate(others, 1):
+        lines = [
+            f"  {entry}: {first.get(entry, '(not set)')!r} on host 0, "
+            f"{other.get(entry, '(not set)')!r} on host {i}"
+            for entry in sorted(first.keys() | other.keys())
+            if first.get(entry, ...) != other.get(entry, ...)
+        ]
+        if lines:
+            more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+            raise ValueError(
+                "all hosts have to run the same config and code on the same images; these differ:\n"
+                + "\n".join([*lines[:_SHOWN], *more])
+            )
+
+
+def _code() -> dict[str, str]:
+    """Returns a digest of every file of this package."""
+    folder = pathlib.Path(__file__).parents[1]
+    return {
+        f"{PACKAGE}/{file.relative_to(folder).as_posix()}": hashlib.sha256(
+            file.read_bytes()
+        ).hexdigest()[:16]
+        for file in sorted(folder.rglob("*.py"))
+    }
 
 
 def _location(fields: Fields | None, entry: str) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,7 @@ class Progress:
       groups_done: how many groups of this host's part of the schedule are in the sums.
     """
 
-    def __init__(self, blocks: Mapping[str, int], path: pathlib.Path | None):
+    def __init__(self, blocks: Mapping[str, int], path: storage.Path | None):
         self.sums = {name: Sums(n) for name, n in blocks.items()}
         self.groups_done = 0
         self.path = path
@@ -54,7 +53,7 @@ class Progress:
     def save(self) -> None:
         """Replaces the file."""
         if self.path is not None:
-            with storage.atomic(self.path) as partial, open(partial, "wb") as file:
+            with storage.atomic(self.path) as partial, partial.open("wb") as file:
                 np.savez(file, **self.to_arrays())
 
     def resume(self, sum_shapes: Mapping[str, Any]) -> None:
@@ -63,8 +62,11 @@ class Progress:
         Args:
           sum_shapes: job name -> pytree of the form of its sums.
         """
-        if self.path is not None and self.path.is_file():
-            with np.load(self.path, allow_pickle=False) as file:
+        if self.path is not None and storage.exists(self.path):
+            with (
+                storage.copy_here(self.path) as here,
+                np.load(here, allow_pickle=False) as file,
+            ):
                 arrays = dict(file)
             self.groups_done = int(arrays["groups_done"])
             self.sums = self._sums_of(arrays, sum_shapes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
     A .png or .pdf file holds no date, so that the same figure gives the same bytes.
     """
-    path = pathlib.Path(path)
+    path = storage.as_path(path, "the path of the figure")
     extension = path.suffix[1:]
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     dpi = 300 if extension == "png" else 600  # of the heatmaps; everything else is vectors

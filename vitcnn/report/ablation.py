@@ -72,8 +72,8 @@ def write(results: Mapping[str, xarray.Dataset], out: str | os.PathLike) -> list
       results: Results by name.
       out: folder to write into, which is created if it does not exist.
     """
-    out = storage.local_path(out, "the folder of the figures")
-    out.mkdir(parents=True, exist_ok=True)
+    out = storage.as_path(out, "the folder of the figures")
+    storage.make_folder(out)
     names = []
     for name, figure in draw(results).items():
         for extension in ("png", "pdf"):

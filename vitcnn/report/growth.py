@@ -22,6 +22,11 @@ _CURVES = 12  # layers that a panel shows at most
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
+def has_evaluations(workdir: str | os.PathLike) -> bool:
+    """Returns whether a workdir is that of a training run with evaluations."""
+    return (storage.as_path(workdir, "workdir") / EVALUATIONS).is_dir()
+
+
 def draw(workdir: str | os.PathLike) -> dict[str, Figure]:
     """Returns the figures of a training run by analysis, from its Results.
 
@@ -35,7 +40,7 @@ def draw(workdir: str | os.PathLike) -> dict[str, Figure]:
     Raises:
       FileNotFoundError: the run has no evaluations.
     """
-    folder = storage.local_path(workdir, "workdir") / EVALUATIONS
+    folder = storage.as_path(workdir, "workdir") / EVALUATIONS
     drawn = collections.defaultdict(list)
     for evaluation in sorted(path for path in folder.glob("*") if path.is_dir()):
         for result in datasets.load_steps(evaluation).values():
@@ -101,8 +106,8 @@ def write(workdir: str | os.PathLike, out: str | os.PathLike) -> list[str]:
       workdir: folder of a training run.
       out: folder to write into, which is created if it does not exist.
     """
-    out = storage.local_path(out, "the folder of the figures")
-    out.mkdir(parents=True, exist_ok=True)
+    out = storage.as_path(out, "the folder of the figures")
+    storage.make_folder(out)
     names = []
     for analysis, figure in draw(workdir).items():
         for extension in ("png", "pdf"):

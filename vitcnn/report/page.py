@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,10 +68,10 @@ def read(workdirs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str,
     """
     if isinstance(workdirs, str | os.PathLike):
         workdirs = [workdirs]
-    paths = [storage.local_path(workdir, "workdir") for workdir in workdirs]
+    paths = [storage.as_path(workdir, "workdir") for workdir in workdirs]
     if len(paths) == 1:
         return datasets.load_all(paths[0])
-    labels = [path.resolve().name for path in paths]
+    labels = [path.name if storage.is_remote(path) else path.resolve().name for path in paths]
     if len(set(labels)) < len(labels):
         labels = [str(path).strip("/").replace("/", "-") for path in paths]
     return {
@@ -84,7 +83,7 @@ def read(workdirs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str,
 
 def write(
     results: Results | str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike
-) -> pathlib.Path:
+) -> storage.Path:
     """Writes index.html, figures/*.png and *.pdf, and tables/*.csv.
 
     Each file appears whole or not at all, the page last. The same Results give the same files.
@@ -105,9 +104,9 @@ def write(
     if not results:
         raise ValueError("a report needs at least one Result, and `results` is empty")
     results = dict(sorted(results.items()))
-    out = storage.local_path(out, "the folder of the report")
+    out = storage.as_path(out, "the folder of the report")
     for folder in ("figures", "tables"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        storage.make_folder(out / folder)
     claims = all_claims(results)
     drawn = drawings(results)
     for drawing in drawn:

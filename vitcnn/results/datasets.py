@@ -15,7 +15,9 @@ import numpy as np
 import xarray
 from jaxtyping import Float
 
-from vitcnn.storage import PathLike, atomic, local_path
+from vitcnn import storage
+from vitcnn.results import workdir as run_folder
+from vitcnn.storage import PathLike
 
 DEPTH_TITLE = "relative depth (first layer 0, last 1)"  # of an axis in figures
 
@@ -83,7 +85,7 @@ def stamp(dataset: xarray.Dataset, provenance: Mapping[str, Any]) -> xarray.Data
 
 def save(dataset: xarray.Dataset, path: PathLike) -> None:
     """Writes a stamped result to a netCDF file, atomically."""
-    with atomic(path) as partial:
+    with storage.atomic(path) as partial:
         dataset.to_netcdf(partial, engine="h5netcdf")
 
 
@@ -94,11 +96,12 @@ def load(path: PathLike) -> xarray.Dataset:
       FileNotFoundError: there is no such file.
       ValueError: the file is not a result.
     """
-    path = local_path(path, "the path of a result")
-    if not path.is_file():
+    path = storage.as_path(path, "the path of a result")
+    content = storage.read(path)
+    if content is None:
         raise FileNotFoundError(f"no result {path}; a result is an <analysis>.nc in a workdir")
     try:
-        dataset = xarray.load_dataset(path, engine="h5netcdf")
+        dataset = from_bytes(content)
     except Exception as error:
         raise ValueError(f"{path} is not a readable netCDF file: {error}") from error
     if "provenance" not in dataset.attrs:
@@ -113,10 +116,13 @@ def from_bytes(content: bytes) -> xarray.Dataset:
 
 def load_all(workdir: PathLike) -> dict[str, xarray.Dataset]:
     """Reads every result of a workdir, by analysis name."""
-    paths = sorted(local_path(workdir, "workdir").glob("*.nc"))
-    if not paths:
+    folder = storage.as_path(workdir, "workdir")
+    # A bucket may list a Result late; the run.json of a measurement that has ended names them all.
+    record = storage.read_json(folder / run_folder.RECORD) if storage.is_remote(folder) else None
+    names = {path.stem for path in folder.glob("*.nc")} | set((record or {}).get("images", ()))
+    if not names:
         raise FileNotFoundError(f"no results (*.nc) in {workdir}; run scripts/analyze.py first")
-    return {path.stem: load(path) for path in paths}
+    return {name: load(folder / f"{name}.nc") for name in sorted(names)}
 
 
 def load_steps(folder: PathLike) -> dict[str, xarray.Dataset]:
@@ -128,7 +134,7 @@ def load_steps(folder: PathLike) -> dict[str, xarray.Dataset]:
     Returns:
       Name of the analysis -> the Results of all steps, with the provenance of the last.
     """
-    folder = local_path(folder, "folder")
+    folder = storage.as_path(folder, "folder")
     steps = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=_number)
     if not steps:
         raise FileNotFoundError(f"{folder} has no results of any step")

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pathlib
-import tempfile
-from collections.abc import Collection, Mapping
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from vitcnn.storage import PathLike, atomic, local_path
+from vitcnn import parallel, storage
+from vitcnn.storage import Path, PathLike
 
 RECORD = "run.json"  # what a run measured, and where
-ROOM = 2**16  # bytes that a workdir has to have room for, to tell a full disk before long work
 
 
-def log_line(path: PathLike, **values: Any) -> None:
+def log_line(path: Path, **values: Any) -> None:
     """Appends one line of JSON to a run log."""
-    with open(path, "a") as file:
-        file.write(json.dumps(values, default=float) + "\n")
+    log_lines(path, [values])
 
 
-def cut_log(path: PathLike, key: str, last: int) -> None:
+def log_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Appends lines of JSON to a run log."""
+    storage.append(path, "".join(json.dumps(line, default=float) + "\n" for line in lines))
+
+
+def cut_log(path: Path, key: str, last: int) -> None:
     """Removes the lines of a run log whose `key` is above `last`; without a log does nothing.
 
     A run that was killed while it wrote has left a last line that is torn; it is removed too.
@@ -29,20 +32,23 @@ def cut_log(path: PathLike, key: str, last: int) -> None:
     Raises:
       ValueError: another line is not JSON.
     """
-    path = pathlib.Path(path)
-    if path.is_file():
-        kept = [line for line in read_log(path) if line[key] <= last]
-        with atomic(path) as partial:
+    lines = read_log(path)
+    if lines is not None:
+        kept = [line for line in lines if line[key] <= last]
+        with storage.atomic(path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
-def read_log(path: PathLike) -> list[dict[str, Any]]:
-    """Returns the lines of a run log, without a torn last line.
+def read_log(path: Path) -> list[dict[str, Any]] | None:
+    """Returns the lines of a run log, without a torn last line; None without a log.
 
     Raises:
       ValueError: another line is not JSON.
     """
-    *lines, torn = pathlib.Path(path).read_text().split("\n")
+    content = storage.read(path)
+    if content is None:
+        return None
+    *lines, torn = content.decode().split("\n")
     with contextlib.suppress(ValueError):  # whole, but for the end of the line
         json.loads(torn)
         lines.append(torn)
@@ -55,9 +61,7 @@ def read_log(path: PathLike) -> list[dict[str, Any]]:
     return read
 
 
-def claim_workdir(
-    workdir: PathLike, run: Mapping[str, Any], neutral: Collection[str] = ()
-) -> pathlib.Path:
+def claim_workdir(workdir: PathLike, run: Mapping[str, Any], neutral: Collection[str] = ()) -> Path:
     """Creates a workdir, or checks that an existing one belongs to the same run.
 
     Args:
@@ -66,31 +70,23 @@ def claim_workdir(
       neutral: entries that decide no number, such as "config.data.path"; they may differ.
 
     Raises:
-      ValueError: the workdir is no path of this machine; or the folder holds a run of another
-        config, and the message shows each difference.
+      ValueError: the workdir is no path; or the folder holds a run of another config, and the
+        message shows each difference.
       OSError: the folder cannot be written.
     """
-    workdir = local_path(workdir, "workdir")
-    if workdir.exists() and not workdir.is_dir():
-        raise NotADirectoryError(f"workdir {workdir} is a file; give the path of a folder")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir) as file:
-            file.write(bytes(ROOM))
-            file.flush()
-    except OSError as error:
-        raise OSError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+    workdir = storage.as_path(workdir, "workdir")
+    storage.claim_folder(workdir, "workdir")
     path = workdir / RECORD
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}) and does not say which run the folder holds; choose "
-                "another --workdir, or delete it"
-            ) from None
-        old = _leaves({key: before[key] for key in run if key in before})
-        new = _leaves(run)
+    try:
+        before = storage.read_json(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}) and does not say which run the folder holds; choose "
+            "another --workdir, or delete it"
+        ) from None
+    if before is not None:
+        old = leaves({key: before[key] for key in run if key in before})
+        new = leaves(run)
         lines = [
             f"  {key}: {old.get(key, '(not set)')!r} there, {new.get(key, '(not set)')!r} here"
             for key in sorted(old.keys() | new.keys())
@@ -104,7 +100,29 @@ def claim_workdir(
     return workdir
 
 
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+def check_shared(workdir: Path) -> None:
+    """Raises ValueError if another host does not see what host 0 writes into a workdir."""
+    process, processes = parallel.host()
+    if processes == 1 or storage.is_remote(workdir):
+        return
+    token = parallel.agree(secrets.token_hex(8))
+    path = workdir / f".shared.{token}"  # nobody has looked for it, so no disk remembers it absent
+    if process == 0:
+        storage.write_json(path, token)
+    parallel.barrier("workdir written")
+    sees = parallel.exchange("workdir read", storage.exists(path))
+    if process == 0:
+        storage.remove(path)
+    if not all(sees):
+        raise ValueError(
+            f"host {sees.index(False)} does not see the files of host 0 in workdir {workdir}: "
+            "training on several hosts needs a folder that they share, on a network disk or in a "
+            "bucket, such as gs://bucket/run"
+        )
+
+
+def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """Returns the entries of a record by their dotted path, as JSON has them."""
     if isinstance(tree, Mapping) and tree:
-        return {k: v for key in tree for k, v in _leaves(tree[key], f"{path}.{key}").items()}
+        return {k: v for key in tree for k, v in leaves(tree[key], f"{path}.{key}").items()}
     return {path.lstrip("."): json.loads(json.dumps(tree, default=str))}

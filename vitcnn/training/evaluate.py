@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ import jax
 import tqdm
 from ml_collections import ConfigDict
 
-from vitcnn import checkpoints, parallel, results
+from vitcnn import checkpoints, parallel, results, storage
 from vitcnn.engine import identity
 from vitcnn.engine.jobs import Job, continued, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
@@ -28,6 +27,7 @@ from vitcnn.model import Model, load
 from vitcnn.recipe.durations import Duration
 from vitcnn.results import environment
 from vitcnn.results import workdir as run_folder
+from vitcnn.storage import Path
 from vitcnn.training import state as states
 
 FILE = "evaluations.jsonl"
@@ -160,7 +160,7 @@ class Evaluations:
         self,
         config: ConfigDict,
         model: Model,
-        workdir: pathlib.Path,
+        workdir: Path,
         total: int,
         resolve: Resolve,
         show: bool,
@@ -238,7 +238,7 @@ class Evaluations:
         """
         for each in self._later:
             for step in sorted(each.steps):
-                if self._path(step).is_file() and (step, each.name) not in self._done():
+                if storage.exists(self._path(step)) and (step, each.name) not in self._done():
                     chosen = {_MODEL: self._load(step), _FINAL: variables}
                     chosen |= {_INITIAL: self._load(_INITIAL)} if each.needs(_INITIAL) else {}
                     self._run(each, chosen, step)
@@ -246,7 +246,7 @@ class Evaluations:
         if self._all and self._writes:
             lines = {
                 line["evaluation"]: line
-                for line in run_folder.read_log(self._workdir / FILE)
+                for line in run_folder.read_log(self._workdir / FILE) or ()
                 if line["step"] == self._total
             }
             record["final"] = lines
@@ -273,7 +273,7 @@ class Evaluations:
         }
         if self._writes:
             folder = self._workdir / FOLDER / each.name / str(step)
-            folder.mkdir(parents=True, exist_ok=True)
+            storage.make_folder(folder)
             for name, dataset in measured.items():
                 results.save(dataset, folder / f"{name}.nc")
             seconds = round(time.monotonic() - started, 3)
@@ -294,16 +294,15 @@ class Evaluations:
 
     def _done(self) -> set[tuple[int, str]]:
         """Returns (step, name) of the evaluations that have run, as host 0 knows them."""
-        path = self._workdir / FILE
-        lines = run_folder.read_log(path) if path.is_file() else []
+        lines = run_folder.read_log(self._workdir / FILE) or ()
         return {(line["step"], line["evaluation"]) for line in lines}
 
-    def _path(self, name: int | str) -> pathlib.Path:
+    def _path(self, name: int | str) -> Path:
         return self._workdir / SNAPSHOTS / f"{name}.npz"
 
     def _keep(self, name: int | str, variables: Variables) -> None:
         if self._writes:
-            self._path(name).parent.mkdir(exist_ok=True)
+            storage.make_folder(self._path(name).parent)
             states.export(self._path(name), variables, self._model)
         parallel.barrier(f"snapshot {name}")
 

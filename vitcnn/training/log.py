@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,14 +15,16 @@ from typing import Any
 import jax
 import tqdm
 
-from vitcnn import parallel
+from vitcnn import parallel, storage
 from vitcnn.results import workdir as run_folder
+from vitcnn.storage import Path
 from vitcnn.training.tensorboard import Events
 
 FILE = "train.jsonl"
 # A line has these of its last step, and the mean over its steps of the others.
 _LAST = ("learning_rate", "parameter_norm", "update_norm")
 _SHOWN = ("loss", "accuracy")  # in the bar
+_FLUSH = 30.0  # seconds between two times that the log in a bucket, which is one object, is put
 
 
 class Clock:
@@ -79,7 +80,7 @@ class Log:
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: Path,
         first: int,
         total: int,
         every: int,
@@ -93,6 +94,8 @@ class Log:
         self._writes = parallel.host()[0] == 0
         self._pending: tuple[int, Any] | None = None
         self._steps: list[dict[str, float]] = []
+        self._lines: list[dict[str, Any]] = []  # that are not in the file yet
+        self._flushed = time.monotonic()
         if self._writes:  # the steps after the checkpoint are taken again
             run_folder.cut_log(self._path, "step", first)
         self.clock = Clock(_last_seconds(self._path))
@@ -147,9 +150,18 @@ class Log:
             refresh=False,
         )
         if self._events is not None:
-            run_folder.log_line(self._path, step=step, **values, seconds=round(seconds, 3))
+            self._lines.append({"step": step, **values, "seconds": round(seconds, 3)})
             self._events.write(step, values)
+            if not storage.is_remote(self._path) or time.monotonic() - self._flushed > _FLUSH:
+                self.flush()
         self._steps, self._before, self.clock.waited = [], seconds, 0.0
+
+    def flush(self) -> None:
+        """Writes all lines to the file, which a state that is saved must not overtake."""
+        if self._lines:
+            run_folder.log_lines(self._path, self._lines)
+            self._events.flush()
+            self._lines, self._flushed = [], time.monotonic()
 
     def write_events(self, step: int, values: dict[str, float]) -> None:
         """Writes the numbers of an evaluation to TensorBoard."""
@@ -159,11 +171,12 @@ class Log:
     def close(self) -> None:
         """Closes the bar and the files."""
         self.bar.close()
+        self.flush()
         if self._events is not None:
             self._events.close()
 
 
-def _last_seconds(path: pathlib.Path) -> float:
+def _last_seconds(path: Path) -> float:
     """Returns the time of training that the last line of a log has, 0 without a log."""
-    lines = run_folder.read_log(path) if path.is_file() else []
+    lines = run_folder.read_log(path)
     return lines[-1]["seconds"] if lines else 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitcnn import checkpoints, compilation, data, parallel
+from vitcnn import checkpoints, compilation, data, parallel, storage
 from vitcnn.model import Model, load
 from vitcnn.training import flops, start
 from vitcnn.training import step as steps
@@ -32,8 +32,8 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
 
     Args:
       config: fields of `vitcnn.config.Training`; `configs/train/` has examples.
-      workdir: folder for run.json, train.jsonl, evaluations.jsonl, checkpoints, evaluations,
-        snapshots and, at the end, weights.npz.
+      workdir: folder, here or in a bucket, for run.json, train.jsonl, evaluations.jsonl,
+        checkpoints, evaluations, snapshots and, at the end, weights.npz.
       progress: whether to show a bar with rate, loss and ETA.
 
     Returns:
@@ -80,6 +80,7 @@ def _fit(
     batch = parallel.shard(next(batches), mesh)
     take_step, operations = _compiled(run, state, batch, mesh)
     run.write_record()  # with the options of the compiler
+    parallel.barrier("compiled")
     log = Log(
         run.workdir,
         first,
@@ -103,6 +104,7 @@ def _fit(
             leave = stop.due(step)
             if leave or step % run.every["checkpoint_every"] == 0 or step == run.total:
                 log.settle()  # a state that is not finite is never saved
+                log.flush()
                 saved.save(step, state, config.optimizer.optimizer)
             if leave:
                 saved.wait()
@@ -163,6 +165,7 @@ def _trace(run: Run, step: int, tracing: contextlib.ExitStack) -> None:
     if run.config.profile:
         first, last = map(int, run.config.profile.split(":"))
         if step == first:
-            tracing.enter_context(jax.profiler.trace(str(run.workdir / PROFILE)))
+            folder = tracing.enter_context(storage.folder_here(run.workdir / PROFILE))
+            tracing.enter_context(jax.profiler.trace(str(folder)))
         elif step == last + 1:
             tracing.close()

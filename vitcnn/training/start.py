@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +30,7 @@ from vitcnn.model import Model, load
 from vitcnn.recipe import durations, losses, optimizers, schedules
 from vitcnn.results import environment
 from vitcnn.results import workdir as run_folder
+from vitcnn.storage import Path
 from vitcnn.training import state as states
 from vitcnn.training.checkpoints import Checkpoints, shapes
 from vitcnn.training.evaluate import Evaluations, Resolve
@@ -59,7 +58,7 @@ class Run:
     """
 
     config: ConfigDict
-    workdir: pathlib.Path
+    workdir: Path
     source: Any
     model: Model
     optimizer: optax.GradientTransformation
@@ -79,10 +78,10 @@ class Run:
             storage.write_json(self.workdir / run_folder.RECORD, self.record)
 
 
-def finished(workdir: pathlib.Path) -> bool:
+def finished(workdir: Path) -> bool:
     """Returns whether the run of a workdir has ended, which run.json says last of all."""
-    path = workdir / run_folder.RECORD
-    return parallel.agree(path.is_file() and FINISHED in json.loads(path.read_text()))
+    record = storage.read_json(workdir / run_folder.RECORD)
+    return parallel.agree(record is not None and FINISHED in record)
 
 
 def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
@@ -105,7 +104,10 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
         parallel.cache_programs(storage.cache_folder() / "programs")
     own_config = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
     neutral = identity.neutral(config)
-    workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral).absolute()
+    identity.check_hosts({"config": own_config}, neutral)
+    workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)
+    workdir = storage.absolute(workdir)
+    run_folder.check_shared(workdir)
     _check_orphans(workdir)
     source = open_labelled(config.data)
     images = {
@@ -126,6 +128,7 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
     augment.check(augment.parse(config.augment), model.preprocess)
     evaluations = Evaluations(config, model, workdir, total, resolve, show)
     images["evaluations"] = evaluations.record()
+    identity.check_hosts({"config": own_config, "model": dict(model.provenance), **images}, neutral)
     run_folder.claim_workdir(workdir, {"config": own_config, **images}, neutral)
     record = {
         "config": own_config,
@@ -173,6 +176,7 @@ def begin(run: Run, saved: Checkpoints, mesh: Any) -> tuple[TrainState, bool]:
             )
         return state, True
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    parallel.barrier("first state")
     return parallel.place(run.first_state(), shardings), True
 
 
@@ -185,11 +189,12 @@ def open_labelled(config: Fields) -> Any:
     return source
 
 
-def _check_orphans(workdir: pathlib.Path) -> None:
+def _check_orphans(workdir: Path) -> None:
     """Raises ValueError if the workdir holds a training and nothing that says whose it is."""
     names = (checkpoints.CHECKPOINTS, checkpoints.WEIGHTS, LOG)
-    orphans = [name for name in names if (workdir / name).exists()]
-    if orphans and not (workdir / run_folder.RECORD).is_file() and parallel.host()[0] == 0:
+    orphans = [name for name in names if storage.exists(workdir / name)]
+    is_recorded = storage.exists(workdir / run_folder.RECORD)
+    if orphans and not is_recorded and parallel.host()[0] == 0:
         raise ValueError(
             f"{workdir / orphans[0]} lies there without {run_folder.RECORD}, so it may be of "
             "another run: choose another --workdir, or delete it"
@@ -255,7 +260,7 @@ def _check_classes(model: Model, source: Any) -> None:
         )
 
 
-def _model(config: ConfigDict, workdir: pathlib.Path) -> Model:
+def _model(config: ConfigDict, workdir: Path) -> Model:
     """Returns the network with the weights before the first step.
 
     Weights of `config.init_from` are not read where a state has the weights already.
@@ -264,13 +269,15 @@ def _model(config: ConfigDict, workdir: pathlib.Path) -> Model:
     family, variant = fields.pop("family"), fields.pop("variant")
     own = _latest(workdir / checkpoints.CHECKPOINTS)
     if own is not None:
-        model = load(family, variant, own, **{**fields, "new_head": False})
-        before = json.loads((workdir / run_folder.RECORD).read_text())["model"]
+        state = checkpoints.checkpoint(workdir / checkpoints.CHECKPOINTS, own)
+        model = load(family, variant, state, **{**fields, "new_head": False})
+        before = storage.read_json(workdir / run_folder.RECORD)["model"]
         model.provenance = before  # where the first weights come from
         return model
     if config.resume_from:
         folder, step = _state_of_another(config.resume_from)
-        return load(family, variant, folder / str(step), **{**fields, "new_head": False})
+        state = checkpoints.checkpoint(folder, step)
+        return load(family, variant, state, **{**fields, "new_head": False})
     model = load(family, variant, config.init_from, seed=config.seed, **fields)
     if config.head_bias:
         params = losses.head_bias(
@@ -280,19 +287,19 @@ def _model(config: ConfigDict, workdir: pathlib.Path) -> Model:
     return model
 
 
-def _latest(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns the last checkpoint of a folder, None without one; every host the same."""
-    latest = checkpoints.latest_checkpoint(folder)
-    step = parallel.agree(int(latest.name) if latest else -1)
-    return folder / str(step) if step >= 0 else None
+def _latest(folder: Path) -> int | None:
+    """Returns the step of the last checkpoint of a folder, None without one; on all hosts."""
+    step = parallel.agree(max(checkpoints.steps_saved(folder), default=-1))
+    return step if step >= 0 else None
 
 
-def _state_of_another(resume_from: str) -> tuple[pathlib.Path, int]:
+def _state_of_another(resume_from: str) -> tuple[Path, int]:
     """Returns the folder of checkpoints of another run, and the step from which to go on."""
-    path = storage.local_path(resume_from, "config.resume_from")
-    if path.name.isdigit() and path.parent.name == checkpoints.CHECKPOINTS:
-        step = path if path.is_dir() else None
-        folder = path.parent
+    path = storage.as_path(resume_from, "config.resume_from")
+    if path.stem.isdigit() and path.parent.name == checkpoints.CHECKPOINTS:
+        folder, step = path.parent, int(path.stem)
+        if not storage.exists(checkpoints.checkpoint(folder, step)):
+            step = None
     else:
         folder = path if path.name == checkpoints.CHECKPOINTS else path / checkpoints.CHECKPOINTS
         step = _latest(folder)
@@ -300,7 +307,7 @@ def _state_of_another(resume_from: str) -> tuple[pathlib.Path, int]:
         raise FileNotFoundError(
             f"config.resume_from = {os.fspath(resume_from)!r}: {folder} holds no such checkpoint"
         )
-    return folder, int(step.name)
+    return folder, step
 
 
 def export(run: Run, variables: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import optax
 
 from vitcnn import checkpoints
 from vitcnn.model import Model
+from vitcnn.storage import Path
 
 
 @flax.struct.dataclass
@@ -72,7 +72,7 @@ def described(state: TrainState) -> dict[str, str]:
     }
 
 
-def export(path: pathlib.Path, variables: Mapping[str, Any], model: Model) -> None:
+def export(path: Path, variables: Mapping[str, Any], model: Model) -> None:
     """Writes the variables of a network as weights that `vitcnn.load` reads.
 
     Args:

@@ -106,7 +106,7 @@ def test_tensorflow_is_not_imported(data_dir):
         (dict(split="trian[:50%]"), "'trian'.*'train', 'test'"),
         (dict(image="img"), "no feature 'img': its features are 'grey', 'image', 'label'"),
         (dict(label="grey"), r"'grey' .* is uint8 .* expected one whole number an image"),
-        (dict(data_dir="gs://tfds-data/datasets"), "data.data_dir .*only paths on this machine"),
+        (dict(data_dir="hdfs://tfds-data/datasets"), "data.data_dir .*unknown scheme hdfs://"),
         (dict(label="labels"), "label='' reads images without labels"),
     ],
 )

@@ -1,22 +1,22 @@
-"""Where weights come from: a path, a Hugging Face repository, a URL, a training run."""
+"""Where weights come from: a path, a bucket, a Hugging Face repository, a URL, a training run."""
 
 from __future__ import annotations
 
 import os
 
-from vitcnn.checkpoints.fetch import hub, url, workdir
+from vitcnn import storage
+from vitcnn.checkpoints.fetch import bucket, hub, url, workdir
 from vitcnn.checkpoints.fetch.source import Source
-from vitcnn.storage import local_path
 
 
 def locate(weights: str | os.PathLike | None) -> Source:
     """Finds weights on this machine, and downloads them first if they are elsewhere.
 
     Args:
-      weights: the path of a file; "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face;
-        "https://...#sha256=<hex>"; the folder of a training run, or in it "checkpoints" for the
-        weights so far, "checkpoints/500" or "snapshots/500.npz"; the folder of a downloaded Hugging
-        Face repository; or None or "random", which have no path.
+      weights: the path of a file, here or in a bucket; "hf:<owner>/<repo>[@<revision>][:<file>]" on
+        Hugging Face; "https://...#sha256=<hex>"; the folder of a training run, or in it
+        "checkpoints" for the weights so far, "checkpoints/500" or "snapshots/500.npz"; the folder
+        of a downloaded Hugging Face repository; or None or "random", which have no path.
 
     Raises:
       ValueError: `weights` is empty or is an address of another kind; `hub.fetch`, `url.fetch` and
@@ -37,13 +37,18 @@ def locate(weights: str | os.PathLike | None) -> Source:
         return hub.fetch(address)
     if address.startswith(("http://", "https://")):
         return url.fetch(address)
-    path = local_path(address, "weights")
-    if workdir.is_part(path):
+    path = storage.as_path(address, "weights")
+    source = _at(path)
+    return bucket.fetch(source) if storage.is_remote(path) else source
+
+
+def _at(path: storage.Path) -> Source:
+    """Returns the weights of a file or folder."""
+    if workdir.is_run(path):
         return workdir.read(path)
     if not path.is_dir():
         return Source(path)
-    if not (path / workdir.RUN).exists():
-        for name in hub.WEIGHTS:
-            if (path / name).exists():
-                return Source(path / name)
+    for name in hub.WEIGHTS:
+        if storage.exists(path / name):
+            return Source(path / name)
     return workdir.read(path)

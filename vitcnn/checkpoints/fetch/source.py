@@ -1,16 +1,17 @@
-"""Source: weights on this machine, with everything that their place says about them."""
+"""Source: where weights are, with everything that their place says about them."""
 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from vitcnn.storage import Path
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Weights on this machine.
+    """Weights on this machine, once `locate` returns them.
 
     Attributes:
       path: the file, or the folder of one orbax step; None for random weights.
@@ -24,7 +25,7 @@ class Source:
         have none.
     """
 
-    path: pathlib.Path | None = None
+    path: Path | None = None
     address: str | None = None
     sha256: str | None = None
     network: tuple[str, str] | None = None

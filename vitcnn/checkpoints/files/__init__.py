@@ -7,11 +7,11 @@ its teacher. `average` chooses between the two, and nothing else is ever chosen 
 from __future__ import annotations
 
 import os
-import pathlib
 
 import numpy as np
 
-from vitcnn.checkpoints.files import h5, npz, orbax, safetensors
+from vitcnn import storage
+from vitcnn.checkpoints.files import h5, npz, orbax, safetensors, state
 from vitcnn.checkpoints.files.contents import Contents
 from vitcnn.lookup import nearest
 
@@ -32,7 +32,8 @@ def open_file(path: str | os.PathLike, average: bool = True) -> Contents:
 
     Args:
       path: a NumPy archive (.npz), a safetensors file, a PyTorch checkpoint (.pth, .pt, .th, .bin),
-        an HDF5 file of Keras (.h5, .hdf5), or a step of a training run (checkpoints/500).
+        an HDF5 file of Keras (.h5, .hdf5), or a step of a training run (checkpoints/500, or
+        checkpoints/500.state of a run in a bucket).
       average: whether to read the moving average of the weights where the file has one.
 
     Raises:
@@ -41,7 +42,10 @@ def open_file(path: str | os.PathLike, average: bool = True) -> Contents:
       ValueError: the file has another suffix, is truncated, holds pickled objects or no arrays, or
         is a git-LFS pointer; or it holds several networks and nothing says which one is meant.
     """
-    path = pathlib.Path(path)
+    path = storage.as_path(path, "the path of a checkpoint")
+    if storage.is_remote(path):
+        with storage.copy_here(path) as copy:
+            return open_file(copy, average)
     if path.is_dir() and path.name.isdigit():
         return Contents(orbax.read(path, average))
     if not path.is_file():
@@ -49,6 +53,8 @@ def open_file(path: str | os.PathLike, average: bool = True) -> Contents:
         raise FileNotFoundError(
             f"no checkpoint file {str(path)!r}: {nearest(path.name, sorted(siblings))}"
         )
+    if path.suffix == state.SUFFIX:
+        return Contents(state.read(path, average))
     if path.suffix not in (".npz", ".safetensors", *_TORCH, *_KERAS):
         raise ValueError(
             f"{path.name}: a checkpoint ends in .npz (NumPy), .safetensors, .pth, .pt, .th or "

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import io
 import os
 import pathlib
 import re
@@ -25,6 +26,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -32,12 +34,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from vitcnn import storage
 from vitcnn.data import classes as class_numbers
 from vitcnn.data import content, label_table
 from vitcnn.data.classes import nfc
 from vitcnn.data.label_table import some
 from vitcnn.lookup import nearest
-from vitcnn.storage import local_path
 
 LOCATION = ("path",)  # says where the images are, not what they are
 
@@ -64,7 +66,7 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
     """Finds the images and their labels.
 
     Args:
-      path: the folder.
+      path: the folder, here or in a bucket, where reading an image is a request.
       labels: name of the CSV file in the folder; "" ignores such a file. A missing file is an
         error, unless the name is the default.
       skip_corrupt: whether to read every file once now, and leave out the files that cannot be
@@ -76,7 +78,7 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         sub-folders are one class; a link leads nowhere; or the CSV file lacks a column or some of
         the images, or lists files that do not exist.
     """
-    root = local_path(path, "data.path")
+    root = storage.as_path(path, "data.path")
     if not root.is_dir():
         near = [p.name for p in root.parent.glob("*") if p.is_dir()] if root.parent.is_dir() else []
         raise FileNotFoundError(f"no folder {str(path)!r}; {nearest(root.name, sorted(near))}")
@@ -116,13 +118,15 @@ def load(path: str, labels: str = LABELS, skip_corrupt: bool = False) -> Folder:
         kept = [i for i, file in enumerate(files) if file not in corrupt]
         files = [files[i] for i in kept]
         numbers = None if numbers is None else [numbers[i] for i in kept]
-    listing = "\n".join(
-        f"{nfc(file)} {-1 if numbers is None else numbers[i]} {(root / file).stat().st_size}"
-        for i, file in enumerate(files)
-    )
+    with concurrent.futures.ThreadPoolExecutor(storage.REQUESTS) as pool:
+        sizes = pool.map(lambda file: storage.size(root / file), files)
+        listing = "\n".join(
+            f"{nfc(file)} {-1 if numbers is None else numbers[i]} {size}"
+            for i, (file, size) in enumerate(zip(files, sizes, strict=True))
+        )
     provenance = {
         "source": "folder",
-        "path": root.resolve().name,
+        "path": root.name if storage.is_remote(root) else root.resolve().name,
         "labels": origin,
         "images": len(files),
         "listing_sha256": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
@@ -144,7 +148,7 @@ class Folder:
 
     def __init__(
         self,
-        root: pathlib.Path,
+        root: storage.Path,
         files: Sequence[str],
         labels: Sequence[int] | None,
         classes: int | None,
@@ -187,7 +191,8 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
       ValueError: the image cannot be read; the message names the file.
     """
     try:
-        with Image.open(path) as image:
+        file = io.BytesIO(path.read_bytes()) if storage.is_remote(path) else path
+        with Image.open(file) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey; keep the high byte
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -215,15 +220,34 @@ class _Tree:
       OSError: a folder cannot be read.
     """
 
-    def __init__(self, root: pathlib.Path, skip_corrupt: bool):
+    def __init__(self, root: storage.Path, skip_corrupt: bool):
         self.images: list[str] = []
         self.folders: list[str] = []
         self.others: set[str] = set()
         self.dangling: dict[str, str] = {}
         self._skip_corrupt = skip_corrupt
-        self._walk(root, "", (os.path.realpath(root),))
+        if storage.is_remote(root):
+            self._list(root)
+        else:
+            self._walk(root, "", (os.path.realpath(root),))
         self.images.sort(key=nfc)
         self.folders.sort(key=nfc)
+
+    def _list(self, root: storage.Path) -> None:
+        """Adds what is in a bucket, which has no links and no empty folders."""
+        folders = set()
+        for path, _, names in root.walk():
+            # `walk` leaves out the scheme.
+            inside = PurePosixPath(_bare(path)).relative_to(_bare(root)).parts
+            for parts in ((*inside, name) for name in names):
+                if any(part[0] == "." or part in LITTER for part in parts):
+                    continue
+                folders |= set(parts[:-1][:1])
+                if parts[-1].lower().endswith(SUFFIXES):
+                    self.images.append("/".join(parts))
+                elif inside:
+                    self.others.add(parts[0])
+        self.folders += folders
 
     def _walk(self, folder: pathlib.Path, prefix: str, above: tuple[str, ...]) -> None:
         """Adds what is in one folder; `above` has the real paths of the folder and its parents."""
@@ -254,6 +278,10 @@ class _Tree:
                 self.images.append(name)
             elif prefix:
                 self.others.add(prefix.split("/")[0])
+
+
+def _bare(path: storage.Path) -> str:
+    return os.fspath(path).partition("://")[2] or os.fspath(path)
 
 
 def _class_folders(tree: _Tree, path: str) -> list[str]:
@@ -323,7 +351,7 @@ def _warn_of_odd_classes(tree: _Tree, folders: Sequence[str], path: str) -> None
         )
 
 
-def _corrupt(root: pathlib.Path, files: Sequence[str]) -> dict[str, str]:
+def _corrupt(root: storage.Path, files: Sequence[str]) -> dict[str, str]:
     """Returns file -> reason for the files that cannot be read, in order."""
 
     def reason(file: str) -> str | None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from vitcnn import storage
 from vitcnn.data import content
 from vitcnn.data.preprocess import as_rgb
 from vitcnn.lookup import nearest
-from vitcnn.storage import local_path
 
 LOCATION = ("path",)  # says where the images are, not what they are
 CLASS_NAMES = "class_names"
@@ -30,7 +30,7 @@ def load(
     """Opens an archive.
 
     Args:
-      path: the file.
+      path: the file, here or in a bucket.
       image: key of the images.
       label: key of the labels; "" for a source without labels.
       class_names: key of the names of the classes by label. Without the key of the default the
@@ -41,20 +41,21 @@ def load(
       ValueError: the file is damaged or not an npz, a key is missing (the message lists the keys),
         an array has the wrong type or shape, or the numbers of labels and images differ.
     """
-    file = local_path(path, "data.path")
+    file = storage.as_path(path, "data.path")
     if not file.is_file():
         near = [p.name for p in file.parent.glob("*.npz")] if file.parent.is_dir() else []
         raise FileNotFoundError(f"no npz file {str(path)!r}; {nearest(file.name, sorted(near))}")
     keys = {"image": image} if not label else {"image": image, "label": label}
     try:
-        with zipfile.ZipFile(file) as archive:
-            checksums = {info.filename: f"{info.CRC:08x}" for info in archive.infolist()}
-        with np.load(file, allow_pickle=False) as archive:
-            stored = list(archive.keys())
-            if label and (class_names in stored or class_names not in ("", CLASS_NAMES)):
-                keys["class_names"] = class_names
-            missing = [key for key in keys.values() if key not in stored]
-            arrays = {} if missing else {k: archive[key] for k, key in keys.items()}
+        with storage.copy_here(file) as here:
+            with zipfile.ZipFile(here) as archive:
+                checksums = {info.filename: f"{info.CRC:08x}" for info in archive.infolist()}
+            with np.load(here, allow_pickle=False) as archive:
+                stored = list(archive.keys())
+                if label and (class_names in stored or class_names not in ("", CLASS_NAMES)):
+                    keys["class_names"] = class_names
+                missing = [key for key in keys.values() if key not in stored]
+                arrays = {} if missing else {k: archive[key] for k, key in keys.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"{str(path)!r} cannot be read as npz (is it truncated, or of another format?): {error}"

@@ -15,19 +15,18 @@ from __future__ import annotations
 import functools
 import io
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from vitcnn import storage
 from vitcnn.data import classes as class_numbers
 from vitcnn.data import content
 from vitcnn.data.preprocess import as_rgb
 from vitcnn.data.sources.folder import read_image
 from vitcnn.lookup import nearest
-from vitcnn.storage import local_path
 
 LOCATION = ("data_dir",)  # says where the images are, not what they are
 
@@ -44,7 +43,8 @@ def load(
     Args:
       name: name in TFDS, such as "cifar10", "imagenet2012:5.1.0" or "set/config".
       split: a split such as "train", or a slice such as "train[:10%]".
-      data_dir: folder of the prepared sets; "" means $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      data_dir: folder of the prepared sets, here or in a bucket; "" means $TFDS_DATA_DIR or
+        ~/tensorflow_datasets.
       image: name of the feature with the images.
       label: name of the feature with the labels; "" for a source without labels.
 
@@ -52,7 +52,7 @@ def load(
       ValueError: the set, split or feature does not exist (the message gives the nearest ones), or
         the set is not prepared as array_record files (the message says how to prepare it).
     """
-    data_dir = str(local_path(data_dir, "data.data_dir")) if data_dir else ""
+    data_dir = str(storage.as_path(data_dir, "data.data_dir")) if data_dir else ""
     features, _ = _open(name, split, data_dir or None)
     for feature in (image,) if not label else (image, label):
         if feature not in features:
@@ -172,6 +172,6 @@ def _open(name: str, split: str, data_dir: str | None, decoders: Any = None) -> 
 
 
 def _folders(data_dir: str | None) -> list[str]:
-    path = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
-    path = path.expanduser()
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    path = storage.as_path(folder, "data.data_dir")
     return [p.name for p in path.iterdir() if p.is_dir()] if path.is_dir() else []
