@@ -7,6 +7,7 @@ import pytest
 from networks import shapes_of
 
 from vitcnn import models
+from vitcnn.checkpoints.sidecars import timm
 from vitcnn.models import resnet
 
 COUNTS = {  # timm's architecture -> sum(p.numel() for p in timm.create_model(name).parameters())
@@ -125,6 +126,16 @@ def parameters(variant):
 def test_every_architecture_has_a_count_and_a_variant():
     assert COUNTS.keys() == resnet.ARCHITECTURES.keys()
     assert set(resnet.ARCHITECTURES.values()) <= resnet.VARIANTS.keys()
+
+
+def test_the_table_of_timms_layers_says_the_same():
+    """scripts/list_published.py wrote the table from the layers of timm's networks."""
+    for name, variant in resnet.ARCHITECTURES.items():
+        family, fields = timm.architecture(name)
+        network = models.create("resnet", variant)
+        own = {field: getattr(network, field) for field in fields}
+        assert family == "resnet"
+        assert own == {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}, name
 
 
 @pytest.mark.parametrize("name", COUNTS)

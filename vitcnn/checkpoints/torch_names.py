@@ -195,12 +195,12 @@ def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
             )
 
 
-def norm_of(bare: Iterable[str], module: nn.Module) -> str:
+def norm_of(bare: Iterable[str], module: nn.Module | None) -> str:
     """Returns the first part of our names of the norms of a ResNet, "bn" or "gn".
 
     Args:
       bare: names of the arrays of a file; only batch norms have running statistics.
-      module: the network.
+      module: the network; None if it is not known yet.
 
     Raises:
       ValueError: the file has group norms, and the network standardises its filters, which no
@@ -208,7 +208,7 @@ def norm_of(bare: Iterable[str], module: nn.Module) -> str:
     """
     if any(name.endswith(".running_mean") for name in bare):
         return "bn"
-    if module.norm == "group":
+    if module is not None and module.norm == "group":
         raise ValueError(
             "it has GroupNorm without weight-standardised convolutions: set norm='plain_group'"
         )

@@ -17,7 +17,10 @@ from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
 SIDECAR = sidecars.read_published
-FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both", "preactivation": True}
+FIELDS = {
+    **{"epsilon": 1e-5, "stride_conv": 2, "padding": "both", "preactivation": True},
+    **{"stem_stride": 2, "stem_pool": True},
+}
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"})
 
@@ -42,7 +45,7 @@ def matches(keys: Iterable[str]) -> bool:
     return names >= SIGNATURE and bool(names & _OTHERS)
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names and axis orders; timm's head is a 1x1 convolution.
 
     Raises:

@@ -21,7 +21,7 @@ from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
 SIDECAR = sidecars.read_published
-FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both"}
+FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both", "stem_stride": 2, "stem_pool": True}
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -29,9 +29,8 @@ PREPROCESS = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
 }
-SIGNATURE = frozenset({"conv1.weight", "bn1.weight", "layer4.0.conv2.weight"})
+SIGNATURE = frozenset({"bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv2.weight"})
 
-_DEEP = "conv1.0.weight"  # the first of three convolutions of a stem
 _ROOT = {
     **{"conv1": "conv_root", "bn1": "{norm}_root", "fc": "head"},
     **{"conv1.0": "conv_root1", "conv1.1": "{norm}_root1"},
@@ -45,11 +44,10 @@ _POOLED_SHORTCUT = re.compile(r"layer\d\.0\.downsample\.2\.weight")
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds such a ResNet of four stages."""
-    names = torch_names.bare_names(keys)
-    return names >= SIGNATURE or names >= SIGNATURE - {"conv1.weight"} | {_DEEP}
+    return torch_names.bare_names(keys) >= SIGNATURE
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names and axis orders.
 
     Raises:
@@ -57,7 +55,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """
     bare = torch_names.bare_names(raw)
     pools = any(map(_POOLED_SHORTCUT.fullmatch, bare))
-    if pools != module.shortcut_pool:
+    if module is not None and pools != module.shortcut_pool:
         what = "pool first, as those of a ResNet-D" if pools else "do not pool first"
         raise ValueError(
             f"its shortcuts {what}, and those of the network {'do not' if pools else 'do'}: set "
