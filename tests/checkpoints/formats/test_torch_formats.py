@@ -282,9 +282,7 @@ def test_norms_and_shortcuts_of_another_resnet_are_named():
     with pytest.raises(ValueError, match=r"GroupNorm without .*: set norm='plain_group'"):
         torchvision_resnet_torch.convert(raw, models.create("resnet", "R50x1"))
     raw["bn1.running_mean"] = np.ones(2)
-    with pytest.raises(
-        ValueError, match=r"do not pool first, .* network do: set shortcut_pool=Fal"
-    ):
+    with pytest.raises(ValueError, match=r"do not pool first, .* do: set shortcut_pool=False"):
         torchvision_resnet_torch.convert(raw, models.create("resnet", "resnet50d"))
     raw = {name: np.ones(2) for name in timm_resnetv2_torch.SIGNATURE}
     raw |= {"stem.conv1.weight": np.ones(2), "stages.0.blocks.0.norm1.v": np.ones(2)}
