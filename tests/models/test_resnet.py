@@ -54,7 +54,7 @@ def oracle(variables, images, module, train=False):
         k: torch.from_numpy(np.float64(v))
         for k, v in flat(variables.get("batch_stats", {})).items()
     }
-    prefix = "bn" if module.norm == "batch" else "gn"
+    prefix = {"batch": "bn", "group": "gn", "plain_group": "norm"}[module.norm]
     pre, avg_pool2d = module.preactivation, functional.avg_pool2d
     out = {}
 
@@ -348,6 +348,41 @@ def test_tap_table_says_what_each_tap_is():
     assert taps.tabulate(keras, *shapes_of(keras))["stage2/unit01/conv1"].grid == (28, 28)
 
 
+def test_tap_table_of_a_gated_network_with_a_stem_of_three_convolutions():
+    fields = {"units": (1, 2), "widths": (32, 64), "image_size": 64}
+    module = models.create("resnet", "seresnextaa101d_32x8d", **fields)
+    table = taps.tabulate(module, *shapes_of(module))
+    stem = ["conv1", "norm1", "conv2", "norm2", "conv", "norm", "pool"]
+    assert [name for name in table if name.startswith("stem")] == [f"stem/{name}" for name in stem]
+    unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
+    branch = ["in", "conv1", "norm1", "conv2", "norm2", "pool", "conv3", "norm3", "gate", "gated"]
+    shortcut = ["shortcut_pool", "shortcut_conv", "shortcut_norm"]
+    assert unit == [*branch, *shortcut, "skip", "out"]
+    assert table["stage2/unit01/gated"].skip == "stage2/unit01/shortcut_norm"
+    assert table["stage2/unit02/gated"].skip == "stage2/unit02/in"
+    assert table["stage2/unit01/norm3"].skip is None
+    roles = {"pool": "pool", "gate": "gate", "gated": "gated", "shortcut_pool": "pool"}
+    assert {name: table[f"stage2/unit01/{name}"].role for name in roles} == roles
+    gate = table["stage2/unit01/gate"]
+    assert gate.shape == (64,) and gate.grid is None and gate.layout == "vector"
+    assert table["stage2/unit01/norm2"].grid == (16, 16)
+    assert table["stage2/unit01/pool"].grid == table["stage2/unit01/shortcut_pool"].grid == (8, 8)
+
+
+def test_tap_table_of_version_2():
+    """Norms come first, and the projection reads the first of them."""
+    module = models.create("resnet", "resnetv2_50t", units=(1, 2), widths=(32, 64), image_size=64)
+    table = taps.tabulate(module, *shapes_of(module))
+    stem = ["conv1", "norm1", "conv2", "norm2", "conv", "pool"]
+    assert [name for name in table if name.startswith("stem")] == [f"stem/{name}" for name in stem]
+    unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
+    branch = ["in", "norm1", "conv1", "norm2", "conv2", "norm3", "conv3"]
+    assert unit == [*branch, "shortcut_pool", "shortcut_conv", "skip", "out"]
+    assert table["stage2/unit01/conv3"].skip == "stage2/unit01/shortcut_conv"
+    assert table["stage2/unit01/shortcut_conv"].role == "shortcut"
+    assert list(table)[-3:] == ["norm", "pooled", "logits"]
+
+
 def test_cifar_taps():
     module = models.create("resnet", "20")
     table = taps.tabulate(module, *shapes_of(module))
@@ -422,7 +457,22 @@ def test_running_statistics_stay_float32_in_bfloat16():
         ({"stride_conv": 3}, "stride_conv is 3; it must be 1 or 2"),
         ({"no_skip": (6,)}, r"no_skip is \(6,\), but units are 0 to 5"),
         ({"units": (1, 1)}, "differ in length"),
-        ({"widths": (16, 32, 64)}, "must be multiples of 32"),
+        ({"widths": (16, 32, 64)}, r"^widths \(16, 32, 64\) must be multiples of 32"),
+        ({"stem_widths": (24, 32)}, r"stem_widths \(24, 32\) must be multiples of 32"),
+        ({"norm": "plain"}, "unknown norm of resnet 'plain': did you mean 'plain_group'"),
+        (
+            {"attention": "SE"},
+            "unknown attention of resnet 'SE': the choices are 'none', 'se', 'eca'",
+        ),
+        ({"downsample": "pool"}, "unknown downsample of resnet 'pool'"),
+        ({"downsample": "mean", "image_size": 36}, "a map has 9 x 9; set image_size"),
+        ({"downsample": "blur", "preactivation": True}, "'blur' and preactivation=True are not"),
+        ({"downsample": "mean", "stem_pool_conv": True}, "'mean' and stem_pool_conv=True are not"),
+        ({"groups": 2}, "groups is 2, but only bottlenecks have groups"),
+        (
+            {"groups": 3, "bottleneck": True},
+            r"widths \(32, 64, 64\) must be multiples of groups, 3",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(overrides, message):

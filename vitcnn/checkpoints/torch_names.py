@@ -18,7 +18,7 @@ _WRAPPERS = ("module.", "backbone.", "model.", "student.", "timm_model.", "_orig
 _AVERAGES = ("teacher.", "ema.", "model_ema.", "ema_model.", "momentum_encoder.")
 _NORM = re.compile(
     r"LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm"
-    r"|[bg]n(_root\d?|_pool|_proj|_final|\d)"
+    r"|(bn|norm)(_root\d?|_pool|_proj|_final|\d)"
 )
 WEIGHT = {
     "weight": "params/{}/kernel",
@@ -196,7 +196,7 @@ def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
 
 
 def norm_of(bare: Iterable[str], module: nn.Module | None) -> str:
-    """Returns the first part of our names of the norms of a ResNet, "bn" or "gn".
+    """Returns the first part of our names of the norms of a ResNet, "bn" or "norm".
 
     Args:
       bare: names of the arrays of a file; only batch norms have running statistics.
@@ -204,7 +204,7 @@ def norm_of(bare: Iterable[str], module: nn.Module | None) -> str:
 
     Raises:
       ValueError: the file has group norms, and the network standardises its filters, which no
-        array shows and no library of these names does.
+        library of these names does.
     """
     if any(name.endswith(".running_mean") for name in bare):
         return "bn"
@@ -212,7 +212,7 @@ def norm_of(bare: Iterable[str], module: nn.Module | None) -> str:
         raise ValueError(
             "it has GroupNorm without weight-standardised convolutions: set norm='plain_group'"
         )
-    return "gn"
+    return "norm"
 
 
 def transformer(

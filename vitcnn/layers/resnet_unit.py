@@ -52,8 +52,11 @@ class Config:
 
     @property
     def norm_prefix(self) -> str:
-        """First part of the names of norms in parameter trees."""
-        return "bn" if self.norm_kind == "batch" else "gn"
+        """First part of the names of norms in parameter trees.
+
+        It shows what no shape shows: whether the filters are standardised.
+        """
+        return {"batch": "bn", "group": "gn", "plain_group": "norm"}[self.norm_kind]
 
     def conv(
         self, features: int, kernel: int, stride: int, *, name: str, groups: int = 1

@@ -236,7 +236,7 @@ RESNETS = [  # key of timm, shape, our name, shape
     ),
     ("resnetrs50", "layer1.0.se.fc2.bias", (4,), "block1/unit1/se/expand/bias"),
     ("ecaresnet50d", "layer1.0.se.conv.weight", (1, 1, 5), "block1/unit1/eca/kernel", (5,)),
-    ("resnet50_gn", "layer1.0.bn2.weight", (4,), "block1/unit1/gn2/scale"),
+    ("resnet50_gn", "layer1.0.bn2.weight", (4,), "block1/unit1/norm2/scale"),
     ("resnetv2_50", "stem.conv.weight", (2, 3, 7, 7), "conv_root/kernel", (7, 7, 3, 2)),
     ("resnetv2_50d", "stem.norm2.weight", (2,), "bn_root2/scale"),
     ("resnetv2_50d", "stem.conv3.weight", (2, 3, 3, 3), "conv_root/kernel"),
