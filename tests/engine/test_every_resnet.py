@@ -17,7 +17,7 @@ SMALL = {"image_size": 32, "units": (1, 2), "num_classes": 4, "stem_widths": (8,
 MODELS = {
     "gated": (
         "seresnextaa101d_32x8d",
-        {"widths": (32, 64), "groups": 4, "norm": "plain_group", "stem_widths": (32, 32, 32)},
+        {"widths": (64, 64), "groups": 4, "norm": "plain_group", "stem_widths": (32, 32, 32)},
     ),
     "version2": ("resnetv2_50t", {"widths": (8, 16), "attention": "eca", "stem_pool_conv": True}),
     "blurred": ("resnetblur18", {"widths": (8, 16), "stem_widths": ()}),
