@@ -10,6 +10,7 @@ names end in a part of their SHA-256. Both need timm and torchvision: pip instal
 """
 
 import json
+import math
 import pathlib
 import re
 import warnings
@@ -18,12 +19,18 @@ from absl import app, flags
 
 OUT = flags.DEFINE_string("out", None, "Folder of the two tables.")
 
-# Names of arrays that every network of a format has; see `vitcnn.checkpoints.formats`.
+_V2 = {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
+# Names of arrays that every network of a format has; see `vitcnn.checkpoints.formats`. A family
+# with several formats has several; the first family that fits is that of a network.
 SIGNATURES = {
-    "vit": {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
-    "resnet": {"conv1.weight", "bn1.running_mean", "layer4.0.conv2.weight"},
-    "mixer": {"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"},
-    "bit": {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"},
+    "vit": [{"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}],
+    "resnet": [
+        {"bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv2.weight"},
+        _V2 | {"stages.0.blocks.0.norm1.running_mean"},
+        _V2 | {"stem.conv1.weight"},
+    ],
+    "mixer": [{"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"}],
+    "bit": [_V2],
 }
 # Classes of the layers that our networks have too.
 _EVERYWHERE = {"Conv2d", "Dropout", "Identity", "Linear", "Sequential"}
@@ -35,7 +42,12 @@ LAYERS = {
     | {"Attention", "Block", "GluMlp", "LayerScale", "SiLU"}
     | {"VisionTransformer", "VisionTransformerDistilled"},
     "mixer": _EVERYWHERE | _TOKENS | {"MixerBlock", "MlpMixer"},
-    "resnet": _EVERYWHERE | _POOL | {"BasicBlock", "BatchNorm2d", "Bottleneck", "ResNet"},
+    "resnet": _EVERYWHERE
+    | _POOL
+    | {"AvgPool2d", "BasicBlock", "BatchNorm2d", "BlurPool2d", "Bottleneck", "Conv1d"}
+    | {"EcaModule", "GroupNorm", "ResNet", "SEModule", "Sigmoid"}
+    | {"BatchNormAct2d", "ClassifierHead", "DownsampleAvg", "DownsampleConv", "GroupNormAct"}
+    | {"PreActBasic", "PreActBottleneck", "ResNetStage", "ResNetV2"},
     "bit": _EVERYWHERE
     | _POOL
     | {"ClassifierHead", "ConstantPad2d", "DownsampleConv", "GroupNormAct", "PreActBottleneck"}
@@ -93,7 +105,7 @@ def empty(name: str):
 def family_of(network) -> str | None:
     """Returns the family whose format reads the names of the arrays of a network of timm."""
     keys = network.state_dict().keys()
-    return next((f for f, signature in SIGNATURES.items() if keys >= signature), None)
+    return next((f for f, options in SIGNATURES.items() if any(map(keys.__ge__, options))), None)
 
 
 def describe(network, family: str) -> tuple[dict, str]:
@@ -152,21 +164,110 @@ def _mixer(network) -> tuple[dict, str]:
 
 
 def _resnet(network) -> tuple[dict, str]:
+    if type(network).__name__ == "ResNetV2":
+        return _resnetv2(network)
     stages = [network.layer1, network.layer2, network.layer3, network.layer4]
     units = [unit for stage in stages for unit in stage]
-    bottleneck = type(units[0]).__name__ == "Bottleneck"
-    if any(unit.conv2.groups > 1 for unit in units):
-        return {}, "grouped convolutions"
-    if bottleneck and any(unit.conv3.out_channels != 4 * unit.conv2.out_channels for unit in units):
-        return {}, "wide bottlenecks"
+    shortcuts = [unit.downsample for unit in units if unit.downsample is not None]
+    if len({type(unit) for unit in units}) > 1:
+        return {}, "units of two kinds"
+    if any(_kernels(shortcut) != [1] for shortcut in shortcuts):
+        return {}, "3x3 convolutions in its shortcuts"
+    deep = type(network.conv1).__name__ == "Sequential"
+    stem = [network.conv1[i] for i in (0, 3, 6)] if deep else [network.conv1]
+    fields, reason = _branches(network.bn1, stages, stem)
+    if reason:
+        return {}, reason
+    outputs = [unit.conv3 if hasattr(unit, "conv3") else unit.conv2 for unit in units]
+    gates = _gates([unit.se for unit in units], [conv.out_channels for conv in outputs])
+    if gates is None:
+        return {}, "channel attention of another width"
+    pools = {type(unit.aa).__name__ for unit in units} - {"Identity"} or {"stride"}
+    downsample = {"BlurPool2d": "blur", "AvgPool2d": "mean", "stride": "stride"}[pools.pop()]
+    return {
+        **fields,
+        **gates,
+        "preactivation": False,
+        "downsample": downsample,
+        "stem_pool_conv": bool(_kernels(network.maxpool)),
+        "shortcut_pool": any(type(shortcut[0]).__name__ == "AvgPool2d" for shortcut in shortcuts),
+    }, ""
+
+
+def _resnetv2(network) -> tuple[dict, str]:
+    stages = [stage.blocks for stage in network.stages]
+    names = dict(network.stem.named_children())
+    stem = [names[name] for name in ("conv", "conv1", "conv2", "conv3") if name in names]
+    if "pad" in names:
+        return {}, "zeros around its stem"
+    shortcuts = [stage[0].downsample for stage in stages]
+    fields, reason = _branches(network.norm, stages, stem)
+    return {
+        **fields,
+        "attention": "none",
+        "preactivation": True,
+        "downsample": "stride",
+        "stem_pool_conv": False,
+        "shortcut_pool": any(type(shortcut).__name__ == "DownsampleAvg" for shortcut in shortcuts),
+    }, reason
+
+
+def _branches(norm, stages, stem) -> tuple[dict, str]:
+    """Returns the fields that all ResNets have, or why ours has no such branches."""
+    units = [unit for stage in stages for unit in stage]
+    bottleneck = hasattr(units[0], "conv3")
+    outputs = [(unit.conv3 if bottleneck else unit.conv2).out_channels for unit in units]
+    inner = [unit.conv2.out_channels for unit in units]
+    if any(len({unit.conv2.out_channels for unit in stage}) > 1 for stage in stages):
+        return {}, "units of different widths in a stage"
+    if any(unit.conv1.out_channels != width for unit, width in zip(units, inner, strict=True)):
+        return {}, "convolutions of different widths in a unit"
+    (expansion,) = {out / width for out, width in zip(outputs, inner, strict=True)}
+    (groups,) = {unit.conv2.groups for unit in units}
+    is_group = type(norm).__name__.startswith("GroupNorm")
+    if is_group and norm.num_groups != 32:
+        return {}, f"norms of {norm.num_groups} groups"
+    widths = [stage[0].conv2.out_channels for stage in stages]
+    stem_widths = [conv.out_channels for conv in stem]
     return {
         "units": [len(stage) for stage in stages],
-        "widths": [stage[0].conv2.out_channels for stage in stages],
+        "widths": widths,
         "bottleneck": bottleneck,
+        **({"expansion": expansion} if bottleneck else {}),
+        "groups": groups,
+        "norm": "plain_group" if is_group else "batch",
+        "stem_widths": [] if stem_widths == widths[:1] else stem_widths,
+        "stem_kernel": stem[0].kernel_size[0],
+        "stem_stride": 2,
+        "stem_pool": True,
+        "shortcut": "project",
+        "conv_bias": False,
         "stride_conv": 2,
         "padding": "both",
-        "epsilon": network.bn1.eps,
+        "epsilon": norm.eps,
     }, ""
+
+
+def _gates(modules, widths) -> dict | None:
+    """Returns the fields of the channel attention of a ResNet, None if ours has another width."""
+    (kind,) = {type(module).__name__ for module in modules}
+    if kind == "EcaModule":
+        expected = [(math.log2(unit_width) + 1) / 2 for unit_width in widths]
+        sizes = [max(3, int(size) + 1 - int(size) % 2) for size in expected]
+        fits = sizes == [module.conv.kernel_size[0] for module in modules]
+        return {"attention": "eca"} if fits else None
+    if kind == "SEModule":
+        for ratio in (1 / 16, 1 / 4):
+            hidden = [max(8, int(width * ratio + 4) // 8 * 8) for width in widths]
+            if hidden == [module.fc1.out_channels for module in modules]:
+                return {"attention": "se", "se_ratio": ratio}
+        return None
+    return {"attention": "none"}
+
+
+def _kernels(module) -> list[int]:
+    """Returns the sides of the kernels of the convolutions in a module."""
+    return [m.kernel_size[0] for m in module.modules() if type(m).__name__ == "Conv2d"]
 
 
 def _bit(network) -> tuple[dict, str]:
@@ -218,7 +319,7 @@ def _torchvision() -> dict[str, str]:
 
     rows = {}
     for name in models.list_models(module=models):
-        if not name.startswith(("resnet", "vit_")):
+        if not name.startswith(("resnet", "resnext", "vit_", "wide_resnet")):
             continue
         for weights in models.get_model_weights(name):
             digits = re.search(r"-([0-9a-f]{8})\.\w+$", weights.url)[1]

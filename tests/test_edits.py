@@ -42,6 +42,12 @@ NETWORKS = {
     "mixer": ("mixer", "B/16", MIXER),
     "resnet": ("resnet", "R50x1", RESNET),
     "basic resnet": ("resnet", "20", {"image_size": 16, "units": (1, 2), "widths": (8, 16)}),
+    "gated resnet": (
+        "resnet",
+        "resnetblur50d",
+        {**RESNET, "groups": 4, "expansion": 1.0, "attention": "se", "stem_widths": (4, 6, 8)},
+    ),
+    "resnet version 2": ("resnet", "resnetv2_50t", {**RESNET, "stem_widths": (4, 6, 8)}),
     "bit": ("bit", "R50x1", RESNET),
 }
 
@@ -69,7 +75,10 @@ def reactions(model, images, names):
     return {n: np.abs(x - intact).max() for n, x in zip(names, changed, strict=True)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if "version" in n else n for n in NETWORKS],
+)
 def test_the_logits_depend_on_every_tap(name):
     model, images = network(name)
     assert model.taps.read_only == {}

@@ -41,8 +41,9 @@ class TapInfo:
     Attributes:
       name: full name, such as "block00/attn" or "stage1/unit02/conv3".
       role: what the array is: embed, norm, attention_weights, heads, attention, token_mixing,
-        residual, hidden, mlp, conv, shortcut, pool, pooled, pre_logits, logits, skip (see
-        `skip_connection`), or "" if the network does not declare it.
+        residual, hidden, mlp, conv, shortcut, pool, gate (of channels), gated (what a gate has
+        multiplied), pooled, pre_logits, logits, skip (see `skip_connection`), or "" if the network
+        does not declare it.
       shape: shape of the array for one image.
       grid: (rows, columns) of the image positions that the array holds, None if it has none.
       prefix_tokens: number of tokens before the first image position (class token, registers).

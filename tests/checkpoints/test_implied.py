@@ -181,14 +181,11 @@ def test_a_stride_in_the_first_convolution_is_adopted(tmp_path):
 
 
 RESNETS = {
-    "resnetblur50": "has its layers BlurPool2d",
-    "resnetaa50": "has its layers AvgPool2d",
-    "resnext50_32x4d": "has grouped convolutions",
-    "wide_resnet50_2": "has wide bottlenecks",
-    "seresnet50": "has its layers SEModule, Sigmoid",
-    "ecaresnetlight": "EcaModule",
-    "resnet50d": "unknown architecture 'resnet50d'",
-    "gluon_resnet50_v1s": "unknown architecture",
+    "ecaresnet50d_pruned": "has units of different widths in a stage",
+    "gluon_senet154": "has 3x3 convolutions in its shortcuts",
+    "test_resnet": "has units of two kinds",
+    "resnetv2_50d_evos": "has its layers EvoNorm2dS0",
+    "resnet51q": "unknown architecture 'resnet51q'",
 }
 
 

@@ -23,6 +23,8 @@ SMALL = {
     "widths": (32, 32, 64, 32),
     "num_classes": 7,
 }
+EVEN = {"image_size": (64, 96), "units": (1, 1, 1, 2)}
+GROUPED = {"widths": (32, 64, 96, 64), "expansion": 0.5, "stem_widths": (8, 12, 16)}
 CIFAR = {"image_size": (14, 18), "units": (1, 2, 1), "num_classes": 7}
 
 
@@ -52,8 +54,8 @@ def oracle(variables, images, module, train=False):
         k: torch.from_numpy(np.float64(v))
         for k, v in flat(variables.get("batch_stats", {})).items()
     }
-    group = module.norm == "group"
-    prefix = "gn" if group else "bn"
+    prefix = {"batch": "bn", "group": "gn", "plain_group": "norm"}[module.norm]
+    pre, avg_pool2d = module.preactivation, functional.avg_pool2d
     out = {}
 
     def pad(x, kernel, stride, value=0.0):
@@ -66,20 +68,20 @@ def oracle(variables, images, module, train=False):
                 sides += [total // 2, total - total // 2]
         return functional.pad(x, sides, value=value)
 
-    def conv(x, name, stride=1):
+    def conv(x, name, stride=1, groups=1):
         kernel = p[f"{name}/kernel"]
-        if group:
+        if module.norm == "group":
             mean = kernel.mean((0, 1, 2))
             kernel = (kernel - mean) / (kernel.std((0, 1, 2), correction=0) + 1e-5)
         kernel = kernel.permute(3, 2, 0, 1)
         return functional.conv2d(
-            pad(x, kernel.shape[2], stride), kernel, p.get(f"{name}/bias"), stride
+            pad(x, kernel.shape[2], stride), kernel, p.get(f"{name}/bias"), stride, groups=groups
         )
 
     def norm(x, name):
         scale, bias = p[f"{name}/scale"], p[f"{name}/bias"]
-        if group:
-            return functional.group_norm(x, 32, scale, bias, eps=1e-6)
+        if module.norm != "batch":
+            return functional.group_norm(x, 32, scale, bias, eps=module.epsilon)
         return functional.batch_norm(
             x,
             stats[f"{name}/mean"].clone(),
@@ -90,12 +92,42 @@ def oracle(variables, images, module, train=False):
             eps=module.epsilon,
         )
 
+    def shrink(x):
+        if module.downsample == "mean":
+            return avg_pool2d(x, 2)
+        line = torch.tensor([1, 2, 1], dtype=x.dtype) / 4
+        kernel = torch.outer(line, line).expand(x.shape[1], 1, 3, 3)
+        return functional.conv2d(
+            functional.pad(x, [1] * 4, mode="reflect"), kernel, stride=2, groups=x.shape[1]
+        )
+
+    def gate(x, name):
+        means = x.mean((2, 3))
+        if module.attention == "se":
+            hidden = (means @ p[f"{name}/se/reduce/kernel"] + p[f"{name}/se/reduce/bias"]).relu()
+            return (hidden @ p[f"{name}/se/expand/kernel"] + p[f"{name}/se/expand/bias"]).sigmoid()
+        kernel = p[f"{name}/eca/kernel"]
+        return functional.conv1d(
+            means[:, None], kernel[None, None], padding=len(kernel) // 2
+        ).sigmoid()[:, 0]
+
     x = torch.from_numpy(np.float64(images)).permute(0, 3, 1, 2)
-    out["stem/conv"] = x = conv(x, "conv_root", module.stem_stride)
-    out["stem/norm"] = x = norm(x, f"{prefix}_root").relu()
-    if module.stem_pool:
-        x = functional.max_pool2d(pad(x, 3, 2, -math.inf), 3, 2)
-        out["stem/pool"] = x
+    count = max(1, len(module.stem_widths))
+    for i in range(1, count + 1):
+        number = i if i < count else ""
+        out[f"stem/conv{number}"] = x = conv(
+            x, f"conv_root{number}", module.stem_stride if i == 1 else 1
+        )
+        if not pre or i < count:
+            out[f"stem/norm{number}"] = x = norm(x, f"{prefix}_root{number}").relu()
+    if module.stem_pool_conv:
+        out["stem/pool_conv"] = x = conv(x, "conv_pool", 2)
+        out["stem/pool"] = x = norm(x, f"{prefix}_pool").relu()
+    elif module.stem_pool:
+        stride = 2 if module.downsample == "stride" else 1
+        if module.downsample != "mean":
+            x = functional.max_pool2d(pad(x, 3, stride, -math.inf), 3, stride)
+        out["stem/pool"] = x = x if stride == 2 else shrink(x)
     number = -1
     for s, units in enumerate(module.units, 1):
         for u in range(1, units + 1):
@@ -105,17 +137,36 @@ def oracle(variables, images, module, train=False):
             out[f"{unit}/in"] = x
             y, last = x, 3 if module.bottleneck else 2
             strided = module.stride_conv if module.bottleneck else 1
+            shrinks = stride == 2 and module.downsample != "stride"
             for c in range(1, last + 1):
-                y = conv(y, f"{name}/conv{c}", stride if c == strided else 1)
+                if pre:
+                    out[f"{unit}/norm{c}"] = y = norm(y, f"{name}/{prefix}{c}").relu()
+                    x = y if c == 1 and f"{name}/conv_proj/kernel" in p else x
+                y = conv(
+                    y,
+                    f"{name}/conv{c}",
+                    stride if c == strided and not shrinks else 1,
+                    module.groups if c == 2 else 1,
+                )
                 out[f"{unit}/conv{c}"] = y
-                y = norm(y, f"{name}/{prefix}{c}")
-                y = y if c == last else y.relu()
-                out[f"{unit}/norm{c}"] = y
+                if not pre:
+                    y = norm(y, f"{name}/{prefix}{c}")
+                    y = y if c == last else y.relu()
+                    out[f"{unit}/norm{c}"] = y
+                if shrinks and c == strided:
+                    out[f"{unit}/pool"] = y = shrink(y)
+            if module.attention != "none":
+                out[f"{unit}/gate"] = gates = gate(y, name)
+                out[f"{unit}/gated"] = y = y * gates[:, :, None, None]
             if number in module.no_skip:
                 x = 0
             elif f"{name}/conv_proj/kernel" in p:
+                if stride == 2 and module.shortcut_pool:
+                    x = avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+                    out[f"{unit}/shortcut_pool"], stride = x, 1
                 out[f"{unit}/shortcut_conv"] = x = conv(x, f"{name}/conv_proj", stride)
-                out[f"{unit}/shortcut_norm"] = x = norm(x, f"{name}/{prefix}_proj")
+                if not pre:
+                    out[f"{unit}/shortcut_norm"] = x = norm(x, f"{name}/{prefix}_proj")
             elif x.shape != y.shape:
                 missing = y.shape[1] - x.shape[1]
                 zeros = x.new_zeros((x.shape[0], missing // 2, *y.shape[2:]))
@@ -123,8 +174,10 @@ def oracle(variables, images, module, train=False):
                 out[f"{unit}/shortcut_pad"] = x
             if number not in module.no_skip:
                 out[f"{unit}/skip"] = x
-            out[f"{unit}/out"] = x = (x + y).relu()
-    out = {k: v.permute(0, 2, 3, 1).numpy() for k, v in out.items()}
+            out[f"{unit}/out"] = x = x + y if pre else (x + y).relu()
+    if pre:
+        out["norm"] = x = norm(x, f"{prefix}_final").relu()
+    out = {k: (v.permute(0, 2, 3, 1) if v.ndim == 4 else v).numpy() for k, v in out.items()}
     out["pooled"] = x.mean((2, 3)).numpy()
     out["logits"] = out["pooled"] @ p["head/kernel"].numpy() + p["head/bias"].numpy()
     return out
@@ -136,6 +189,18 @@ FORMS = [
     ("50", SMALL),
     ("50-keras", SMALL),
     ("20", {**CIFAR, "no_skip": (3,)}),
+    # Each with several of the parts of other published networks; the sides that "mean" halves are
+    # even.
+    (
+        "resnext50d_32x4d",
+        {**SMALL, **GROUPED, "attention": "se", "se_ratio": 0.25, "downsample": "blur"},
+    ),
+    (
+        "resnetaa50",
+        {**SMALL, **EVEN, "attention": "eca", "norm": "plain_group", "groups": 4, "no_skip": (3,)},
+    ),
+    ("resnetrs50", {**SMALL, "bottleneck": False, "stem_widths": (8, 24)}),
+    ("resnetv2_50t", {**SMALL, "attention": "se", "no_skip": (2,)}),
 ]
 
 
@@ -283,6 +348,41 @@ def test_tap_table_says_what_each_tap_is():
     assert taps.tabulate(keras, *shapes_of(keras))["stage2/unit01/conv1"].grid == (28, 28)
 
 
+def test_tap_table_of_a_gated_network_with_a_stem_of_three_convolutions():
+    fields = {"units": (1, 2), "widths": (32, 64), "image_size": 64}
+    module = models.create("resnet", "seresnextaa101d_32x8d", **fields)
+    table = taps.tabulate(module, *shapes_of(module))
+    stem = ["conv1", "norm1", "conv2", "norm2", "conv", "norm", "pool"]
+    assert [name for name in table if name.startswith("stem")] == [f"stem/{name}" for name in stem]
+    unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
+    branch = ["in", "conv1", "norm1", "conv2", "norm2", "pool", "conv3", "norm3", "gate", "gated"]
+    shortcut = ["shortcut_pool", "shortcut_conv", "shortcut_norm"]
+    assert unit == [*branch, *shortcut, "skip", "out"]
+    assert table["stage2/unit01/gated"].skip == "stage2/unit01/shortcut_norm"
+    assert table["stage2/unit02/gated"].skip == "stage2/unit02/in"
+    assert table["stage2/unit01/norm3"].skip is None
+    roles = {"pool": "pool", "gate": "gate", "gated": "gated", "shortcut_pool": "pool"}
+    assert {name: table[f"stage2/unit01/{name}"].role for name in roles} == roles
+    gate = table["stage2/unit01/gate"]
+    assert gate.shape == (64,) and gate.grid is None and gate.layout == "vector"
+    assert table["stage2/unit01/norm2"].grid == (16, 16)
+    assert table["stage2/unit01/pool"].grid == table["stage2/unit01/shortcut_pool"].grid == (8, 8)
+
+
+def test_tap_table_of_version_2():
+    """Norms come first, and the projection reads the first of them."""
+    module = models.create("resnet", "resnetv2_50t", units=(1, 2), widths=(32, 64), image_size=64)
+    table = taps.tabulate(module, *shapes_of(module))
+    stem = ["conv1", "norm1", "conv2", "norm2", "conv", "pool"]
+    assert [name for name in table if name.startswith("stem")] == [f"stem/{name}" for name in stem]
+    unit = [name.removeprefix("stage2/unit01/") for name in table.match("stage2/unit01/*")]
+    branch = ["in", "norm1", "conv1", "norm2", "conv2", "norm3", "conv3"]
+    assert unit == [*branch, "shortcut_pool", "shortcut_conv", "skip", "out"]
+    assert table["stage2/unit01/conv3"].skip == "stage2/unit01/shortcut_conv"
+    assert table["stage2/unit01/shortcut_conv"].role == "shortcut"
+    assert list(table)[-3:] == ["norm", "pooled", "logits"]
+
+
 def test_cifar_taps():
     module = models.create("resnet", "20")
     table = taps.tabulate(module, *shapes_of(module))
@@ -357,7 +457,22 @@ def test_running_statistics_stay_float32_in_bfloat16():
         ({"stride_conv": 3}, "stride_conv is 3; it must be 1 or 2"),
         ({"no_skip": (6,)}, r"no_skip is \(6,\), but units are 0 to 5"),
         ({"units": (1, 1)}, "differ in length"),
-        ({"widths": (16, 32, 64)}, "must be multiples of 32"),
+        ({"widths": (16, 32, 64)}, r"^widths \(16, 32, 64\) must be multiples of 32"),
+        ({"stem_widths": (24, 32)}, r"stem_widths \(24, 32\) must be multiples of 32"),
+        ({"norm": "plain"}, "unknown norm of resnet 'plain': did you mean 'plain_group'"),
+        (
+            {"attention": "SE"},
+            "unknown attention of resnet 'SE': the choices are 'none', 'se', 'eca'",
+        ),
+        ({"downsample": "pool"}, "unknown downsample of resnet 'pool'"),
+        ({"downsample": "mean", "image_size": 36}, "a map has 9 x 9; set image_size"),
+        ({"downsample": "blur", "preactivation": True}, "'blur' and preactivation=True are not"),
+        ({"downsample": "mean", "stem_pool_conv": True}, "'mean' and stem_pool_conv=True are not"),
+        ({"groups": 2}, "groups is 2, but only bottlenecks have groups"),
+        (
+            {"groups": 3, "bottleneck": True},
+            r"widths \(32, 64, 64\) must be multiples of groups, 3",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(overrides, message):

@@ -48,6 +48,7 @@ TAPS = (
     "*block*/out",
     "stage*/unit*/conv*",
     "stage*/unit*/norm*",
+    "stage*/unit*/gated",
     "stage*/unit*/skip",
     "stage*/unit*/out",
 )
@@ -103,7 +104,7 @@ class Lesion:
     @property
     def part(self) -> str:
         """What the part is in its block: attn, skip_attn, mlp, skip_mlp, heads, branch or skip."""
-        is_unit = self.info.skip is not None and self.info.role in ("conv", "norm")
+        is_unit = self.info.skip is not None and self.info.role in ("conv", "norm", "gated")
         return "branch" if is_unit else self.info.name.rpartition("/")[2]
 
 

@@ -45,6 +45,7 @@ TAPS = (
     "stem/conv",
     "stage*/unit*/conv*",
     "stage*/unit*/norm*",
+    "stage*/unit*/gated",
     "stage*/unit*/out",
 )
 TRAITS = Traits(
@@ -87,7 +88,7 @@ def measured(config: Config) -> list[TapInfo]:
     check_name("residual", config.residual, ("after", "before"))
     if config.taps:
         return list(config.infos)
-    inner = ("attention", "token_mixing", "mlp", "conv", "norm")
+    inner = ("attention", "token_mixing", "mlp", "conv", "norm", "gated")
     before = [info for info in config.infos if info.skip is not None]
     after = [i for i in config.infos if i.role not in inner or i.name.startswith("stem/")]
     if infos := before if config.residual == "before" else after:

@@ -36,6 +36,7 @@ TAPS = (
     "stage*/unit*/in",
     "stage*/unit*/conv*",
     "stage*/unit*/norm*",
+    "stage*/unit*/gated",
     "stage*/unit*/shortcut_*",
 )
 TRAITS = Traits(
@@ -187,8 +188,8 @@ def draw(results: Sequence[xarray.Dataset]) -> Figure:
             for part in ("spatial", "class"):
                 value, error = rows[f"ratio_{part}"], rows[f"ratio_{part}_standard_error"]
                 if np.isfinite(value).any():
-                    # The branch of a ResNet unit ends in its last norm or convolution.
-                    branch = "unit" if role in ("norm", "conv") else role
+                    # The branch of a ResNet unit ends in its last norm, convolution or gate.
+                    branch = "unit" if role in ("norm", "conv", "gated") else role
                     name = f"{branch}, {'class token' if part == 'class' else 'spatial'}"
                     panels[-1][name] = (place, value, error)
         titles.append(_depth(result))

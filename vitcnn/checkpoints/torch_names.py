@@ -16,7 +16,10 @@ from vitcnn.checkpoints.files.contents import renamed
 _WRAPPERS = ("module.", "backbone.", "model.", "student.", "timm_model.", "_orig_mod.")
 # In front of a second network, which is a moving average of the first one.
 _AVERAGES = ("teacher.", "ema.", "model_ema.", "ema_model.", "momentum_encoder.")
-_NORM = re.compile(r"(LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm|bn(_root|_proj|\d))")
+_NORM = re.compile(
+    r"LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm"
+    r"|(bn|norm)(_root\d?|_pool|_proj|_final|\d)"
+)
 WEIGHT = {
     "weight": "params/{}/kernel",
     "bias": "params/{}/bias",
@@ -190,6 +193,26 @@ def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
                 "its MLPs are not gated, and the network's are (SwiGLU): set gated=False and "
                 f"mlp_dim={hidden}, or take another variant than DINOv2's giants"
             )
+
+
+def norm_of(bare: Iterable[str], module: nn.Module | None) -> str:
+    """Returns the first part of our names of the norms of a ResNet, "bn" or "norm".
+
+    Args:
+      bare: names of the arrays of a file; only batch norms have running statistics.
+      module: the network; None if it is not known yet.
+
+    Raises:
+      ValueError: the file has group norms, and the network standardises its filters, which no
+        library of these names does.
+    """
+    if any(name.endswith(".running_mean") for name in bare):
+        return "bn"
+    if module is not None and module.norm == "group":
+        raise ValueError(
+            "it has GroupNorm without weight-standardised convolutions: set norm='plain_group'"
+        )
+    return "norm"
 
 
 def transformer(

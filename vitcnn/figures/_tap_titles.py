@@ -29,7 +29,7 @@ def tap_titles(result: xarray.Dataset) -> dict[str, list[tuple[int, str]]]:
             part = parts.get(block[3], block[3])
             stage = f"stage {block[1]}, " if block[1] else ""
             title = f"{stage}block {int(block[2])}, {part}"
-        elif unit := re.fullmatch(r"stage(\d+)/unit(\d+)/(out|norm\d|conv\d)", tap):
+        elif unit := re.fullmatch(r"stage(\d+)/unit(\d+)/(out|norm\d|conv\d|gated)", tap):
             part, title = "unit", f"stage {unit[1]}, unit {int(unit[2])}"
         elif tap == "stem/conv":
             part = title = "initial conv"

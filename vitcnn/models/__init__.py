@@ -4,6 +4,8 @@ A family file holds
   NETWORK: a Flax linen module whose fields describe the network, `num_classes`, `image_size` and
     `dtype` among them; called with normalised images [batch, height, width, 3] it returns logits.
   VARIANTS: the usual names of its sizes, each with the fields that differ from the defaults.
+A file may also hold
+  ARCHITECTURES: names of timm's networks -> the variants that compute the same.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from networks import flat, shapes_of
 import vitcnn
 from vitcnn import models
 from vitcnn.checkpoints.formats import timm_bit_torch, timm_mixer_torch, timm_vit_torch
-from vitcnn.models import bit, mixer
+from vitcnn.models import bit, mixer, resnet
 
 pytestmark = pytest.mark.oracle
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -36,10 +36,11 @@ OTHERS = {  # of one class with a network that loads
     "gmixer_12_224": ("mixer", "S/16", "gMixer"),
     "resmlp_12_224": ("mixer", "S/16", "a ResMLP"),
     "gmlp_ti16_224": ("mixer", "S/16", "a gMLP"),
-    "resnetv2_18": ("bit", "R50x1", "batch norms"),
-    "resnetv2_50": ("bit", "R50x1", "batch norms"),
-    "resnetv2_50d_gn": ("bit", "R50x1", "stem has three convolutions"),
-    "resnetv2_50d_evos": ("bit", "R50x1", "stem has three convolutions"),
+    "resnetv2_50": ("bit", "R50x1", "holds weights of the family 'resnet'"),
+    "resnetv2_50d_evos": ("resnet", "resnetv2_50d", "a ResNet with EvoNorm"),
+    "resnetv2_50d_frn": ("resnet", "resnetv2_50d", "filter response normalisation"),
+    "resnet50_gn": ("resnet", "R50x1", "set norm='plain_group'"),
+    "ecaresnetlight": ("resnet", "seresnet50", "shortcuts pool first, .*set shortcut_pool=True"),
 }
 SIZES = [
     *((f"mixer_{v[0].lower()}{v[2:]}_224", "mixer", v) for v in mixer.VARIANTS if v != "H/14"),
@@ -48,6 +49,16 @@ SIZES = [
     ("vit_giant_patch14_reg4_dinov2", "vit", "DINOv2-g/14-registers"),
 ]
 RESNETS = [("resnet18", "18", 224), ("resnet34", "34", 160), ("resnet50", "50", 193)]
+# One of each kind, with few units: "mean" takes sizes that are multiples of 32.
+KINDS = [
+    *(("resnet50c", 65), ("resnet50d", 77), ("resnet50s", 64), ("resnet26t", 75)),
+    *(("resnext50_32x4d", 75), ("resnext101_32x16d", 64), ("wide_resnet50_2", 70)),
+    *(("seresnet18", 75), ("seresnext26t_32x4d", 66), ("ecaresnet26t", 75), ("ecaresnetlight", 70)),
+    *(("resnetrs50", 75), ("resnetblur18", 75), ("resnetblur50d", 71), ("resnetaa50", 64)),
+    *(("seresnextaa101d_32x8d", 96), ("resnet50_gn", 75)),
+    *(("resnetv2_18", 75), ("resnetv2_34d", 70), ("resnetv2_50", 71), ("resnetv2_50t", 75)),
+    ("resnetv2_50d_gn", 75),
+]
 TOKENS = ("token", "pos_embed", "pos_embedding")
 
 
@@ -146,6 +157,24 @@ def test_resnets(tmp_path, library, name, variant, size):
     names = [name for name in model.taps if name.endswith("/out")]
     blocks = [unit for s in (1, 2, 3, 4) for unit in getattr(network, f"layer{s}")]
     compare(torch, network, model, blocks, names, size)
+
+
+@pytest.mark.parametrize(("name", "size"), KINDS)
+def test_kinds_of_resnets_of_timm(tmp_path, name, size):
+    """Logits and every unit, at two sizes."""
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    units = (1, 2, 1, 1)
+    network = randomised(torch, timm.create_model(name, layers=units, num_classes=7))
+    path = save(tmp_path / "a.safetensors", network)
+    if name.startswith("resnetv2"):
+        blocks = [unit for stage in network.stages for unit in stage.blocks]
+    else:
+        blocks = [unit for s in (1, 2, 3, 4) for unit in getattr(network, f"layer{s}")]
+    for side in (size, 96 if size == 64 else 64):
+        fields = {"image_size": side, "units": units, "preprocess": HALF}
+        model = vitcnn.load("resnet", resnet.ARCHITECTURES[name], path, **fields)
+        names = [name for name in model.taps if name.endswith("/out")]
+        compare(torch, network, model, blocks, names, side)
 
 
 def test_vit_of_torchvision(tmp_path):

@@ -6,7 +6,8 @@ import torch_resnets
 import torch_vits
 
 import vitcnn
-from vitcnn import checkpoints
+from vitcnn import checkpoints, models
+from vitcnn.checkpoints.formats import timm_resnetv2_torch, torchvision_resnet_torch
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -212,8 +213,81 @@ def test_resnets(tmp_path, variant, bottleneck):
             np.testing.assert_array_equal(got[key], np.float32(value), err_msg=key)
     made["layer1.0.downsample.2.weight"] = np.ones(3)
     torch_vits.save(tmp_path / "a.safetensors", made)
-    with pytest.raises(ValueError, match="a ResNet-D, whose shortcuts pool first"):
+    with pytest.raises(ValueError, match=r"shortcuts pool first, .*: set shortcut_pool=True"):
         vitcnn.load("resnet", variant, tmp_path / "a.safetensors", **fields)
+
+
+POOLED = "layer1.0.downsample.2.weight"  # a ResNet-D has it
+RESNETS = [  # key of timm, shape, our name, shape
+    ("resnet50", "layer1.2.conv3.weight", (4, 2, 1, 1), "block1/unit3/conv3/kernel", (1, 1, 2, 4)),
+    ("resnet50", "layer1.0.downsample.0.weight", (4, 2, 1, 1), "block1/unit1/conv_proj/kernel"),
+    ("resnet50", "layer2.0.downsample.1.bias", (4,), "block2/unit1/bn_proj/bias"),
+    ("resnet50d", "layer1.0.downsample.1.weight", (4, 2, 1, 1), "block1/unit1/conv_proj/kernel"),
+    ("resnet50d", "layer1.0.downsample.2.bias", (4,), "block1/unit1/bn_proj/bias"),
+    ("resnet50d", "conv1.0.weight", (2, 3, 3, 3), "conv_root1/kernel", (3, 3, 3, 2)),
+    ("resnet50d", "conv1.1.weight", (2,), "bn_root1/scale"),
+    ("resnet50d", "conv1.4.bias", (2,), "bn_root2/bias"),
+    ("resnet50d", "conv1.6.weight", (2, 3, 3, 3), "conv_root/kernel"),
+    ("resnetrs50", "maxpool.0.weight", (2, 3, 3, 3), "conv_pool/kernel"),
+    ("resnetrs50", "maxpool.1.weight", (2,), "bn_pool/scale"),
+    (
+        *("resnetrs50", "layer1.0.se.fc1.weight", (2, 4, 1, 1)),
+        *("block1/unit1/se/reduce/kernel", (4, 2)),
+    ),
+    ("resnetrs50", "layer1.0.se.fc2.bias", (4,), "block1/unit1/se/expand/bias"),
+    ("ecaresnet50d", "layer1.0.se.conv.weight", (1, 1, 5), "block1/unit1/eca/kernel", (5,)),
+    ("resnet50_gn", "layer1.0.bn2.weight", (4,), "block1/unit1/norm2/scale"),
+    ("resnetv2_50", "stem.conv.weight", (2, 3, 7, 7), "conv_root/kernel", (7, 7, 3, 2)),
+    ("resnetv2_50d", "stem.norm2.weight", (2,), "bn_root2/scale"),
+    ("resnetv2_50d", "stem.conv3.weight", (2, 3, 3, 3), "conv_root/kernel"),
+    ("resnetv2_50", "stages.1.blocks.2.norm3.bias", (2,), "block2/unit3/bn3/bias"),
+    (
+        *("resnetv2_50", "stages.0.blocks.0.downsample.conv.weight", (4, 2, 1, 1)),
+        "block1/unit1/conv_proj/kernel",
+    ),
+    ("resnetv2_50", "norm.weight", (4,), "bn_final/scale"),
+    ("resnetv2_50", "head.fc.weight", (5, 4, 1, 1), "head/kernel", (4, 5)),
+]
+
+
+@pytest.mark.parametrize("row", RESNETS, ids=lambda row: f"{row[0]} {row[1]}")
+def test_names_of_resnets_of_timm(row):
+    """Keys of timm's own networks, by hand."""
+    variant, key, shape, name, *expected = row
+    file = timm_resnetv2_torch if "v2" in variant else torchvision_resnet_torch
+    raw = {name: np.ones(2) for name in file.SIGNATURE}
+    if variant.endswith("gn"):
+        raw["layer1.0.bn1.weight"] = np.ones(2)
+    else:
+        raw["stages.0.blocks.0.norm1.running_mean" if "v2" in variant else "bn1.running_mean"] = 1
+    if (variant.endswith("d") and "v2" not in variant) or "rs" in variant:
+        raw[POOLED] = np.ones(4)
+    assert file.matches(raw)
+    raw[key] = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    module = models.create("resnet", "50" if variant == "resnet50" else variant)
+    for network in (module, None):  # None where it is not known yet
+        arrays = file.convert(raw, network)
+        got = arrays[f"params/{name}"]
+        assert [got.shape] == (expected or [got.shape])
+        if len(shape) == 4 and got.ndim == 4:
+            np.testing.assert_array_equal(got, np.moveaxis(raw[key], (0, 1), (3, 2)))
+        elif len(shape) == 4:
+            np.testing.assert_array_equal(got, raw[key][:, :, 0, 0].T)
+        else:
+            np.testing.assert_array_equal(got, raw[key].reshape(-1))
+
+
+def test_norms_and_shortcuts_of_another_resnet_are_named():
+    raw = {name: np.ones(2) for name in torchvision_resnet_torch.SIGNATURE}
+    with pytest.raises(ValueError, match=r"GroupNorm without .*: set norm='plain_group'"):
+        torchvision_resnet_torch.convert(raw, models.create("resnet", "R50x1"))
+    raw["bn1.running_mean"] = np.ones(2)
+    with pytest.raises(ValueError, match=r"do not pool first, .* do: set shortcut_pool=False"):
+        torchvision_resnet_torch.convert(raw, models.create("resnet", "resnet50d"))
+    raw = {name: np.ones(2) for name in timm_resnetv2_torch.SIGNATURE}
+    raw |= {"stem.conv1.weight": np.ones(2), "stages.0.blocks.0.norm1.v": np.ones(2)}
+    with pytest.raises(ValueError, match="belongs to a ResNet with EvoNorm"):
+        timm_resnetv2_torch.convert(raw, models.create("resnet", "resnetv2_50d_gn"))
 
 
 def test_wrong_family_and_unknown_format_say_what_the_keys_look_like(tmp_path):

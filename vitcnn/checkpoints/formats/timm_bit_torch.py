@@ -1,8 +1,9 @@
 """BiT of timm, its "resnetv2_50x1_bit" to "152x4": "stages.0.blocks.0.norm1.weight".
 
 Use them with the variant of their name, "R50x1" to "R152x4". The keys do not say how images were
-normalised: timm's config.json beside the weights does. timm's other networks of this class have
-batch norms or a stem of three convolutions, and are refused.
+normalised: timm's config.json beside the weights does. timm's other networks of this class, which
+have batch norms or a stem of three convolutions, are of the family "resnet"; see
+`timm_resnetv2_torch`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SIGNATURE = frozenset(
     {"stem.conv.weight", "stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
 )
 
-_DEEP = "stem.conv1.weight"
+_BATCH_NORM = "stages.0.blocks.0.norm1.running_mean"
 _HEAD = "params/head/kernel"
 _NAMES = torch_names.Names(
     layer=torch_names.bit(
@@ -33,17 +34,15 @@ _NAMES = torch_names.Names(
         },
     ),
     refused={
-        r"stem\.conv[123]\..+": "a ResNet-D or -T, whose stem has three convolutions",
-        r".*\.running_(mean|var)": "a ResNet v2 with batch norms",
         r"(stem|.*\.downsample)\.norm\..+": "a ResNet with norms after its convolutions",
     },
 )
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether a file with these keys holds timm's BiT, or another network of its class."""
+    """Whether a file with these keys holds timm's BiT."""
     names = torch_names.bare_names(keys)
-    return names >= SIGNATURE or names >= SIGNATURE - {"stem.conv.weight"} | {_DEEP}
+    return names >= SIGNATURE and _BATCH_NORM not in names
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
