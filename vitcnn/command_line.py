@@ -10,14 +10,13 @@ error, which may be a fault of the package, Python shows where it came from.
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import inspect
 import itertools
 import pathlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -39,52 +38,50 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
     Args:
       main: called with the config and the workdir; the docstring of its module is the help text.
     """
-    with messages_alone():
-        _check_config_file(sys.argv)
-        config = config_flags.DEFINE_config_file(
-            "config", None, "The config file.", lock_config=True
-        )
-        workdir = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
-        coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
-        processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
-        process = flags.DEFINE_integer("process", 0, "Index of this host process.")
-        timeout = flags.DEFINE_integer(
-            "host_timeout", parallel.TIMEOUT, "Seconds after which a missing host is given up."
-        )
-        if any(argument in HELP for argument in sys.argv[1:]):
-            print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
-            return
-        if message := unknown_flags(sys.argv):
-            sys.exit(message)
-        flags.mark_flags_as_required(["config", "workdir"])
+    sys.excepthook = show_error
+    _check_config_file(sys.argv)
+    config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
+    workdir = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
+    coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
+    processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
+    process = flags.DEFINE_integer("process", 0, "Index of this host process.")
+    timeout = flags.DEFINE_integer(
+        "host_timeout", parallel.TIMEOUT, "Seconds after which a missing host is given up."
+    )
+    if any(argument in HELP for argument in sys.argv[1:]):
+        print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
+        return
+    if message := unknown_flags(sys.argv):
+        sys.exit(message)
+    flags.mark_flags_as_required(["config", "workdir"])
 
-        def start(_):
-            logging.set_verbosity(logging.WARNING)
-            parallel.start(coordinator.value, processes.value, process.value, timeout.value)
-            main(config.value, workdir.value)
+    def start(_):
+        logging.set_verbosity(logging.WARNING)
+        parallel.start(coordinator.value, processes.value, process.value, timeout.value)
+        main(config.value, workdir.value)
 
-        app.run(start)
+    app.run(start)
 
 
 def run_without_config(main: Callable[[Sequence[str]], None]) -> None:
     """Runs the main function of a script that has flags of its own; as `app.run`."""
-    with messages_alone():
-        app.run(main)
+    sys.excepthook = show_error
+    app.run(main)
 
 
-@contextlib.contextmanager
-def messages_alone() -> Iterator[None]:
-    """Ends the process with the message alone of an error that this package raises."""
-    try:
-        yield
-    except Exception as error:
-        cause = error
-        if "Error whilst parsing config file" in str(error):  # the error of ml_collections
-            while cause.__context__ is not None:
-                cause = cause.__context__
-        if not _is_message(cause.__traceback__):
-            raise
-        sys.exit(f"error: {cause}")
+def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
+    """Shows an error that ends a script: its message alone if this package raises it.
+
+    It takes the place of `sys.excepthook`.
+    """
+    cause = error
+    if "Error whilst parsing config file" in str(error):  # the error of ml_collections
+        while cause.__context__ is not None:
+            cause = cause.__context__
+    if isinstance(cause, Exception) and _is_message(cause.__traceback__):
+        print(f"error: {cause}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _is_message(trace: TracebackType | None) -> bool:
