@@ -26,9 +26,11 @@ import PIL.Image
 import xarray
 
 from vitcnn import analyses, data, figures, storage
-from vitcnn.claims import Claim, all_claims
+from vitcnn.analyses import probe
+from vitcnn.claims import QUESTIONS, Claim, all_claims
 from vitcnn.data.sources import scenes
 from vitcnn.report.agreement import agreement
+from vitcnn.report.transfer import best_layers
 from vitcnn.results import datasets
 
 Results = Mapping[str, xarray.Dataset]
@@ -36,6 +38,8 @@ Results = Mapping[str, xarray.Dataset]
 # The order of the figures by analysis; the figures of all other analyses come last.
 ORDER = (
     "cka",
+    "layer_cka",
+    "extremes",
     "accuracy",
     "similarity",
     "attention_distance",
@@ -43,11 +47,18 @@ ORDER = (
     "receptive_field",
     "skip_ratio",
     "lesion",
+    "norms",
     "localization",
     "decoding",
+    "objects",
+    "cues",
     "probe",
 )
-SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of its job
+SINGLE = (
+    "cka",
+    "extremes",
+    "similarity",
+)  # a figure for each Result, rather than one for all of its job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +163,8 @@ def drawings(results: Results) -> list[Drawing]:
 def tables(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     """Returns every number as pandas tables.
 
-    One table holds the claims, one the agreement of the measures. Of each Result, variables with
+    One table holds the claims, one the agreement of the measures, one the best layers for transfer.
+    Of each Result, variables with
     the same dimensions share a table.
     """
     import pandas as pd
@@ -160,6 +172,8 @@ def tables(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     frames = {"claims": pd.DataFrame(map(dataclasses.asdict, claims)).rename_axis("row")}
     if rows := agreement(results):
         frames["agreement"] = pd.DataFrame(rows).rename_axis("row")
+    if rows := best_layers(results):
+        frames["transfer"] = pd.DataFrame(rows).rename_axis("row")
     for name, result in results.items():
         shapes = collections.defaultdict(list)
         for key, variable in result.data_vars.items():
@@ -194,6 +208,9 @@ def html(results: Results, claims: Sequence[Claim], drawn: Sequence[Drawing]) ->
         versions=_unique(origin["versions"] for origin in origins.values()),
         claims=claims,
         plots=_plots(claims),
+        questions=QUESTIONS,
+        transfer=best_layers(results),
+        features=probe.NAMES,
         agreement=agreed,
         columns=list(dict.fromkeys(itertools.chain.from_iterable(agreed)))[2:],
         drawings=[(d, _picture(figures.png(d.figure)), hover(d)) for d in drawn],
