@@ -9,12 +9,13 @@ from vitcnn.analyses import cka
 from vitcnn.similarity.hsic import HsicSums
 
 
-def finalize(matrix, layers):
+def finalize(matrix, layers, permuted=None):
     """Finalizes sums whose CKA is `matrix`, with energies that make every layer live."""
     scale = np.linspace(1, 3, len(matrix))  # CKA does not see it
     hsic = np.asarray(matrix) * scale[:, None] * scale[None, :]
     ones = np.ones(len(matrix))
     sums = HsicSums(hsic=hsic, energy=ones, square=2 * ones, pairs=1.0, images=1.0)
+    sums = {"hsic": sums} if permuted is None else {"hsic": sums, "permuted": permuted}
     return cka.finalize(sums, analyses.Config(cka.Settings(), tuple(layers)))
 
 

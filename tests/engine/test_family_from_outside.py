@@ -37,6 +37,7 @@ def measured(models, tmp_path_factory, fast_compilation):
         "receptive_field": {"channels": 8, "images": 4, "taps": OUTPUTS},
         "similarity": {"measures": ("cka", "neighbours"), "images": 40, "taps": OUTPUTS},
         "lesion": {"taps": (*OUTPUTS, "stage2/block*/*attn", "stage2/unit*/skip")},
+        "layer_cka": {"taps": ("logits",)},
         "localization": {"max_positions": 16},
     }
     for name in analyses.names():
