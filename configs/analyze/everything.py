@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 
 from vitcnn.config import analysis, measurement, model, source, stage
 
-MEASURES = ("cka", "procrustes", "rsa_spearman", "neighbours")
+MEASURES = ("cka", "procrustes", "rsa_spearman", "neighbours", "cknna")
 CNN = ("stem/*", "stage*/unit*/out", "pooled", "logits")
 OUTPUTS = ("embed", "block*/out", "norm", *CNN)
 
@@ -56,6 +56,9 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     config.analyses.cka_class = analysis("cka", tokens="class", **both)
     config.analyses.cka_spatial = analysis("cka", tokens="spatial", **both)
     config.analyses.cka_rbf = analysis("cka", kernel="rbf", **both)
+    # The taps that both networks have.
+    config.analyses.layer_cka = analysis("layer_cka", taps=("pooled", "logits"), **both)
+    config.analyses.extremes = analysis("extremes", **both)
     config.analyses.similarity = analysis(
         "similarity", taps=OUTPUTS, images=few, measures=MEASURES, **both
     )
@@ -78,10 +81,22 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         images=4 if smallest else 32,
         **both,
     )
+    # The branches alone, before they are added.
+    config.analyses.receptive_field_before = analysis(
+        "receptive_field",
+        residual="before",
+        channels=2 if smallest else 16,
+        images=4 if smallest else 32,
+        models=("vit",),
+    )
     config.analyses.skip_ratio = analysis("skip_ratio", **both)
     config.analyses.lesion = analysis("lesion", images=few, **both)
     config.analyses.localization = analysis("localization", max_positions=64, **both)
     config.analyses.decoding = analysis("decoding", **both)
+    config.analyses.norms = analysis("norms", **both)
+    if smallest:  # CIFAR-10 has neither boxes nor cues
+        config.analyses.objects = analysis("objects", **both)
+        config.analyses.cues = analysis("cues", **both)
     # Probes on few and on all images. A probe has the same job name in its three passes: the stage
     # that fits it, the stage that chooses its penalty, and the main analyses.
     if smallest:
