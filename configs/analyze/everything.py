@@ -7,7 +7,7 @@ python scripts/analyze.py --config=configs/analyze/everything.py --workdir=runs/
     --config.models.vit.weights=DIR/weights/vit_cifar10_d128_l4.pth \
     --config.models.resnet20.weights=DIR/weights/resnet20-12fca82f.th
 
-Time: about 14 minutes on 2 CPU cores. Expected: the numbers in the README, for a CIFAR-10 ViT and a
+Time: about 15 minutes on 2 CPU cores. Expected: the numbers in the README, for a CIFAR-10 ViT and a
 CIFAR-10 ResNet-20. Two stages fit linear probes: `fit` on 10 images of each class (5 draws),
 `fit_all` on 45,000 images. The stage `held_out` chooses their penalties on the other 5,000 images.
 cifar10.npz holds those 50,000 images as image_train and label_train. Reading .pth files needs the

@@ -81,6 +81,7 @@ __all__ = [
 ]
 
 QUESTIONS = ("1", "2", "3", "4a", "4b", "5", "6", "7a", "7b", "8a", "8b", "9")
+BLOCKS = 64  # of the jackknife, at most
 LEVEL = 0.05  # of the corrected p-values
 ROUNDING = 1e-9  # an effect or an error below it is zero
 FEW = 10  # groups, or images, below which 1.96 is clearly too small a multiple
@@ -141,7 +142,8 @@ class Claim:
         otherwise.
       verdict: "holds", "does not hold" or "cannot tell".
       settled_by: what would let the data tell, where they cannot.
-      p: two-sided p-value of the effect against zero.
+      p: two-sided p-value of the effect against zero, by Student's t with as many degrees of
+        freedom as seeds, blocks of images or images less one; NaN for an interval without width.
       corrected_p: the same, corrected for all `QUESTIONS`; NaN for other claims.
       models: names of the models that it was asked of.
       source: figure of the paper.
@@ -420,7 +422,7 @@ def judge(
         notes += _of_images(claim, effect, origins, models, parts)
     half = Z * effect.image_error
     settled_by = _settled_by(effect, parts, origins) if verdict == "cannot tell" else ""
-    degrees = parts - 1 if is_over_seeds else np.inf
+    blocks = min(parts, BLOCKS) if effect.over == "groups of images" else parts
     return Claim(
         claim.NUMBER,
         claim.STATEMENT,
@@ -432,7 +434,7 @@ def judge(
         (effect.value - half, effect.value + half),
         verdict,
         settled_by,
-        statistics.p_value(effect.value, _no_rounding(effect.error), degrees),
+        statistics.p_value(effect.value, _no_rounding(effect.error), blocks - 1),
         float("nan"),
         models,
         claim.SOURCE,

@@ -61,17 +61,17 @@ def over_seeds(values: Float[np.ndarray, "... seed"]) -> dict[str, np.ndarray]:
     return {name: np.asarray(values) for name, values in numbers.items()}
 
 
-def p_value(value: float, error: float, degrees: float = np.inf) -> float:
+def p_value(value: float, error: float, degrees: float) -> float:
     """Returns the two-sided p-value of an estimate against zero, NaN without a standard error.
 
     Args:
       value: the estimate.
       error: its standard error.
-      degrees: degrees of freedom of Student's t; infinite for the normal distribution.
+      degrees: degrees of freedom of Student's t.
     """
     from scipy.stats import t as student  # which takes a second to import
 
-    if not (np.isfinite(value) and error > 0):
+    if not (np.isfinite(value) and error > 0 and degrees > 0):
         return float("nan")
     return float(2 * student.sf(abs(value) / error, degrees))
 
