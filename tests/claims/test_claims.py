@@ -8,7 +8,7 @@ import pytest
 import xarray
 from fabricated import alone, cka, pair, provenance, vit_layers
 
-from vitcnn import claims
+from vitcnn import claims, verdicts
 
 # claim -> (variable, model x, model y) that it must read
 READS = {
@@ -396,7 +396,7 @@ def test_what_cannot_be_told_says_what_would_settle_it():
 
 
 def test_holm_over_the_twelve_questions():
-    assert len(claims.QUESTIONS) == 12
+    assert len(verdicts.QUESTIONS) == 12
     result = pair()
     effects = {"1": (0.5, 0.1), "2": (0.33, 0.1), "3": (-0.33, 0.1)}
     for number, (effect, error) in effects.items():

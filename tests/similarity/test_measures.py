@@ -27,7 +27,7 @@ from vitcnn.similarity.maps import rank_correlation
 from vitcnn.similarity.measure import default_options, group_sums, matrices
 
 OPTIONS = {m: {"components": K} for m in CCA}
-OPTIONS |= dict.fromkeys(("neighbours", "cknna"), {"neighbours": NEIGHBOURS})
+OPTIONS |= {m: {"neighbours": NEIGHBOURS} for m in ("neighbours", "cknna")}
 
 
 def related(n=64, seed=0):

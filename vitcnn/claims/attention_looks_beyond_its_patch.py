@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import Effect, difference, mean_of
+from vitcnn.verdicts import Effect, difference, mean_of
 
 NUMBER = "Fig. C.4"
 STATEMENT = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import Effect, difference, number_of, of_networks, over_seeds_effect
+from vitcnn.verdicts import Effect, difference, number_of, of_networks, over_seeds_effect
 
 NUMBER = "7b"
 STATEMENT = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import of_networks, over_seeds_effect
+from vitcnn.verdicts import of_networks, over_seeds_effect
 
 NUMBER = "Fig. G.1"
 STATEMENT = "Fine-tuning changes the first blocks of a ViT less than the last ones."

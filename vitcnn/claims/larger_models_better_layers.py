@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import Effect, difference, mean_of, of_networks, over_seeds_effect
 from vitcnn.results import datasets
+from vitcnn.verdicts import Effect, difference, mean_of, of_networks, over_seeds_effect
 
 NUMBER = "8b"
 STATEMENT = "The intermediate layers of a larger ViT serve linear probes better."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import over_seeds_effect
+from vitcnn.verdicts import over_seeds_effect
 
 NUMBER = "4b"
 STATEMENT = "With little data, the lowest heads of a large ViT do not learn to attend locally."

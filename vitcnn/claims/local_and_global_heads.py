@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, number_of
+from vitcnn.verdicts import Effect, number_of
 
 NUMBER = "4a"
 STATEMENT = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vitcnn.claims import Effect
+from vitcnn.verdicts import Effect
 
 NUMBER = "Fig. 5"
 STATEMENT = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import of_matches
+from vitcnn.verdicts import of_matches
 
 NUMBER = "2"
 STATEMENT = "It takes many more lower layers of a CNN to match the lower layers of a ViT."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, difference, number_of
+from vitcnn.verdicts import Effect, difference, number_of
 
 NUMBER = "1"
 STATEMENT = "Lower and higher layers are more similar to each other in a ViT than in a CNN."

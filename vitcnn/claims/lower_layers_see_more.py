@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vitcnn.claims import Effect, difference, mean_of
+from vitcnn.verdicts import Effect, difference, mean_of
 
 NUMBER = "9"
 STATEMENT = "Lower layers of a ViT see more of the image than lower layers of a CNN."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, difference, number_of
+from vitcnn.verdicts import Effect, difference, number_of
 
 NUMBER = "Fig. H.2"
 STATEMENT = "The layers of a Mixer are more like those of a ViT than like those of a CNN."

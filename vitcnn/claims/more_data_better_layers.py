@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import of_networks, over_seeds_effect
+from vitcnn.verdicts import of_networks, over_seeds_effect
 
 NUMBER = "8a"
 STATEMENT = "With more training data, the intermediate layers of a ViT serve linear probes better."

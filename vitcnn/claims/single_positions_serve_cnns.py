@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, difference, number_of
+from vitcnn.verdicts import Effect, difference, number_of
 
 NUMBER = "Fig. 11 left"
 STATEMENT = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import of_networks, over_seeds_effect
 from vitcnn.config import BASELINE
 from vitcnn.results import datasets
+from vitcnn.verdicts import of_networks, over_seeds_effect
 
 NUMBER = "6"
 STATEMENT = "A ViT that is trained without the skip connections of a middle block is worse."

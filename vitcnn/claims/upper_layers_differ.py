@@ -5,7 +5,7 @@ The paper adds that they likely work on the class token; this effect does not te
 
 from __future__ import annotations
 
-from vitcnn.claims import of_matches
+from vitcnn.verdicts import of_matches
 
 NUMBER = "3"
 STATEMENT = "The highest layers of a ViT are less like any layer of a CNN than its other layers."

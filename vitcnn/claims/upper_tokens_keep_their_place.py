@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, difference, number_of
+from vitcnn.verdicts import Effect, difference, number_of
 
 NUMBER = "7a"
 STATEMENT = (
@@ -13,10 +13,10 @@ SOURCE = "Figs 9, D.3"
 DEFINITION = "CKA of the token at a position with the patch at every position, last layer of each"
 ANALYSIS = "localization"
 KINDS = ("vit", "cnn")
-BESIDE = ("decoding",)
+FURTHER = ("decoding",)
 
 
-def measure(results, vit, cnn, beside):
+def measure(results, vit, cnn, further):
     """Returns the difference of the shares of positions that match their own patch best.
 
     A ViT without a class token is not asked: the paper says that such a ViT loses the places.
@@ -30,7 +30,7 @@ def measure(results, vit, cnn, beside):
     return Effect(
         *difference(*(number_of(result, "own_rate") for result in last)),
         f"share of positions most similar to their own patch, {vit} minus {cnn}",
-        " ".join(notes + _decoded(beside.get("decoding", {}), (vit, cnn))),
+        " ".join(notes + _decoded(further.get("decoding", {}), (vit, cnn))),
     )
 
 

@@ -27,11 +27,12 @@ import xarray
 
 from vitcnn import analyses, data, figures, storage
 from vitcnn.analyses import probe
-from vitcnn.claims import QUESTIONS, Claim, all_claims
+from vitcnn.claims import all_claims
 from vitcnn.data.sources import scenes
 from vitcnn.report.agreement import agreement
 from vitcnn.report.transfer import best_layers
 from vitcnn.results import datasets
+from vitcnn.verdicts import QUESTIONS, Claim
 
 Results = Mapping[str, xarray.Dataset]
 
