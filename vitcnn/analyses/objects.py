@@ -14,6 +14,9 @@ smallest counts. The two targets are
 R^2 is on held-out images, 0 for a map that knows only the mean. Folds and penalties are those of
 `vitcnn.analyses.decoding`. Each layer is read on its own grid: a coarse grid has fewer positions
 with objects, and misses small ones, so compare networks on layers of one grid.
+
+The sums of a layer of D channels take 16 folds (D + 1) (D + 8) bytes on the host: 0.5 GB for the 13
+layers of ViT-B/32. The engine counts four times as much, because it holds copies while it adds.
 """
 
 from __future__ import annotations

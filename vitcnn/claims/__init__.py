@@ -52,7 +52,6 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import xarray
