@@ -241,10 +241,11 @@ def _settled_by(effect: Effect, parts: int, origins: Sequence[Mapping[str, Any]]
     )
     if effect.over == "seeds":
         deviation = effect.error * math.sqrt(parts)
-        many = [n for n in range(parts + 1, MANY) if _interval(deviation, n) < abs(effect.value)]
-        if not many:
+        more = range(parts + 1, MANY)
+        enough = next((n for n in more if _interval(deviation, n) < abs(effect.value)), None)
+        if enough is None:
             return beyond.format("seeds")
-        return f"If the effect is as large as it seems, about {many[0]} seeds would settle it."
+        return f"If the effect is as large as it seems, about {enough} seeds would settle it."
     ratio = (Z * effect.error / abs(effect.value)) ** 2 if effect.value else math.inf
     if ratio > MANY:
         return beyond.format("images")

@@ -231,3 +231,12 @@ def test_boxes_outside_of_the_crop_are_left_out():
     assert np.isnan(moved[0]).all()
     np.testing.assert_allclose(moved[1], [0, 0.3, 0.5, 0.5], atol=1e-6)
     assert preprocess.boxes(np.zeros((0, 4)), 60, 60).shape == (0, 4)
+
+
+def test_boxes_of_another_geometry_are_refused():
+    class Mirrored(Preprocess):
+        def geometry(self, image):
+            return image[:, ::-1]
+
+    with pytest.raises(ValueError, match="Mirrored has a geometry of its own"):
+        Mirrored().boxes(np.zeros((1, 4)), 60, 60)

@@ -121,7 +121,15 @@ class Preprocess:
 
         Returns:
           The same in parts of the result, cut off at its edges.
+
+        Raises:
+          ValueError: a subclass has a geometry of its own, and no `boxes` that goes with it.
         """
+        if type(self).geometry is not Preprocess.geometry:
+            raise ValueError(
+                f"{type(self).__name__} has a geometry of its own, and nothing says how it moves "
+                "boxes: give it a method boxes(boxes, height, width) too"
+            )
         moved = np.asarray(boxes, np.float64).reshape(-1, 4)
         if self.resize is not None and self.size is not None:
             short = min(height, width)

@@ -170,7 +170,8 @@ def tables(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     """
     import pandas as pd
 
-    frames = {"claims": pd.DataFrame(map(dataclasses.asdict, claims)).rename_axis("row")}
+    rows = [{**dataclasses.asdict(claim), "survives": claim.survives} for claim in claims]
+    frames = {"claims": pd.DataFrame(rows).rename_axis("row")}
     if rows := agreement(results):
         frames["agreement"] = pd.DataFrame(rows).rename_axis("row")
     if rows := best_layers(results):
