@@ -91,6 +91,22 @@ def neighbours(x, y):
     return np.mean([len(a & b) / NEIGHBOURS for a, b in both])
 
 
+def cknna(x, y):
+    """CKA over the pairs whose second image is among the nearest of the first in both layers."""
+
+    def near(a):
+        d = lengths(a)
+        np.fill_diagonal(d, np.inf)
+        order = np.argsort(d, axis=1, kind="stable")[:, :NEIGHBOURS]
+        mask = np.zeros(d.shape, bool)
+        for row, chosen in zip(mask, order, strict=True):
+            row[chosen] = True
+        return mask
+
+    k, h, a, b = linear(x), linear(y), near(x), near(y)
+    return (k * h)[a & b].sum() / np.sqrt((k * k)[a].sum() * (h * h)[b].sum())
+
+
 def rbf_kernel(x, bandwidth=1.0):
     """Less 1, which no centred quantity sees, to keep the digits of wide kernels."""
     return np.expm1(-(lengths(x) ** 2) / (2 * (bandwidth * np.median(pairs(x))) ** 2))
@@ -130,4 +146,45 @@ SIMILARITY = {
     "rsa_pearson": lambda x, y: np.corrcoef(pairs(x), pairs(y))[0, 1],
     "rsa_spearman": lambda x, y: np.corrcoef(ranked(pairs(x)), ranked(pairs(y)))[0, 1],
     "neighbours": neighbours,
+    "cknna": cknna,
 }
+
+
+def fold_of(index, folds):
+    """The finaliser of MurmurHash3, in Python's own integers."""
+    h, mask = int(index), 2**32 - 1
+    h = ((h ^ h >> 16) * 0x85EBCA6B) & mask
+    h = ((h ^ h >> 13) * 0xC2B2AE35) & mask
+    return (h ^ h >> 16) % folds
+
+
+def ridge(x, y, penalty):
+    """Returns the prediction of new features by ridge regression with an intercept."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    gram = x.T @ x
+    shrink = penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
+    w = np.linalg.solve(gram + shrink, x.T @ y)
+    return lambda new: (new - mean_x) @ w + mean_y
+
+
+def r_squared(y, guess):
+    return 1 - ((y - guess) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()
+
+
+def cross_validation(x, y, fold, folds, penalties):
+    """R^2 of each fold. x [images, positions, channels], y [images, positions, numbers]."""
+    rows = lambda a, of: a[np.isin(fold, of)].reshape(-1, a.shape[-1])  # noqa: E731
+    scores = []
+    for test in range(folds):
+        choice = (test + 1) % folds
+        fit = [f for f in range(folds) if f not in (test, choice)]
+        tried = [
+            r_squared(rows(y, choice), ridge(rows(x, fit), rows(y, fit), p)(rows(x, choice)))
+            for p in penalties
+        ]
+        best = penalties[int(np.argmax(tried))]
+        fit = [*fit, choice]
+        model = ridge(rows(x, fit), rows(y, fit), best)
+        scores.append((r_squared(rows(y, test), model(rows(x, test))), best))
+    return np.array(scores).T

@@ -34,6 +34,7 @@ FLOORS = {
     "config": 6,
     "engine": 7,
     "claims": 7,
+    "verdicts": 2,
     "training": 8,
     "report": 8,
     "ablations": 9,

@@ -7,7 +7,7 @@ python scripts/analyze.py --config=configs/analyze/everything.py --workdir=runs/
     --config.models.vit.weights=DIR/weights/vit_cifar10_d128_l4.pth \
     --config.models.resnet20.weights=DIR/weights/resnet20-12fca82f.th
 
-Time: about 14 minutes on 2 CPU cores. Expected: the numbers in the README, for a CIFAR-10 ViT and a
+Time: about 15 minutes on 2 CPU cores. Expected: the numbers in the README, for a CIFAR-10 ViT and a
 CIFAR-10 ResNet-20. Two stages fit linear probes: `fit` on 10 images of each class (5 draws),
 `fit_all` on 45,000 images. The stage `held_out` chooses their penalties on the other 5,000 images.
 cifar10.npz holds those 50,000 images as image_train and label_train. Reading .pth files needs the
@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 
 from vitcnn.config import analysis, measurement, model, source, stage
 
-MEASURES = ("cka", "procrustes", "rsa_spearman", "neighbours")
+MEASURES = ("cka", "procrustes", "rsa_spearman", "neighbours", "cknna")
 CNN = ("stem/*", "stage*/unit*/out", "pooled", "logits")
 OUTPUTS = ("embed", "block*/out", "norm", *CNN)
 
@@ -56,6 +56,9 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
     config.analyses.cka_class = analysis("cka", tokens="class", **both)
     config.analyses.cka_spatial = analysis("cka", tokens="spatial", **both)
     config.analyses.cka_rbf = analysis("cka", kernel="rbf", **both)
+    # The taps that both networks have.
+    config.analyses.layer_cka = analysis("layer_cka", taps=("pooled", "logits"), **both)
+    config.analyses.extremes = analysis("extremes", **both)
     config.analyses.similarity = analysis(
         "similarity", taps=OUTPUTS, images=few, measures=MEASURES, **both
     )
@@ -78,10 +81,22 @@ def get_config(which: str = "cifar10_pair") -> ConfigDict:
         images=4 if smallest else 32,
         **both,
     )
+    # The branches alone, before they are added.
+    config.analyses.receptive_field_before = analysis(
+        "receptive_field",
+        residual="before",
+        channels=2 if smallest else 16,
+        images=4 if smallest else 32,
+        models=("vit",),
+    )
     config.analyses.skip_ratio = analysis("skip_ratio", **both)
     config.analyses.lesion = analysis("lesion", images=few, **both)
     config.analyses.localization = analysis("localization", max_positions=64, **both)
     config.analyses.decoding = analysis("decoding", **both)
+    config.analyses.norms = analysis("norms", **both)
+    if smallest:  # CIFAR-10 has neither boxes nor cues
+        config.analyses.objects = analysis("objects", **both)
+        config.analyses.cues = analysis("cues", **both)
     # Probes on few and on all images. A probe has the same job name in its three passes: the stage
     # that fits it, the stage that chooses its penalty, and the main analyses.
     if smallest:

@@ -1,7 +1,9 @@
 """What finalize reads off a known CKA matrix, and that the default taps are the paper's layers."""
 
 import numpy as np
+import oracles
 import pytest
+from views import measured, vector
 
 import vitcnn
 from vitcnn import analyses
@@ -9,12 +11,13 @@ from vitcnn.analyses import cka
 from vitcnn.similarity.hsic import HsicSums
 
 
-def finalize(matrix, layers):
+def finalize(matrix, layers, permuted=None):
     """Finalizes sums whose CKA is `matrix`, with energies that make every layer live."""
     scale = np.linspace(1, 3, len(matrix))  # CKA does not see it
     hsic = np.asarray(matrix) * scale[:, None] * scale[None, :]
     ones = np.ones(len(matrix))
     sums = HsicSums(hsic=hsic, energy=ones, square=2 * ones, pairs=1.0, images=1.0)
+    sums = {"hsic": sums} if permuted is None else {"hsic": sums, "permuted": permuted}
     return cka.finalize(sums, analyses.Config(cka.Settings(), tuple(layers)))
 
 
@@ -107,3 +110,54 @@ def test_default_taps_are_as_many_as_the_papers_axes_show(family, variant, count
     assert len(names) == count
     assert not any(model.taps[name].alias for name in names)
     assert cka.TRAITS.least_group == 4
+
+
+def test_best_matches_of_permuted_images_equal_numpy():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(24, 5)), rng.normal(size=(24, 2, 6))
+    y[:, 0, :5] += 3 * x
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    taps = {
+        "v": [(vector("a", x), x)],
+        "r": [(vector(f"b{i}", y[:, i]), y[:, i]) for i in range(2)],
+    }
+    result = measured(cka, taps)
+    by_chance = []
+    for i in range(2):
+        sums = np.zeros(3)
+        for part in np.split(np.arange(24), 2):
+            k, h = oracles.linear(x[part]), oracles.linear(y[part, i])
+            moved = oracles.linear(np.roll(y[part, i], 1, axis=0))
+            sums += [oracles.song(*pair) for pair in ((k, moved), (k, k), (h, h))]
+        by_chance.append(sums[0] / np.sqrt(sums[1] * sums[2]))
+    at = {"layer_x": "v/a", "model_y": "r"}
+    np.testing.assert_allclose(result.match_null.sel(at), max(by_chance), atol=1e-5)
+    expected = max(oracles.minibatch_cka(x, y[:, i], 12) for i in range(2))
+    np.testing.assert_allclose(result.match_cka.sel(at), expected, atol=1e-5)
+    assert expected > 0.5 > abs(max(by_chance))
+    mean = np.mean([oracles.minibatch_cka(x, y[:, i], 12) for i in range(2)])
+    np.testing.assert_allclose(result.mean_cka.sel(model_x="v", model_y="r"), mean, atol=1e-5)
+
+
+def explained(x, values):
+    """The share of variance that a line explains, if the line rises."""
+    r = np.corrcoef(x, values)[0, 1]
+    return r**2 if r > 0 else 0
+
+
+def test_two_blocks_are_told_from_a_gradient():
+    layers, n = [("m", f"l{i:02d}") for i in range(12)], np.arange(12)
+    first, second = np.triu_indices(12, 1)
+    noise = np.random.default_rng(0).normal(0, 0.01, (12, 12))
+    block = np.where((n[:, None] < 3) == (n[None] < 3), 0.9, 0.1) + (noise + noise.T)
+    np.fill_diagonal(block, 1)
+    values = block[first, second]
+    share = explained(((first < 3) == (second < 3)) * 1.0, values)
+    margin = min(share - explained(first - second, values), 1 / 2 - 2.5 / 11)
+    result = finalize(block, layers)
+    assert float(result.two_blocks.sel(model_x="m")) == pytest.approx(margin) and margin > 0.2
+    late = finalize(block[::-1, ::-1], layers)  # the small block is the second
+    assert float(late.two_blocks[0]) == pytest.approx(1 / 2 - 8.5 / 11)
+    gradient = np.maximum(1 - np.abs(n[:, None] - n[None]) / 12, 0)
+    assert float(finalize(gradient, layers).two_blocks[0]) < -0.2
+    assert np.isnan(finalize(np.full((5, 5), 0.5) + np.eye(5) / 2, layers[:5]).two_blocks[0])

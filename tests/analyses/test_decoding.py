@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import randomised
+from oracles import cross_validation, fold_of
 
 import vitcnn
 from vitcnn import analyses, data
@@ -12,14 +13,6 @@ from vitcnn.numerics import exact
 from vitcnn.taps import TapInfo
 
 SIZE = 40
-
-
-def fold_of(index, folds):
-    """The finaliser of MurmurHash3, in Python's own integers."""
-    h, mask = int(index), 2**32 - 1
-    h = ((h ^ h >> 16) * 0x85EBCA6B) & mask
-    h = ((h ^ h >> 13) * 0xC2B2AE35) & mask
-    return (h ^ h >> 16) % folds
 
 
 def patches(images, grid):
@@ -43,38 +36,6 @@ def targets(images, grid):
     ]
     position = np.broadcast_to(np.array(places), (len(images), len(places), 2))
     return {"position": position, "colour": colour, "pixels": pixels}
-
-
-def ridge(x, y, penalty):
-    """Returns the prediction of new features by ridge regression with an intercept."""
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    x, y = x - mean_x, y - mean_y
-    gram = x.T @ x
-    shrink = penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
-    w = np.linalg.solve(gram + shrink, x.T @ y)
-    return lambda new: (new - mean_x) @ w + mean_y
-
-
-def r_squared(y, guess):
-    return 1 - ((y - guess) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()
-
-
-def cross_validation(x, y, fold, folds, penalties):
-    """R^2 of each fold. x [images, positions, channels], y [images, positions, numbers]."""
-    rows = lambda a, of: a[np.isin(fold, of)].reshape(-1, a.shape[-1])  # noqa: E731
-    scores = []
-    for test in range(folds):
-        choice = (test + 1) % folds
-        fit = [f for f in range(folds) if f not in (test, choice)]
-        tried = [
-            r_squared(rows(y, choice), ridge(rows(x, fit), rows(y, fit), p)(rows(x, choice)))
-            for p in penalties
-        ]
-        best = penalties[int(np.argmax(tried))]
-        fit = [*fit, choice]
-        model = ridge(rows(x, fit), rows(y, fit), best)
-        scores.append((r_squared(rows(y, test), model(rows(x, test))), best))
-    return np.array(scores).T
 
 
 @pytest.fixture(scope="module")

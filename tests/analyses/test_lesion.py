@@ -96,8 +96,9 @@ def resnet():
     return small("resnet", "mini", units=(1, 2), widths=(32, 32))
 
 
-def test_a_resnet_loses_the_branches_and_skips_of_its_units(resnet, tmp_path):
-    result = analyze({"r": resnet}, tmp_path, replacement="other", at_once=4)["lesion.r"]
+def test_a_resnet_loses_the_branches_and_skips_of_its_units(resnet, tmp_path, monkeypatch):
+    monkeypatch.setattr(lesion, "at_once", lambda config, images: 4)
+    result = analyze({"r": resnet}, tmp_path, replacement="other")["lesion.r"]
     units = [f"stage{s}/unit{u:02d}" for s, u in ((1, 1), (2, 1), (2, 2))]
     assert list(result.lesion.values) == [f"{u}/{p}" for u in units for p in ("norm2", "skip")]
     assert result.part.values.tolist() == ["branch", "skip"] * 3

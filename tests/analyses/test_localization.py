@@ -156,9 +156,9 @@ def of_arrays(image, tap, info, groups=2, **fields):
     return localization.finalize(total, config)
 
 
-jax.tree_util.register_dataclass(analyses.Group, ["label", "index", "models"], [])
+jax.tree_util.register_dataclass(analyses.Group, ["label", "index", "models", "cues"], [])
 jax.tree_util.register_dataclass(
-    analyses.View, ["image", "taps", "logits"], ["info", "forward"], ["cache"]
+    analyses.View, ["image", "taps", "logits", "boxes"], ["info", "forward"], ["cache"]
 )
 
 

@@ -223,6 +223,22 @@ def test_result_has_means_intervals_and_gaps(measured):
     assert np.isfinite(resnet.token_accuracy.sel(layer="stage2/unit01/out")[2, 3])  # 2 * 4 + 3
 
 
+def test_gain_is_over_the_last_layer_that_has_the_feature(measured):
+    workdir, measurements = measured
+    for name in ("v", "r"):
+        result = measurements[f"probe.{name}"]
+        for feature in result.feature.values:
+            rows = result.sel(feature=feature)
+            there = np.flatnonzero(np.isfinite(rows.accuracy))
+            by_draw = rows.accuracy_draw - rows.accuracy_draw[there[-1]]
+            np.testing.assert_allclose(rows.gain, by_draw.mean("draw"), atol=1e-12)
+            spread = by_draw.std("draw", ddof=1) / np.sqrt(2)
+            np.testing.assert_allclose(rows.gain_spread, spread, atol=1e-12)
+            assert float(rows.gain_standard_error[there[-1]]) < 1e-9
+        held_out = results.load(workdir / f"held_out/probe.{name}.nc")
+        np.testing.assert_allclose(result.held_out_accuracy, held_out.accuracy, atol=1e-6)
+
+
 def test_wilson_interval_of_a_half():
     np.testing.assert_allclose(probe.wilson(np.array(0.5), 100), [0.403830, 0.596170], atol=1e-6)
 

@@ -180,6 +180,17 @@ def test_curves_show_the_numbers(measured):
     assert titles == ["block", "residual unit, from 1"]
 
 
+def test_the_cosine_is_drawn_by_depth(measured):
+    results = measured[2]
+    figure = skip_ratio.draw_cosine(list(results.values()))
+    assert {axes.get_ylabel() for axes in figure.axes} == {"cosine of skip and skip + branch"}
+    result = results["skip_ratio.v"]
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
+    rows = result.isel(branch=result.role.values == "mlp")
+    np.testing.assert_allclose(lines["mlp, class token"], rows.cosine_output_class)
+    np.testing.assert_allclose(lines["mlp, spatial"], rows.cosine_output_spatial)
+
+
 def test_tokens_are_drawn_with_the_class_token_apart(measured):
     vit, resnet = (measured[2][f"skip_ratio.{name}"] for name in "vr")
     figure = skip_ratio.draw_tokens([vit, resnet])

@@ -197,3 +197,46 @@ def test_crop_larger_than_the_image():
 def test_not_an_image(image):
     with pytest.raises(ValueError, match="expected uint8"):
         Preprocess().geometry(image)
+
+
+def lit(box, height, width):
+    """A dark picture with a bright box."""
+    image = np.zeros((height, width, 3), np.uint8)
+    top, left, bottom, right = (
+        round(edge * side) for edge, side in zip(box, (height, width) * 2, strict=True)
+    )
+    image[top:bottom, left:right] = 255
+    return image
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"size": (20, 30)}, {"size": (24, 20), "resize": 32}, {"resize": 50}]
+)
+def test_boxes_lie_where_the_picture_of_the_box_lies(fields):
+    preprocess = Preprocess(interpolation="nearest", **fields)
+    given = np.array([[0.25, 0.3, 0.75, 0.6], [0.0, 0.0, 1.0, 1.0]], np.float32)
+    moved = preprocess.boxes(given, 80, 100)
+    for box, at in zip(given, moved, strict=True):
+        seen = preprocess.geometry(lit(box, 80, 100))[..., 0] > 0
+        side = np.array(seen.shape)
+        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        edges = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
+        np.testing.assert_allclose(at, np.array(edges) / np.tile(side, 2), atol=1 / side.min())
+    assert moved.dtype == np.float32
+
+
+def test_boxes_outside_of_the_crop_are_left_out():
+    preprocess = Preprocess(size=20, resize=40)  # the middle half
+    moved = preprocess.boxes(np.array([[0.0, 0.0, 0.2, 1.0], [0.2, 0.4, 0.5, 0.5]]), 60, 60)
+    assert np.isnan(moved[0]).all()
+    np.testing.assert_allclose(moved[1], [0, 0.3, 0.5, 0.5], atol=1e-6)
+    assert preprocess.boxes(np.zeros((0, 4)), 60, 60).shape == (0, 4)
+
+
+def test_boxes_of_another_geometry_are_refused():
+    class Mirrored(Preprocess):
+        def geometry(self, image):
+            return image[:, ::-1]
+
+    with pytest.raises(ValueError, match="Mirrored has a geometry of its own"):
+        Mirrored().boxes(np.zeros((1, 4)), 60, 60)

@@ -16,7 +16,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 import xarray
-from fabricated import SCENES, accuracy, cka, pair, resnet_layers, vit_layers
+from fabricated import SCENES, accuracy, cka, pair, provenance, resnet_layers, vit_layers
 
 from vitcnn import claims, data, report, results
 
@@ -390,3 +390,58 @@ def test_agreement_between_equally_deep_models_takes_every_pair_of_layers():
     (row,) = report.agreement({"cka": reference, "other": made})
     assert (row["a"], row["b"]) == (pytest.approx(1), pytest.approx(1))
     assert row["a and b"] < 0.9
+
+
+def probe_of(model, gain, spread, held_out=None):
+    """A Result of probes of three layers, whose gains over the last have errors of 0.01."""
+    accuracy = 0.5 + np.array(gain)
+    dims, coords = ("layer", "feature"), {"layer": ["a", "b", "c"], "feature": ["class", "spatial"]}
+    variables = {"accuracy": (dims, accuracy), "gain": (dims, gain)}
+    variables["gain_standard_error"] = (dims, np.full((3, 2), 0.01))
+    variables["gain_spread"] = (dims, np.full((3, 2), spread))
+    if held_out is not None:
+        variables["held_out_accuracy"] = (dims, held_out)
+    coords["depth"] = ("layer", [0, 0.5, 1])
+    known = provenance("probe", {model: ("vit", "tiny")}) | {"name": f"probe.{model}"}
+    attrs = {"provenance": json.dumps(known)}
+    return xarray.Dataset(variables, coords, attrs)
+
+
+def test_the_layer_to_take_for_transfer():
+    gain = np.array([[-0.2, 0.1], [0.05, 0.2], [0.0, 0.0]])
+    held_out = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.2]])
+    results = {
+        "probe.v": probe_of("v", gain, np.nan),
+        "probe.h": probe_of("h", gain, 0.02, held_out),
+    }
+    rows = {(row["model"], row["feature"]): row for row in report.best_layers(results)}
+    assert {key: row["layer"] for key, row in rows.items()} == {
+        ("v", "class"): "b",  # the most accurate on the same images
+        ("v", "spatial"): "b",
+        ("h", "class"): "c",  # the most accurate on other images
+        ("h", "spatial"): "a",
+    }
+    row = rows["v", "spatial"]
+    assert not row["is_fair"] and row["gain"] == pytest.approx(0.2)
+    assert (row["low"], row["high"]) == pytest.approx((0.2 - 0.0196, 0.2 + 0.0196))
+    row, half = rows["h", "spatial"], 1.96 * np.hypot(0.01, 0.02)
+    assert row["is_fair"] and row["accuracy"] == pytest.approx(0.6)
+    assert (row["low"], row["high"]) == pytest.approx((0.1 - half, 0.1 + half))
+    page = re.sub(r"<[^>]*>", "", report.html(results, [], []))
+    assert "Which layer should I take for transfer?" in page
+    assert f"+10.0 ({100 * (0.1 - half):+.1f} to {100 * (0.1 + half):+.1f}) points" in page
+    assert "it is the last" in page and "mean of positions" in page
+    assert "its gain is too great" in page and "chosen on its images" in page
+    table = report.tables(results, [])["transfer"]
+    assert table["layer"].tolist() == ["b", "b", "c", "a"]
+
+
+def test_page_marks_what_stands_after_the_correction_and_what_would_settle_the_rest():
+    found = claims.all_claims(full())
+    page = re.sub(r"\s+", " ", report.html(full(), found, []))
+    assert "Twelve questions were named before anything was measured: 1, 2, 3, 4a" in page
+    told = [claim for claim in found if claim.verdict != "cannot tell"]
+    assert page.count('<div class="small">also after') == sum(c.survives for c in told)
+    assert page.count(">not after Holm") == sum(not c.survives for c in told)
+    for claim in found:
+        assert f"over {claim.over}" in page and claim.settled_by in page

@@ -25,7 +25,7 @@ ORACLES = oracles.SIMILARITY | {
     name: lambda x, y, width=width: oracles.rbf(x, y, width) for name, width in BANDWIDTH.items()
 }
 OPTIONS = {measure: {"components": oracles.K} for measure in oracles.CCA}
-OPTIONS |= {"neighbours": {"neighbours": oracles.NEIGHBOURS}}
+OPTIONS |= {m: {"neighbours": oracles.NEIGHBOURS} for m in ("neighbours", "cknna")}
 OPTIONS |= {name: {"bandwidth": width} for name, width in BANDWIDTH.items()}
 # What the warning says of layers for which CCA is NaN.
 ALIKE = "principal components too close in strength"

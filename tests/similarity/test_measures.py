@@ -26,7 +26,8 @@ from vitcnn.similarity import distances, gram, measures
 from vitcnn.similarity.maps import rank_correlation
 from vitcnn.similarity.measure import default_options, group_sums, matrices
 
-OPTIONS = {m: {"components": K} for m in CCA} | {"neighbours": {"neighbours": NEIGHBOURS}}
+OPTIONS = {m: {"components": K} for m in CCA}
+OPTIONS |= {m: {"neighbours": NEIGHBOURS} for m in ("neighbours", "cknna")}
 
 
 def related(n=64, seed=0):

@@ -55,6 +55,7 @@ class Traits:
       one_model: whether the analysis runs once for each model, rather than on all models at once.
       labels: whether it needs labels.
       head: whether it compares the model's own logits with the labels.
+      needs: what else its images have to have: "boxes", "cues"; see `vitcnn.data.sources`.
       stages: names of those settings that name an earlier stage with a job of the same name.
       least_group: smaller groups of images are left out, with a warning.
       blocks: number of blocks for the jackknife: 64, or 1 for huge sums, whose Result then has no
@@ -65,6 +66,7 @@ class Traits:
     one_model: bool = False
     labels: bool = False
     head: bool = False
+    needs: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     least_group: int = 1
     blocks: int = 64
@@ -109,6 +111,8 @@ class Config:
       classes: number of classes of the labels, None without labels.
       length: number of images of the source.
       draws: number of equal parts of few-shot images, 1 for other images.
+      most_boxes: greatest number of objects of an image, 0 for a source without boxes.
+      cue_classes: (cue, number of its classes) of a source with cues.
     """
 
     settings: Any
@@ -120,6 +124,8 @@ class Config:
     classes: int | None = None
     length: int = 0
     draws: int = 1
+    most_boxes: int = 0
+    cue_classes: tuple[tuple[str, int], ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "settings":
@@ -139,6 +145,8 @@ class View:
       forward: (images, tap names, edit) -> (logits, those taps by name) for other images, or with
         edited taps (see `vitcnn.edits`), or to differentiate. What nobody reads is not computed.
       cache: results of `cached`, shared by all analyses of these images.
+      boxes: top, left, bottom and right of the objects in parts of the image as the model sees it,
+        filled up with NaN; None unless an analysis needs them.
     """
 
     image: Float[Array, "n height width 3"]
@@ -147,6 +155,7 @@ class View:
     info: Mapping[str, TapInfo]
     forward: Callable[..., tuple[Any, dict[str, Array]]]
     cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    boxes: Float[Array, "n objects 4"] | None = None
 
     def cached(self, key: Any, compute: Callable[[], Any]) -> Any:
         """Returns the result of `compute`, which is called only the first time that a key is used.
@@ -183,11 +192,13 @@ class Group:
       label: class index of each image, -1 where it has none.
       index: position of each image in its source.
       models: name -> view, in the order in which the config lists them for the analysis.
+      cues: name of a cue -> its class in each image; {} unless an analysis needs them.
     """
 
     label: Int[Array, " n"]
     index: Int[Array, " n"]
     models: Mapping[str, View]
+    cues: Mapping[str, Int[Array, " n"]] = dataclasses.field(default_factory=dict)
 
 
 def figure(heading: str, caption: str) -> Callable[[Callable], Callable]:

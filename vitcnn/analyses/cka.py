@@ -52,20 +52,25 @@ class Settings:
     bandwidth: float = 1.0
 
 
-def measure(group: Group, config: Config, given: Mapping) -> hsic.HsicSums | hsic.RbfSums:
-    """Returns the HSIC sums of all layers of all models for one group of images."""
+def measure(group: Group, config: Config, given: Mapping) -> dict:
+    """Returns the HSIC sums of all layers of all models for one group of images.
+
+    With the linear kernel, "permuted" has the same products with the images of one layer permuted.
+    """
     tap_layout.check_tokens(config.tokens, config.infos)
     gram.check_kernel(config.kernel, config.bandwidth)
     layers = [(view, tap) for view in group.models.values() for tap in view.taps]
     if config.kernel == "linear":
-        return hsic.hsic_sums([view.u_centred_gram(tap, config.tokens) for view, tap in layers])
+        grams = [view.u_centred_gram(tap, config.tokens) for view, tap in layers]
+        return {"hsic": hsic.hsic_sums(grams), "permuted": hsic.permuted_products(grams)}
     noise = gram.noise([view.gram(tap, config.tokens) for view, tap in layers])
     squared = [view.squared_distances(tap, config.tokens) for view, tap in layers]
-    return hsic.RbfSums(distances.stacked(squared), noise, len(group.label), config.bandwidth)
+    squared = distances.stacked(squared)
+    return {"hsic": hsic.RbfSums(squared, noise, len(group.label), config.bandwidth)}
 
 
-def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
-    """Returns the CKA matrix and the summaries of it on which the paper's claims 1 to 3 rest.
+def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
+    """Returns the CKA matrix and the summaries of it on which the paper's claims rest.
 
     Layers of all models are stacked: layer_x = layer_y = "<model>/<tap>", from input to output.
 
@@ -78,11 +83,16 @@ def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
       match_depth [layer_x, model_y]: depth of the layer of model y that is most similar to layer x;
         depth is 0 at the first layer of a model and 1 at the last (coordinates depth_x, depth_y).
       match_cka [layer_x, model_y]: CKA with that layer.
+      match_null [layer_x, model_y]: CKA with the most similar layer of model y when each group of
+        images is permuted in model y: how good the best of so many layers is by chance. Only of the
+        linear kernel.
       lower_match_lag [model_x, model_y]: depth of a layer of model x minus the depth of its match
         in model y, mean over the lower half of the layers of model x.
       upper_match_drop [model_x, model_y]: CKA with the best match in model y, averaged over each
         third of the depth of model x: the lesser mean of the first and middle third, minus the mean
         of the last third.
+      mean_cka [model_x, model_y]: mean CKA of all layers of model x with all layers of model y.
+      two_blocks [model_x]: see the function of this name.
     """
     coords = coordinates(config.layers)
     layers, (_, owner), (_, depth) = (coords[c] for c in ("layer_x", "model_of_x", "depth_x"))
@@ -90,7 +100,7 @@ def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
     why = "do not vary over the images beyond rounding noise"
     if config.kernel == "rbf":
         why += f", or {hsic.NO_KERNEL}"
-    matrix = hsic.cka(sums, layers, why)
+    matrix = hsic.cka(sums["hsic"], layers, why)
     matches = [maps.match(matrix[:, owner == n], depth[owner == n]) for n in names]
     match_depth, match_cka = (np.stack(columns, axis=1) for columns in zip(*matches, strict=True))
     lower_upper = np.array([lower_upper_similarity(matrix, depth, owner == n) for n in names])
@@ -100,6 +110,8 @@ def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
             lag[i, j] = lower_match_lag(depth[owner == x], match_depth[owner == x, j])
             drop[i, j] = upper_match_drop(depth[owner == x], match_cka[owner == x, j])
     difference = lower_upper[:, None] - lower_upper[None, :]
+    pairs = [[mean(matrix[np.ix_(owner == x, owner == y)]) for y in names] for x in names]
+    blocks = [two_blocks(matrix[np.ix_(owner == n, owner == n)], depth[owner == n]) for n in names]
     kind = "linear CKA" if config.kernel == "linear" else "CKA, RBF kernel"
     title = f"unbiased {kind}{tap_layout.TOKENS[config.tokens]}"
     layer_pair, matched, model_pair = (
@@ -107,6 +119,15 @@ def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
         ("layer_x", "model_y"),
         ("model_x", "model_y"),
     )
+    null = {}
+    if "permuted" in sums:
+        norm = np.sqrt(
+            np.where(np.isnan(np.diagonal(matrix)), np.nan, np.diagonal(sums["hsic"].hsic))
+        )
+        permuted = sums["permuted"] / norm[:, None] / norm[None, :]
+        best = [maps.match(permuted[:, owner == n], depth[owner == n])[1] for n in names]
+        of_null = "CKA with the most similar layer, images permuted"
+        null["match_null"] = variable(matched, np.stack(best, axis=1), of_null)
     return xarray.Dataset(
         {
             "cka": variable(layer_pair, matrix, title),
@@ -118,11 +139,18 @@ def finalize(sums: hsic.HsicSums, config: Config) -> xarray.Dataset:
             ),
             "match_depth": variable(matched, match_depth, "depth of the most similar layer"),
             "match_cka": variable(matched, match_cka, "CKA with the most similar layer"),
+            **null,
             "lower_match_lag": variable(
                 model_pair, lag, "own depth minus depth of the match, lower half"
             ),
             "upper_match_drop": variable(
                 model_pair, drop, "best-match CKA, lesser of the lower thirds minus last"
+            ),
+            "mean_cka": variable(model_pair, np.array(pairs), "mean CKA of all pairs of layers"),
+            "two_blocks": variable(
+                "model_x",
+                np.array(blocks),
+                "how clearly layers fall into a small and a large block",
             ),
         },
         coords={**coords, "model_x": names, "model_y": names},
@@ -162,6 +190,43 @@ def lower_upper_similarity(
       in_model: whether a layer belongs to the model.
     """
     return mean(matrix[np.ix_(in_model & (depth < 1 / 3), in_model & (depth > 2 / 3))])
+
+
+def two_blocks(
+    matrix: Float[np.ndarray, "layer layer"], depth: Float[np.ndarray, " layer"]
+) -> float:
+    """Returns how clearly layers fall into a small first and a large second block (Fig. H.1).
+
+    Two descriptions of the CKA of different layers compete: one level within either of two blocks
+    and a lower one between them, for the cut that explains most; and a line that falls with the
+    distance of the layers in depth. The result is the lesser of two margins: the share of the
+    variance that blocks explain minus the share that distance explains; and 1/2 minus the depth of
+    the cut. NaN with fewer than six live layers.
+
+    Args:
+      matrix: CKA of the layers of one model.
+      depth: their depth, in [0, 1].
+    """
+    live = np.isfinite(np.diagonal(matrix))
+    depth = depth[live]
+    first, second = np.triu_indices(len(depth), 1)
+    values = matrix[np.ix_(live, live)][first, second]
+    if len(depth) < 6 or not values.std() > 0:
+        return float("nan")
+    cuts = np.arange(2, len(depth) - 1)  # each block has two layers at least
+    # The more alike, the nearer: within a block, and at a small distance.
+    inside = [_explained((first < cut) == (second < cut), values) for cut in cuts]
+    best = int(np.argmax(inside))
+    at = (depth[cuts[best] - 1] + depth[cuts[best]]) / 2
+    distance = _explained(depth[first] - depth[second], values)
+    return float(min(inside[best] - distance, 1 / 2 - at))
+
+
+def _explained(x: np.ndarray, y: Float[np.ndarray, " pairs"]) -> float:
+    """Returns the share of the variance of y that a line in x explains, 0 if y falls with x."""
+    x, y = np.float64(x) - np.mean(x), y - y.mean()
+    covariance = x @ y
+    return float(covariance**2 / (x @ x) / (y @ y)) if covariance > 0 else 0.0
 
 
 def mean(values: Float[np.ndarray, "..."]) -> float:

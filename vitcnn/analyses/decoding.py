@@ -44,7 +44,7 @@ from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Product
-from vitcnn.numerics.ridge import Moments, held_out
+from vitcnn.numerics.ridge import Moments, over_folds
 from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
 from vitcnn.tap_layout import grid_name, split
 from vitcnn.taps import TapInfo
@@ -60,6 +60,7 @@ TRAITS = Traits(
 )
 
 R2 = "R\u00b2 on held-out images"
+PENALTY = "penalty, of the mean eigenvalue"
 TARGETS = {
     "position": "position in the grid",
     "colour": "mean colour of the patch",
@@ -186,27 +187,21 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
             Moments(p, s.ravel()) for p, s in zip(sums["tokens"][layers[i]], squares, strict=True)
         ]
         parts = _parts(targets, folds[0].numbers)
+        scores[i], penalties[i] = over_folds(folds, parts, config.penalties)
         if not sum(folds[1:], folds[0]).alive():
             dead.append(layers[i])
-        elif len(filled) >= 3:
-            for k, f in enumerate(filled):
-                order = filled[k:] + filled[:k]
-                scores[i, :, f], penalties[i, :, f] = held_out(
-                    folds, order, parts, config.penalties
-                )
     if dead:
         warnings.warn(f"constant, NaN or infinite, so not decoded: {', '.join(dead)}", stacklevel=2)
     used = scores[..., filled]
     spread = used.std(-1, ddof=1) if len(filled) > 1 else used.mean(-1) * np.nan
     error = spread / np.sqrt(len(filled))
     dims, by_fold = ("layer", "target"), ("layer", "target", "fold")
-    of_mean = "penalty, of the mean eigenvalue"
     return xarray.Dataset(
         {
             "r2": variable(dims, used.mean(-1), R2),
             "r2_standard_error": variable(dims, error, f"standard error of {R2}"),
             "r2_fold": variable(by_fold, scores, R2, estimate=False),
-            "penalty": variable(by_fold, penalties, of_mean, estimate=False),
+            "penalty": variable(by_fold, penalties, PENALTY, estimate=False),
         },
         {
             "layer": layers,
@@ -231,14 +226,19 @@ def _check(config: Config) -> None:
         check_name("target", target, TARGETS)
     if not config.targets or len(set(config.targets)) < len(config.targets):
         raise ValueError(f"targets = {tuple(config.targets)}: name one or more, each once")
-    if config.folds < 3:
+    check_folds(config.folds, config.penalties)
+
+
+def check_folds(folds: int, penalties: Sequence[float]) -> None:
+    """Raises ValueError for too few folds, or penalties that are not above 0."""
+    if folds < 3:
         raise ValueError(
-            f"folds = {config.folds}: at least 3 folds are needed, to fit, to choose the penalty "
-            "and to test"
+            f"folds = {folds}: at least 3 folds are needed, to fit, to choose the penalty and to "
+            "test"
         )
-    if not config.penalties or min(config.penalties) <= 0:
+    if not penalties or min(penalties) <= 0:
         raise ValueError(
-            f"penalties = {tuple(config.penalties)}: expected one or more numbers, all above 0"
+            f"penalties = {tuple(penalties)}: expected one or more numbers, all above 0"
         )
 
 

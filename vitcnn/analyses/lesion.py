@@ -13,12 +13,13 @@ Taps of role "residual" are compared with those of the intact network, by unbias
 tokens (`vitcnn.similarity.hsic`). Other taps that a glob matches play no part.
 
 All lesions are one compiled forward pass, whose edits choose the part by its number. It runs once
-for each lesion and group of images.
+for each lesion and group of images; their number is printed before anything else is done.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -70,13 +71,13 @@ class Settings:
         "zero"; or "other", its value for another image, the next one of the group.
       tokens: the tokens of the part that are replaced: "all", "class" or "spatial". Parts without
         such tokens are replaced whole.
-      at_once: number of lesions that run at once; each takes the memory of a forward pass. On a
-        CPU more than one is slower; small networks may leave an accelerator idle with one.
+      memory_gb: as many lesions run at once as have room for their taps in so much memory, since a
+        small network may leave an accelerator idle with one. On a CPU one at a time is fastest.
     """
 
     replacement: str = "mean"
     tokens: str = "all"
-    at_once: int = 1
+    memory_gb: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,14 @@ def forwards(config: Config) -> int:
     return len(lesions(config))
 
 
+def at_once(config: Config, images: int) -> int:
+    """Returns how many lesions of a group of images run at once."""
+    if jax.default_backend() == "cpu":
+        return 1
+    numbers = images * sum(math.prod(info.shape) for info in config.infos)
+    return min(max(1, int(config.memory_gb * 1e9 / (4 * numbers))), forwards(config))
+
+
 def measure(group: Group, config: Config, given: Mapping) -> dict:
     """Returns the sums over the images of one group, of the intact network and of every lesion.
 
@@ -171,7 +180,8 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
             "hsic": jax.tree.map(lambda *each: jnp.stack(each), *sums) if sums else {},
         }
 
-    batch = {"batch_size": config.at_once} if config.at_once > 1 else {}
+    together = at_once(config, len(view.image))
+    batch = {"batch_size": together} if together > 1 else {}
     return {
         "images": jnp.float32(len(view.image)),
         "labelled": jnp.sum(_labelled(view.logits, group.label)),

@@ -114,6 +114,7 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
         sums["cell"] = fit["cell"] * len(label)
     if chosen is not None:
         sums["penalty"] = chosen * len(label)
+        sums["held_out"] = given[config.held_out]["accuracy"] * len(label)
     grid = jnp.broadcast_to(jnp.array(penalties, jnp.float32), (draws, len(penalties)))
     last, _ = probe_features.last(config.infos)
 
@@ -197,6 +198,11 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
         `penalties`.
       chosen_penalty [layer, feature, draw]: one penalty for all positions; from the stage
         `held_out`, otherwise the best on these images, and the largest of equally good ones.
+      gain [layer, feature]: accuracy minus that of the last layer that has the feature; its
+        standard error is over the test images.
+      gain_spread [layer, feature]: its standard error over the training images, as of the accuracy.
+      held_out_accuracy [layer, feature]: accuracy on the images of the stage `held_out`, if there
+        is one. A layer that is chosen by it is not chosen by the test images.
       images: number of labelled images.
       token_accuracy [layer, row, column]: accuracy of the probe of each position, mean over draws.
     Attributes: `chance`, 1 / classes of the fit; `penalty_chosen_on`, "held_out" or "these images"
@@ -213,7 +219,11 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     scores = _scores(sums, config, features, penalties)
     accuracy = scores.by_draw.mean(2)
     draws = scores.by_draw.shape[2]
-    spread = scores.by_draw.std(2, ddof=1) / np.sqrt(draws) if draws > 1 else accuracy * np.nan
+    gains = scores.by_draw - _last(scores.by_draw)
+    spread, spread_of_gain = (
+        x.std(2, ddof=1) / np.sqrt(draws) if draws > 1 else accuracy * np.nan
+        for x in (scores.by_draw, gains)
+    )
     chosen_on = "held_out" if "penalty" in sums else "these images" if len(penalties) > 1 else ""
     remark = ", best penalty on these images" if chosen_on == "these images" else ""
     of_draws = "standard error from the draws of training images"
@@ -231,8 +241,14 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
         "chosen_penalty": variable(
             by_draw, scores.penalty, "chosen L2 penalty", None, estimate=False
         ),
+        "gain": variable(dims, gains.mean(2), "accuracy minus that of the last layer"),
+        "gain_spread": variable(dims, spread_of_gain, of_draws, estimate=False),
         "images": variable((), count, "labelled images", None),
     }
+    if "held_out" in sums:
+        held_out = sums["held_out"] / (sums["images"] + sums["unlabelled"])
+        of_held_out = "accuracy on the images that chose the penalty"
+        variables["held_out_accuracy"] = variable(dims, held_out, of_held_out, estimate=False)
     if "tokens" in features:
         variables["token_accuracy"] = variable(
             ("layer", "row", "column"), scores.maps, "accuracy of a linear probe of each position"
@@ -246,6 +262,15 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     }
     chance = float((sums["images"] + sums["unlabelled"]) / sums["classes"])
     return xarray.Dataset(variables, coords, {"chance": chance, "penalty_chosen_on": chosen_on})
+
+
+def _last(
+    by_draw: Float[np.ndarray, "layer feature draw"],
+) -> Float[np.ndarray, "feature draw"]:
+    """Returns the accuracy of each feature in the last layer that has it."""
+    there = np.isfinite(by_draw).all(2)
+    last = len(there) - 1 - np.argmax(there[::-1], axis=0)
+    return by_draw[last, np.arange(by_draw.shape[1])]
 
 
 class _Scores(NamedTuple):

@@ -61,7 +61,7 @@ class Settings:
 
     Attributes:
       measures: names out of `vitcnn.similarity`: cka, cka_biased, cka_rbf, procrustes, svcca,
-        pwcca, cca, rsa_pearson, rsa_spearman, neighbours.
+        pwcca, cca, rsa_pearson, rsa_spearman, neighbours, cknna.
       tokens: "all"; or "class" or "spatial", of taps with a class token.
       pool: "none" for whole features; "mean" for their mean over positions, since CCA needs
         vectors.

@@ -172,28 +172,43 @@ def phases(
     "projected shortcut.",
 )
 def draw(results: Sequence[xarray.Dataset]) -> Figure:
-    """Draws the ratio by depth, with separate curves for class token and image positions.
+    """Draws the ratio by depth, with separate curves for class token and image positions."""
+    return _by_depth(results, "ratio", RATIO)
+
+
+@figure(
+    "Cosine of the skip connection with the sum",
+    "Cosine of the skip connection and the sum of skip connection and branch, by depth (paper: "
+    "Fig. E.2). At 1 the branch changes nothing but the length.",
+)
+def draw_cosine(results: Sequence[xarray.Dataset]) -> Figure:
+    """Draws the cosine by depth, with separate curves for class token and image positions."""
+    return _by_depth(results, "cosine_output", STATISTICS["cosine_output"])
+
+
+def _by_depth(results: Sequence[xarray.Dataset], statistic: str, title: str) -> Figure:
+    """Draws a statistic by depth.
 
     Blocks of a ViT are numbered as in the names of taps, from 0; residual units of a ResNet are
     counted through all its stages, from 1.
     """
     from vitcnn import figures
 
-    panels, titles = [], []
+    panels = []
     for result in results:
         panels.append({})
         for role in dict.fromkeys(result.role.values.tolist()):
             rows = result.isel(branch=result.role.values == role)
             place = np.arange(rows.sizes["branch"]) + _units(result)
             for part in ("spatial", "class"):
-                value, error = rows[f"ratio_{part}"], rows[f"ratio_{part}_standard_error"]
+                name = f"{statistic}_{part}"
+                value, error = rows[name], rows[f"{name}_standard_error"]
                 if np.isfinite(value).any():
                     # The branch of a ResNet unit ends in its last norm, convolution or gate.
                     branch = "unit" if role in ("norm", "conv", "gated") else role
-                    name = f"{branch}, {'class token' if part == 'class' else 'spatial'}"
-                    panels[-1][name] = (place, value, error)
-        titles.append(_depth(result))
-    return figures.curves(results, panels, titles, RATIO)
+                    curve = f"{branch}, {'class token' if part == 'class' else 'spatial'}"
+                    panels[-1][curve] = (place, value, error)
+    return figures.curves(results, panels, [_depth(result) for result in results], title)
 
 
 @figure(

@@ -2,34 +2,46 @@
 
 Adding a file to this folder registers a claim. A claim is
 
-    NUMBER = 1                       # of the claim; claims are listed in this order
+    NUMBER = "1"                     # of the claim
     STATEMENT = "..."                # the claim, of ViTs and CNNs in general
     SOURCE = "Fig. 1"                # figure of the paper
     DEFINITION = "..."               # how its effect is computed, in words
     ANALYSIS = "cka"                 # the analysis whose Results it reads
     KINDS = ("vit", "cnn")           # it asks of every choice of one model of each kind
+    FURTHER = ()                     # further analyses whose Results it reads if they are there
 
     def measure(results, vit, cnn): ...   # name of a model -> its Result -> Effect, or None
 
-A claim on training is asked of an ablation. In place of ANALYSIS and KINDS it has
+`results` holds the Results of one run of the analysis by model; models that were measured together
+share one Result. With FURTHER, `measure` has one more argument, analysis -> name of a model
+-> Result. `measure` returns None where the claim says nothing of these models.
+
+A claim on training is asked of an ablation. In addition to ANALYSIS and KINDS, or in their place,
+it has
 
     ABLATION = "skips"               # the ablation whose Results it reads
 
-    def measure(results): ...        # name of an analysis -> its Result -> Effect, or None
+    def measure_ablation(results): ...    # name of an analysis -> its Result -> Effect, or None
 
-and the interval of its effect is Student's, over seeds.
+A claim holds when the whole interval of its effect lies above zero, does not hold when the whole
+interval lies below, and otherwise the data cannot tell; it then says what would settle it.
 
-`results` holds the Results of one run of the analysis by model; models that were measured together
-share one Result. `measure` returns None where the claim says nothing of these models. A claim holds
-when the whole interval of its effect lies above zero, does not hold when the whole interval lies
-below, and otherwise the data cannot tell.
+Intervals have two sources. Over images, an interval is the estimate plus and minus 1.96 jackknife
+standard errors: how far the number depends on which images were drawn, for these very networks.
+Over seeds it is Student's: how far the number depends on the training run. The Results of an
+ablation have both, and the verdict then rests on the interval over seeds. A claim with `measure` is
+asked of the networks of an ablation too, seed by seed: of its baseline, and of runs of another kind
+than the baseline's.
 
-An interval is the estimate plus and minus 1.96 jackknife standard errors. It says how far the
-number depends on which images were drawn, for these very networks; it says nothing of other
-training runs. Claims 2 and 3 rest on the best match of a layer, the argmax of a row of CKA. An
-argmax jumps from layer to layer where two layers are nearly as similar, and the jackknife of a
-statistic that jumps is rough: too wide where a jump falls between blocks of images, and zero where
-no left-out block changes any match. Take those intervals as a guide.
+Claims 2 and 3 rest on the best match of a layer, the argmax of a row of CKA. An argmax jumps from
+layer to layer where two layers are nearly as similar, and the jackknife of a statistic that jumps
+is rough: too wide where a jump falls between blocks of images, and zero where no left-out block
+changes any match. Take those intervals as a guide. How good the best of as many layers would be by
+chance is measured with permuted images, and said.
+
+The twelve `vitcnn.verdicts.QUESTIONS` were named before anything was measured. With so many, some
+interval misses zero by chance; the p-values of these claims are therefore corrected (Holm 1979) for
+the twelve, or for more if more models are asked. Other claims are not corrected, and are hints.
 """
 
 from __future__ import annotations
@@ -37,95 +49,19 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import xarray
 
-from vitcnn import lookup
-from vitcnn.numerics.statistics import Z, over_seeds
+from vitcnn import lookup, verdicts
+from vitcnn.config import BASELINE
 from vitcnn.results import datasets
+from vitcnn.verdicts import Claim, Effect
 
-__all__ = [
-    "Claim",
-    "Effect",
-    "all_claims",
-    "difference",
-    "judge",
-    "judge_ablation",
-    "number_of",
-    "over_seeds_effect",
-]
-
-ROUNDING = 1e-9  # an effect or an error below it is zero
-FEW = 10  # groups, or images, below which 1.96 is clearly too small a multiple
-ROUGH = "Rests on best matches (argmax), for which the jackknife interval is rough."
-
-
-@dataclasses.dataclass(frozen=True)
-class Effect:
-    """What a claim measures.
-
-    Attributes:
-      value: the estimate; positive speaks for the claim. NaN where it is not defined.
-      error: its standard error.
-      name: what the value is, with its unit and the names of the models.
-      note: what a reader should mind.
-      undefined: why the value is NaN, where it is.
-      over: what the standard error was taken over: "groups of images", "images" or "seeds".
-      half_width: half of the 95% interval, where it is not 1.96 standard errors.
-    """
-
-    value: float
-    error: float
-    name: str
-    note: str = ""
-    undefined: str = "no live layers to take it from"
-    over: str = "groups of images"
-    half_width: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """One claim of the paper, judged for one or several models.
-
-    Attributes:
-      number: number of the claim.
-      statement: the claim, of ViTs and CNNs in general.
-      effect_name: what the effect is, with its unit.
-      definition: how the effect is computed, in words.
-      effect: the estimate; positive speaks for the claim. NaN if it is not defined.
-      interval: its 95% interval.
-      verdict: "holds", "does not hold" or "cannot tell".
-      models: names of the models that it was asked of.
-      source: figure of the paper.
-      note: why the data cannot tell, and what to mind.
-    """
-
-    number: int
-    statement: str
-    effect_name: str
-    definition: str
-    effect: float
-    interval: tuple[float, float]
-    verdict: str
-    models: tuple[str, ...]
-    source: str
-    note: str = ""
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        lines = [
-            f"Claim {self.number} ({self.source}), {' and '.join(self.models)}: {self.statement}",
-            f"  {self.verdict.upper()}: {self.effect_name} = {self.effect:.3f}, "
-            f"95% interval {low:.3f} to {high:.3f}",
-            f"  ({self.definition})",
-        ]
-        return "\n".join(lines + [f"  {self.note}"] * bool(self.note))
+__all__ = ["all_claims"]
 
 
 def all_claims(results: Mapping[str, xarray.Dataset] | Iterable[xarray.Dataset]) -> list[Claim]:
@@ -142,30 +78,101 @@ def all_claims(results: Mapping[str, xarray.Dataset] | Iterable[xarray.Dataset])
         claim = lookup.find("claim", sys.modules[__name__], name)
         if hasattr(claim, "ABLATION"):
             for ablation in _ablations(results, claim.ABLATION):
-                effect = claim.measure(ablation)
+                effect = claim.measure_ablation(ablation)
                 if effect is not None:
-                    claims.append(judge_ablation(claim, effect, ablation))
+                    models = (f"ablation {claim.ABLATION}",)
+                    origins = [datasets.provenance(result) for result in ablation.values()]
+                    claims.append(verdicts.judge(claim, effect, origins, models))
+        if hasattr(claim, "ANALYSIS"):
+            claims += _of_models(claim, results)
+            claims += _of_seeds(claim, results)
+    claims.sort(key=verdicts.place)
+    return verdicts.corrected(claims)
+
+
+def _of_models(claim: ModuleType, results: Mapping[str, xarray.Dataset]) -> Iterator[Claim]:
+    """Yields a claim for every choice of single models."""
+    runs = {analysis: list(_runs(results, analysis)) for analysis in getattr(claim, "FURTHER", ())}
+    for folder, run in _runs(results, claim.ANALYSIS):
+        kinds = {model: _kind(result, model) for model, result in run.items()}
+        further = {
+            analysis: {m: r for other, of in pairs if other == folder for m, r in of.items()}
+            for analysis, pairs in runs.items()
+        }
+        for models in _choices(claim, kinds):
+            effect = _measure(claim, run, models, further)
+            if effect is not None:
+                origins = [datasets.provenance(run[model]) for model in models]
+                yield verdicts.judge(claim, effect, origins, models)
+
+
+def _of_seeds(claim: ModuleType, results: Mapping[str, xarray.Dataset]) -> Iterator[Claim]:
+    """Yields a claim for every choice of runs of ablations, each measured for every seed."""
+    of_analysis = {name: {} for name in (claim.ANALYSIS, *getattr(claim, "FURTHER", ()))}
+    kinds: dict[str, str] = {}
+    for path, result in results.items():
+        origin = datasets.provenance(result)
+        analysis = origin.get("fields", {}).get("analysis") if "ablation" in origin else None
+        if analysis not in of_analysis or not {"run", "seed"} <= set(result.dims):
             continue
-        for run in _runs(results, claim.ANALYSIS):
-            kinds = {model: _kind(result, model) for model, result in run.items()}
-            of_kind = [[m for m, kind in kinds.items() if kind == asked] for asked in claim.KINDS]
-            for models in itertools.product(*of_kind):
-                effect = claim.measure(run, *models)
-                if effect is not None:
-                    claims.append(judge(claim, effect, run, models))
-    return sorted(claims, key=lambda claim: claim.number)
+        folder = path.rpartition("/")[0] or origin["ablation"]
+        of_runs = {run: record.get("kind", "") for run, record in origin["models"].items()}
+        for run, kind in of_runs.items():
+            if run == BASELINE or kind != of_runs.get(BASELINE):
+                kinds[f"{folder}:{run}"] = kind
+                of_analysis[analysis].setdefault(f"{folder}:{run}", result.sel(run=run))
+    of_claim = of_analysis.pop(claim.ANALYSIS)
+    kinds = {model: kind for model, kind in kinds.items() if model in of_claim}
+    for models in _choices(claim, kinds):
+        seeds = min(of_claim[model].sizes["seed"] for model in models)
+        effects = []
+        for seed in range(seeds):
+            run = {model: of_claim[model].isel(seed=seed) for model in models}
+            further = {
+                analysis: {m: r.isel(seed=seed) for m, r in of.items() if r.sizes["seed"] > seed}
+                for analysis, of in of_analysis.items()
+            }
+            effects.append(_measure(claim, run, models, further))
+        if seeds and None not in effects:
+            errors = np.array([effect.error for effect in effects])
+            values = np.array([effect.value for effect in effects])
+            first = effects[0]
+            effect = verdicts.over_seeds_effect(values, first.name, first.note, errors)
+            effect = dataclasses.replace(effect, undefined=first.undefined)
+            origins = [datasets.provenance(of_claim[model]) for model in models]
+            yield verdicts.judge(claim, effect, origins, models)
+
+
+def _choices(claim: ModuleType, kinds: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """Yields every choice of one model of each kind that a claim asks of, no model twice."""
+    of_kind = [[m for m, kind in kinds.items() if kind == wanted] for wanted in claim.KINDS]
+    for models in itertools.product(*of_kind):
+        if len(set(models)) == len(models):
+            yield models
+
+
+def _measure(
+    claim: ModuleType,
+    run: Mapping[str, xarray.Dataset],
+    models: Sequence[str],
+    further: Mapping[str, Mapping[str, xarray.Dataset]],
+) -> Effect | None:
+    if getattr(claim, "FURTHER", ()):
+        return claim.measure(run, *models, further)
+    return claim.measure(run, *models)
 
 
 def _runs(
     results: Mapping[str, xarray.Dataset], analysis: str
-) -> Iterator[dict[str, xarray.Dataset]]:
-    """Yields the Results of each run of an analysis, by model.
+) -> Iterator[tuple[str, dict[str, xarray.Dataset]]]:
+    """Yields the folder and the Results by model of each run of an analysis.
 
     Results of one model each, as a job "localization" writes them to "localization.vit" and
     "localization.resnet", belong together if they come from one job and lie in one folder. A model
     that occurs twice there, as in a list of Results of several workdirs, begins another run.
     """
     runs: dict[tuple[str, ...], list[dict[str, xarray.Dataset]]] = collections.defaultdict(list)
+    folders = {}
     for name, result in results.items():
         origin = datasets.provenance(result)
         if origin["analysis"] != analysis:
@@ -173,7 +180,9 @@ def _runs(
         models = list(origin["models"])
         job = origin["name"].removesuffix(f".{models[0]}")
         alone = len(models) == 1 and job != origin["name"]
-        run = (name.rpartition("/")[0], job) if alone else (name,)
+        folder = name.rpartition("/")[0]
+        run = (folder, job) if alone else (name,)
+        folders[run] = folder
         by_model = dict.fromkeys(models, result)
         for earlier in runs[run]:
             if not earlier.keys() & by_model.keys():
@@ -181,7 +190,9 @@ def _runs(
                 break
         else:
             runs[run].append(by_model)
-    yield from itertools.chain.from_iterable(runs.values())
+    for run, of_run in runs.items():
+        for by_model in of_run:
+            yield folders[run], by_model
 
 
 def _ablations(
@@ -196,144 +207,6 @@ def _ablations(
     yield from folders.values()
 
 
-def over_seeds_effect(values: np.ndarray, name: str, note: str = "") -> Effect:
-    """Returns an effect that was measured once for each seed.
-
-    Args:
-      values: the effect for each seed, NaN where a training diverged.
-      name: what it is.
-      note: what a reader should mind.
-    """
-    numbers = {key: float(value) for key, value in over_seeds(values).items()}
-    return Effect(
-        numbers["mean"],
-        numbers["standard_error"],
-        name,
-        note,
-        "every seed diverged",
-        "seeds",
-        numbers["half_width"],
-    )
-
-
-def judge_ablation(
-    claim: ModuleType, effect: Effect, results: Mapping[str, xarray.Dataset]
-) -> Claim:
-    """Returns a claim on training with its interval over seeds, its verdict, and what to mind.
-
-    Args:
-      claim: file of this folder.
-      effect: what its `measure` returned.
-      results: the Results of the ablation by analysis.
-    """
-    origins = [datasets.provenance(result) for result in results.values()]
-    low, high = effect.value - effect.half_width, effect.value + effect.half_width
-    verdict, reason = _verdict(effect, low, high)
-    if math.isnan(effect.error) and not math.isnan(effect.value):
-        reason = "No interval: it takes at least two seeds."
-    warnings = list(dict.fromkeys(w for origin in origins for w in origin["warnings"]))
-    if any(warning.startswith("VOID") for warning in warnings):
-        verdict = "cannot tell"
-    return Claim(
-        claim.NUMBER,
-        claim.STATEMENT,
-        effect.name,
-        claim.DEFINITION,
-        effect.value,
-        (low, high),
-        verdict,
-        (f"ablation {claim.ABLATION}",),
-        claim.SOURCE,
-        " ".join(note for note in (reason, effect.note, *warnings) if note),
-    )
-
-
 def _kind(result: xarray.Dataset, model: str) -> str:
     """Returns the kind of a model; Results from before models had kinds have none, ""."""
     return datasets.provenance(result)["models"][model].get("kind", "")
-
-
-def judge(
-    claim: ModuleType,
-    effect: Effect,
-    results: Mapping[str, xarray.Dataset],
-    models: tuple[str, ...],
-) -> Claim:
-    """Returns a claim with its interval, its verdict, and what to mind.
-
-    Args:
-      claim: file of this folder.
-      effect: what its `measure` returned.
-      results: the Results of the run by model.
-      models: the models that it was asked of.
-    """
-    low, high = effect.value - Z * effect.error, effect.value + Z * effect.error
-    verdict, reason = _verdict(effect, low, high)
-    origins = [datasets.provenance(results[model]) for model in models]
-    parts = min(_parts(origin, effect.over) for origin in origins)
-    if math.isnan(effect.error) and not math.isnan(effect.value):
-        reason = f"No error bar: it takes at least two {effect.over}, and there is {parts}."
-    jobs = {origin["name"] for origin in origins if origin["name"].split(".")[0] != claim.ANALYSIS}
-    notes = [
-        reason,
-        f"Read off {', '.join(sorted(jobs))}." if jobs else "",
-        effect.note,
-        "No left-out block changed it: the interval has no width."
-        if effect.error < ROUNDING
-        else "",
-        *(
-            f"{model} has random weights."
-            for model, origin in zip(models, origins, strict=True)
-            if origin["models"][model].get("weights", {}).get("format") == "random"
-        ),
-        f"Only {parts} {effect.over}: the interval is too narrow." if 1 < parts < FEW else "",
-    ]
-    return Claim(
-        claim.NUMBER,
-        claim.STATEMENT,
-        effect.name,
-        claim.DEFINITION,
-        effect.value,
-        (low, high),
-        verdict,
-        models,
-        claim.SOURCE,
-        " ".join(note for note in notes if note),
-    )
-
-
-def _verdict(effect: Effect, low: float, high: float) -> tuple[str, str]:
-    """Returns the verdict, and why the data cannot tell."""
-    if math.isnan(effect.value):
-        return "cannot tell", f"The effect is undefined: {effect.undefined}."
-    if low > ROUNDING:
-        return "holds", ""
-    if high < -ROUNDING:
-        return "does not hold", ""
-    return "cannot tell", "The interval includes zero."
-
-
-def _parts(origin: Mapping[str, Any], over: str) -> int:
-    """Returns how many groups of images, or images, an error was taken over."""
-    size = origin["group"] if over == "groups of images" else 1
-    return math.ceil(origin["fields"]["images"] / size)
-
-
-def number_of(result: xarray.Dataset, name: str, **at: Any) -> tuple[float, float]:
-    """Returns a number of a Result and its standard error.
-
-    Args:
-      result: the Result.
-      name: name of the variable.
-      **at: coordinates where the variable has several numbers, such as model_x="vit".
-    """
-    error = result[f"{name}_standard_error"]
-    return float(result[name].sel(at)), float(error.sel(at))
-
-
-def difference(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    """Returns the difference of two numbers and its standard error, as if they were independent.
-
-    Both networks saw the same images, which makes the true error rather smaller.
-    """
-    return a[0] - b[0], math.hypot(a[1], b[1])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, number_of
+from vitcnn.verdicts import Effect, number_of
 
-NUMBER = 5
+NUMBER = "5"
 STATEMENT = (
     "In the first half of a ViT the class token travels by the skip connections and the image "
     "positions by the branches; in the second half it is the other way round."

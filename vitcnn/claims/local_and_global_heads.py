@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import Effect, number_of
+from vitcnn.verdicts import Effect, number_of
 
-NUMBER = 4
+NUMBER = "4a"
 STATEMENT = (
     "The lowest layers of a ViT mix local and global heads, the highest have only global heads."
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import ROUGH, Effect, number_of
+from vitcnn.verdicts import of_matches
 
-NUMBER = 2
+NUMBER = "2"
 STATEMENT = "It takes many more lower layers of a CNN to match the lower layers of a ViT."
 SOURCE = "Fig. 2"
 DEFINITION = (
@@ -17,6 +17,7 @@ KINDS = ("vit", "cnn")
 
 def measure(results, vit, cnn):
     """Returns how much deeper the lower layers of the CNN lie than their matches in the ViT."""
-    effect = number_of(results[vit], "lower_match_lag", model_x=cnn, model_y=vit)
+    if "lower_match_lag" not in results[vit]:
+        return None
     name = f"how much deeper lower {cnn} layers lie than their match in {vit} (part of the depth)"
-    return Effect(*effect, name, ROUGH)
+    return of_matches(results[vit], "lower_match_lag", name, cnn, vit)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from vitcnn.claims import Effect, difference
+from vitcnn.verdicts import Effect, difference, mean_of
 
-NUMBER = 9
+NUMBER = "9"
 STATEMENT = "Lower layers of a ViT see more of the image than lower layers of a CNN."
 SOURCE = "Fig. 6"
 DEFINITION = (
@@ -30,5 +30,4 @@ def _lower_radius(result):
     """Returns the mean radius as a part of the image's side, and its standard error."""
     rows = result.isel(tap=result.depth.values <= 1 / 3)
     side = math.sqrt(result.sizes["y"] * result.sizes["x"])
-    # All layers saw the same images, so their errors do not average out.
-    return tuple(float(rows[name].mean()) / side for name in ("radius", "radius_standard_error"))
+    return tuple(number / side for number in mean_of(rows, "radius"))

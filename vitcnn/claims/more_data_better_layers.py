@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from vitcnn.claims import over_seeds_effect
+import numpy as np
 
-NUMBER = 8
+from vitcnn.verdicts import of_networks, over_seeds_effect
+
+NUMBER = "8a"
 STATEMENT = "With more training data, the intermediate layers of a ViT serve linear probes better."
 SOURCE = "Fig. 13"
 DEFINITION = (
@@ -14,7 +16,7 @@ DEFINITION = (
 ABLATION = "data"
 
 
-def measure(results):
+def measure_ablation(results):
     """Returns how much better the probes of the middle blocks are with all images."""
     if "probe" not in results:
         return None
@@ -22,8 +24,10 @@ def measure(results):
     large = result.isel(run=result.network.values == "large").sortby("fraction")
     layers = large.sizes["layer"] - 1
     middle = slice(-(-layers // 3), 2 * layers // 3 + 1)
-    probes = large.accuracy.sel(feature="spatial").isel(layer=middle).mean("layer")
-    little, whole = (probes.isel(run=i).values for i in (0, -1))
+    (little, whole), errors = (
+        numbers.sel(feature="spatial").isel(layer=middle, run=[0, -1]).mean("layer").values
+        for numbers in of_networks(large.transpose("run", "seed", ...), "accuracy")
+    )
     share = float(large.fraction[0])
     name = f"accuracy of probes of middle blocks, all minus {share:.0%} of the images"
-    return over_seeds_effect(whole - little, name)
+    return over_seeds_effect(whole - little, name, errors=np.hypot(*errors))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitcnn.claims import over_seeds_effect
 from vitcnn.config import BASELINE
 from vitcnn.results import datasets
+from vitcnn.verdicts import of_networks, over_seeds_effect
 
-NUMBER = 6
+NUMBER = "6"
 STATEMENT = "A ViT that is trained without the skip connections of a middle block is worse."
 SOURCE = "Fig. 8"
 DEFINITION = (
@@ -18,18 +18,21 @@ DEFINITION = (
 ABLATION = "skips"
 
 
-def measure(results):
+def measure_ablation(results):
     """Returns how much accuracy the middle blocks lose without their skip connections."""
     if "accuracy" not in results:
         return None
     result = results["accuracy"]
     if datasets.provenance(result)["models"][BASELINE]["kind"] != "vit":
         return None
-    lost = result.top1.sel(run=BASELINE) - result.top1
+    top1, errors = of_networks(result.transpose("run", "seed", ...), "top1")
+    lost = top1.sel(run=BASELINE) - top1
+    of_lost = np.hypot(errors.sel(run=BASELINE), errors)
     block = result.block.values
     blocks = np.nanmax(block) + 1
     middle = (block >= (blocks - 1) / 3) & (block <= 2 * (blocks - 1) / 3)
     return over_seeds_effect(
-        lost.isel(run=middle).transpose("run", "seed").values.mean(0),
+        lost.transpose("run", "seed").values[middle].mean(0),
         f"accuracy lost without the skips of one of the blocks {block[middle].astype(int)}",
+        errors=of_lost.transpose("run", "seed").values[middle].mean(0),
     )

@@ -5,9 +5,9 @@ The paper adds that they likely work on the class token; this effect does not te
 
 from __future__ import annotations
 
-from vitcnn.claims import ROUGH, Effect, number_of
+from vitcnn.verdicts import of_matches
 
-NUMBER = 3
+NUMBER = "3"
 STATEMENT = "The highest layers of a ViT are less like any layer of a CNN than its other layers."
 SOURCE = "Fig. 2"
 DEFINITION = (
@@ -20,6 +20,7 @@ KINDS = ("vit", "cnn")
 
 def measure(results, vit, cnn):
     """Returns by how much the best matches of the ViT's last third fall below the lower ones."""
-    effect = number_of(results[vit], "upper_match_drop", model_x=vit, model_y=cnn)
+    if "upper_match_drop" not in results[vit]:
+        return None
     name = f"CKA of {vit} layers with their best match in {cnn}, lower thirds minus last"
-    return Effect(*effect, name, ROUGH)
+    return of_matches(results[vit], "upper_match_drop", name, vit, cnn)

@@ -7,7 +7,7 @@ augmentation is a pure function of a seed and a position.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ def groups(
     indices: Sequence[Int64[np.ndarray, " _"]],
     threads: int = 2,
     prefetch: int = 4,
+    needs: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Yields groups of images, in the order of `indices`.
 
@@ -35,10 +36,13 @@ def groups(
       indices: for each group, the indices of its images in the source.
       threads: number of groups loaded at the same time; 0 loads each group when it is needed.
       prefetch: number of groups held in memory ahead of the current one.
+      needs: what else is read, "boxes" and "cues"; the source has to have it.
 
     Yields:
       {"index": int32 [n], "label": int32 [n] (-1 without labels),
-       "images": {model: uint8 [n, h, w, 3]}}; the model's own program normalises them.
+       "images": {model: uint8 [n, h, w, 3]}}; the model's own program normalises them. With
+      `needs`, also "boxes": {model: float32 [n, most_boxes, 4]}, as that model sees the image,
+      filled up with NaN; "cues": {name: int32 [n]}.
 
     Raises:
       ValueError: an index is outside the source, or the images of a group differ in size. An error
@@ -55,7 +59,7 @@ def groups(
             )
     if not preprocesses:
         raise ValueError("no model: groups need at least one {model: Preprocess}")
-    load = functools.partial(_load_group, source, dict(preprocesses))
+    load = functools.partial(_load_group, source, dict(preprocesses), frozenset(needs))
     return _load_ahead(load, indices, threads, prefetch)
 
 
@@ -149,7 +153,7 @@ def _load_ahead(load: Callable, positions: Sequence, threads: int, prefetch: int
     return iter(grain.MapDataset.source(positions).map(load).to_iter_dataset(options))
 
 
-def _load_group(source, preprocesses, index):
+def _load_group(source, preprocesses, needs, index):
     examples = [source[int(i)] for i in index]
     shared: dict[tuple, np.ndarray] = {}  # geometry -> images
     images = {}
@@ -158,7 +162,19 @@ def _load_group(source, preprocesses, index):
         if key not in shared:
             shared[key] = stack([preprocess.geometry(e["image"]) for e in examples], index)
         images[model] = shared[key]
-    return _batch(index, examples, images)
+    batch = _batch(index, examples, images)
+    if "boxes" in needs:
+        boxes = {}
+        for model, preprocess in preprocesses.items():
+            boxes[model] = np.full((len(examples), source.most_boxes, 4), np.nan, np.float32)
+            for row, example in zip(boxes[model], examples, strict=True):
+                moved = preprocess.boxes(example["boxes"], *example["image"].shape[:2])
+                row[: len(moved)] = moved
+        batch["boxes"] = boxes
+    if "cues" in needs:
+        cues = source.cue_classes
+        batch["cues"] = {c: np.array([e["cues"][c] for e in examples], np.int32) for c in cues}
+    return batch
 
 
 def _load_batch(source, preprocess, numbers, seed, chain, generators):

@@ -110,6 +110,36 @@ class Preprocess:
         image = self._resized(image, self.resize * height // short, self.resize * width // short)
         return image if self.size is None else self._cropped(image)
 
+    def boxes(
+        self, boxes: Float[np.ndarray, "k 4"], height: int, width: int
+    ) -> Float[np.ndarray, "k 4"]:
+        """Returns boxes as the geometry moves them, NaN for those that the crop leaves out.
+
+        Args:
+          boxes: top, left, bottom and right of each box, in parts of the image.
+          height, width: of the image in pixels, before the geometry.
+
+        Returns:
+          The same in parts of the result, cut off at its edges.
+
+        Raises:
+          ValueError: a subclass has a geometry of its own, and no `boxes` that goes with it.
+        """
+        if type(self).geometry is not Preprocess.geometry:
+            raise ValueError(
+                f"{type(self).__name__} has a geometry of its own, and nothing says how it moves "
+                "boxes: give it a method boxes(boxes, height, width) too"
+            )
+        moved = np.asarray(boxes, np.float64).reshape(-1, 4)
+        if self.resize is not None and self.size is not None:
+            short = min(height, width)
+            resized = np.array([self.resize * side // short for side in (height, width)])
+            start = [round(gap / 2) for gap in resized - self.size]  # as `_cropped` does
+            moved = (moved * np.tile(resized, 2) - np.tile(start, 2)) / np.tile(self.size, 2)
+        moved = np.clip(moved, 0, 1)
+        left_out = (moved[:, 2:] <= moved[:, :2]).any(1, keepdims=True)
+        return np.where(left_out, np.nan, moved).astype(np.float32)
+
     def normalise(self, images: UInt8[Any, "N h w 3"]) -> Float[Any, "N h w 3"]:
         """Returns (images / 255 - mean) / std in float32, for a NumPy or a JAX array."""
         mean, std = (np.asarray(v, np.float64) * 255 for v in (self.mean, self.std))

@@ -44,6 +44,8 @@ class Part:
         self.draws = draws
         self.labelled = source.labelled
         self.class_names = getattr(source, "class_names", None)
+        self.most_boxes = getattr(source, "most_boxes", 0)
+        self.cue_classes = getattr(source, "cue_classes", {})
         self.provenance = {
             **source.provenance,
             "part": {**source.provenance.get("part", {}), **choice},

@@ -24,6 +24,9 @@ from vitcnn.engine.groups import check_least
 from vitcnn.lookup import nearest
 from vitcnn.model import Model, load
 
+# What an analysis may need -> the attribute of a source that has it.
+_SOURCE_HAS = {"boxes": "most_boxes", "cues": "cue_classes"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -188,6 +191,13 @@ def _plan(request: _Request, models, source, group, stages, stage_sources) -> li
         message = f"{request.name} needs labels, which the data do not have: left out"
         warnings.warn(message, stacklevel=4)
         return []
+    missing = [n for n in request.traits.needs if not getattr(source, _SOURCE_HAS[n], None)]
+    if missing:
+        message = (
+            f"{request.name} needs {' and '.join(missing)}, which the data do not have: left out"
+        )
+        warnings.warn(message, stacklevel=4)
+        return []
     images = _images(request, source, group)
     _check_stages(request, stages)
     met = {name: _match(request, model, source, stage_sources) for name, model in models.items()}
@@ -250,6 +260,8 @@ def _job(name: str, request: _Request, taps, models, source, images: int, match)
         classes=match.count if match and match.numbers else source.classes,
         length=len(source),
         draws=getattr(source, "draws", 1),
+        most_boxes=getattr(source, "most_boxes", 0),
+        cue_classes=tuple(getattr(source, "cue_classes", {}).items()),
     )
     return Job(name, request.analysis, config, taps, request.selection.models, match)
 

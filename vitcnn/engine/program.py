@@ -43,7 +43,9 @@ def group_program(
 
         forward = functools.partial(model.forward, variables)
 
-        return analyses.View(images, taps, logits, {tap: model.taps[tap] for tap in taps}, forward)
+        info = {tap: model.taps[tap] for tap in taps}
+        boxes = batch.get("boxes", {}).get(array_owner[name])
+        return analyses.View(images, taps, logits, info, forward, boxes=boxes)
 
     def job_view(view, taps, n, cache):
         whole = len(view.image)
@@ -55,6 +57,7 @@ def group_program(
             {tap: view.info[tap] for tap in taps},
             view.forward,
             cache,
+            None if view.boxes is None else view.boxes[:n],
         )
 
     def program(constants, batch):
@@ -70,7 +73,8 @@ def group_program(
                 for model, taps in job.taps.items()
             }
             label = _label(batch["label"][:n], job)
-            group = analyses.Group(label, batch["index"][:n], views)
+            cues = {cue: of[:n] for cue, of in batch.get("cues", {}).items()}
+            group = analyses.Group(label, batch["index"][:n], views, cues)
             try:
                 sums[job.name] = job.analysis.measure(group, job.config, earlier.get(job.name, {}))
             except ValueError as error:  # raised while tracing, before anything runs

@@ -89,14 +89,14 @@ def measure(
     }
     kept = {} if programs is None else programs
     if not kept:
-        compiled = _programs(models, jobs, schedule, constants, settings.precision)
-        kept |= dict(zip(("programs", "shapes"), compiled, strict=True))
-        _check_bytes(jobs, kept["shapes"], len(schedule), settings.max_sums_gb, show_progress)
         for job in jobs:
             if show_progress and hasattr(job.analysis, "forwards"):
                 passes = job.analysis.forwards(job.config)
                 images = job.images * job.repeats
                 tqdm.tqdm.write(f"{job.name}: {passes} more forward passes of {images} images")
+        compiled = _programs(models, jobs, schedule, constants, settings.precision)
+        kept |= dict(zip(("programs", "shapes"), compiled, strict=True))
+        _check_bytes(jobs, kept["shapes"], len(schedule), settings.max_sums_gb, show_progress)
     programs, sum_shapes = kept["programs"], kept["shapes"]
     progress = Progress({job.name: job.traits.blocks for job in jobs}, progress_file)
     progress.resume(sum_shapes)
@@ -174,18 +174,32 @@ def _programs(models, jobs, schedule, constants, precision):
         function = group_program(models, jobs, dict(slice_.images_per_job))
         program = parallel.GroupProgram(function, precision)
         programs[slice_.shape] = program
-        sum_shapes |= host_shapes(program.shapes(constants, _batch_shapes(models, slice_.images)))
+        sum_shapes |= host_shapes(
+            program.shapes(constants, _batch_shapes(models, jobs, slice_.images))
+        )
     return programs, sum_shapes
 
 
-def _batch_shapes(models: Mapping[str, Model], n: int) -> dict[str, Any]:
+def _needs(jobs: Sequence[Job]) -> set[str]:
+    """Returns what the jobs read of an image besides its pixels and its label."""
+    return {need for job in jobs for need in job.traits.needs}
+
+
+def _batch_shapes(models: Mapping[str, Model], jobs: Sequence[Job], n: int) -> dict[str, Any]:
     """Returns the shapes of what `_batches` yields for n images."""
     images = {
         name: jax.ShapeDtypeStruct((n, *models[name].image_size, 3), np.uint8)
         for name in shared_crops(models).values()
     }
     integers = jax.ShapeDtypeStruct((n,), np.int32)
-    return {"images": images, "label": integers, "index": integers}
+    shapes = {"images": images, "label": integers, "index": integers}
+    needs, config = _needs(jobs), jobs[0].config  # every job of a pass has the same source
+    if "boxes" in needs:
+        boxes = jax.ShapeDtypeStruct((n, config.most_boxes, 4), np.float32)
+        shapes["boxes"] = dict.fromkeys(images, boxes)
+    if "cues" in needs:
+        shapes["cues"] = {cue: integers for cue, _ in config.cue_classes}
+    return shapes
 
 
 def _batches(models, source, jobs, slices, seed) -> Iterator[dict[str, Any]]:
@@ -195,7 +209,7 @@ def _batches(models, source, jobs, slices, seed) -> Iterator[dict[str, Any]]:
     repeats = {s.repeat for s in slices}
     orders = {repeat: data.order(len(source), most, seed, repeat) for repeat in repeats}
     indices = [orders[s.repeat][s.start : s.stop] for s in slices]
-    return data.groups(source, preprocesses, indices)
+    return data.groups(source, preprocesses, indices, needs=_needs(jobs))
 
 
 def _run_groups(programs, constants, slices, batches) -> Iterator[tuple[Slice, dict[str, Any]]]:

@@ -77,6 +77,9 @@ def correspondence(results: Sequence[xarray.Dataset]) -> Figure:
             axes.plot(place, value, color=BLUE, linewidth=0.6, marker="o", markersize=1.8, mew=0)
             axes.set_xlim(-0.5, len(layers) - 0.5)
             axes.spines[["top", "right"]].set_visible(False)
+        if "match_null" in matches:
+            dashed = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 0.7, "zorder": 1}
+            lower.plot(place, matches.match_null.values, **dashed)
         upper.set_ylim(-0.02, 1.02)
         lower.set_ylim(min(0, np.min(value, where=~np.isnan(value), initial=0)) * 1.1, 1.02)
         upper.set_yticks(np.linspace(0, 1, 6))
@@ -95,7 +98,7 @@ def correspondence(results: Sequence[xarray.Dataset]) -> Figure:
         title(upper, f"{short(x, 18)} \u2192 {short(y, 18)}", lines)
     text = (
         "Each layer of the first model and its most similar layer (highest CKA) in the second. "
-        "Dashed: the same relative depth. Bands: 95%."
+        "Dashed: the same relative depth; the best match by chance. Bands: 95%."
     )
     note(figure, text)
     return figure

@@ -92,6 +92,49 @@ def held_out(
     return final, np.where(np.isnan(final), np.nan, np.asarray(penalties, np.float64)[best])
 
 
+def over_folds(
+    folds: Sequence[Moments], parts: Mapping[str, slice], penalties: Sequence[float]
+) -> tuple[Float[np.ndarray, "targets folds"], Float[np.ndarray, "targets folds"]]:
+    """Returns R^2 on each fold held out in turn, and the penalty chosen for it.
+
+    The penalty for fold f is chosen on the next fold after a fit on the others, and the fit is then
+    repeated on all folds but f. NaN for folds without tokens, if fewer than three
+    folds have any, and where features or targets do not vary.
+
+    Args:
+      folds: the moments of each fold.
+      parts: target -> its columns of y.
+      penalties: the penalties to choose from, in units of the mean eigenvalue.
+    """
+    scores, chosen = np.full((2, len(parts), len(folds)), np.nan)
+    filled = [f for f, fold in enumerate(folds) if fold.count > 0]
+    if len(filled) >= 3 and sum(folds[1:], folds[0]).alive():
+        for k, f in enumerate(filled):
+            order = filled[k:] + filled[:k]
+            scores[:, f], chosen[:, f] = held_out(folds, order, parts, penalties)
+    return scores, chosen
+
+
+def fold_error(scores: Float[np.ndarray, "... fold"]) -> Float[np.ndarray, "..."]:
+    """Returns the standard error of the mean over the folds that have a score.
+
+    It is the standard deviation over folds divided by the square root of their number, which is
+    rough, because folds share training images; NaN with fewer than two.
+    """
+    there = np.isfinite(scores)
+    n = there.sum(-1)
+    mean = fold_mean(scores)
+    squares = np.where(there, (scores - mean[..., None]) ** 2, 0).sum(-1)
+    return np.sqrt(squares / np.where(n > 1, n - 1, np.nan) / np.maximum(n, 1))
+
+
+def fold_mean(scores: Float[np.ndarray, "... fold"]) -> Float[np.ndarray, "..."]:
+    """Returns the mean over the folds that have a score, NaN without any."""
+    there = np.isfinite(scores)
+    n = there.sum(-1)
+    return np.where(there, scores, 0).sum(-1) / np.where(n > 0, n, np.nan)
+
+
 def r_squared(
     fit: Moments, test: Moments, parts: Mapping[str, slice], penalties: Sequence[float]
 ) -> Float[np.ndarray, "penalties targets"]:

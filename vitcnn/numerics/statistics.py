@@ -61,6 +61,39 @@ def over_seeds(values: Float[np.ndarray, "... seed"]) -> dict[str, np.ndarray]:
     return {name: np.asarray(values) for name, values in numbers.items()}
 
 
+def p_value(value: float, error: float, degrees: float) -> float:
+    """Returns the two-sided p-value of an estimate against zero, NaN without a standard error.
+
+    Args:
+      value: the estimate.
+      error: its standard error.
+      degrees: degrees of freedom of Student's t.
+    """
+    from scipy.stats import t as student  # which takes a second to import
+
+    if not (np.isfinite(value) and error > 0 and degrees > 0):
+        return float("nan")
+    return float(2 * student.sf(abs(value) / error, degrees))
+
+
+def holm(p: Float[np.ndarray, " n"], family: int) -> Float[np.ndarray, " n"]:
+    """Returns p-values corrected for several questions (Holm 1979), NaN where p is NaN.
+
+    A question is answered at the level of 5% if its corrected p-value is at most 0.05: the chance
+    that any of the family is answered wrongly is then at most 5%, however they depend on others.
+
+    Args:
+      p: p-values of the questions that have one.
+      family: number of all questions, at least that of the p-values.
+    """
+    p = np.asarray(p, np.float64)
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN comes last
+    scaled = p[order] * (family - np.arange(len(order)))
+    corrected = np.full(p.shape, np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return corrected
+
+
 def wilson(
     share: Float[np.ndarray, "..."], trials: float | np.ndarray
 ) -> Float[np.ndarray, "... 2"]:

@@ -25,16 +25,21 @@ import PIL.Image
 import xarray
 
 from vitcnn import analyses, data, figures, storage
-from vitcnn.claims import Claim, all_claims
+from vitcnn.analyses import probe
+from vitcnn.claims import all_claims
 from vitcnn.data.sources import scenes
 from vitcnn.report.agreement import agreement
+from vitcnn.report.transfer import best_layers
 from vitcnn.results import datasets
+from vitcnn.verdicts import QUESTIONS, Claim
 
 Results = Mapping[str, xarray.Dataset]
 
 # The order of the figures by analysis; the figures of all other analyses come last.
 ORDER = (
     "cka",
+    "layer_cka",
+    "extremes",
     "accuracy",
     "similarity",
     "attention_distance",
@@ -42,11 +47,18 @@ ORDER = (
     "receptive_field",
     "skip_ratio",
     "lesion",
+    "norms",
     "localization",
     "decoding",
+    "objects",
+    "cues",
     "probe",
 )
-SINGLE = ("cka", "similarity")  # a figure for each Result, rather than one for all of its job
+SINGLE = (
+    "cka",
+    "extremes",
+    "similarity",
+)  # a figure for each Result, rather than one for all of its job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,14 +163,18 @@ def drawings(results: Results) -> list[Drawing]:
 def tables(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     """Returns every number as pandas tables.
 
-    One table holds the claims, one the agreement of the measures. Of each Result, variables with
+    One table holds the claims, one the agreement of the measures, one the best layers for transfer.
+    Of each Result, variables with
     the same dimensions share a table.
     """
     import pandas as pd
 
-    frames = {"claims": pd.DataFrame(map(dataclasses.asdict, claims)).rename_axis("row")}
+    rows = [{**dataclasses.asdict(claim), "survives": claim.survives} for claim in claims]
+    frames = {"claims": pd.DataFrame(rows).rename_axis("row")}
     if rows := agreement(results):
         frames["agreement"] = pd.DataFrame(rows).rename_axis("row")
+    if rows := best_layers(results):
+        frames["transfer"] = pd.DataFrame(rows).rename_axis("row")
     for name, result in results.items():
         shapes = collections.defaultdict(list)
         for key, variable in result.data_vars.items():
@@ -193,6 +209,9 @@ def html(results: Results, claims: Sequence[Claim], drawn: Sequence[Drawing]) ->
         versions=_unique(origin["versions"] for origin in origins.values()),
         claims=claims,
         plots=_plots(claims),
+        questions=QUESTIONS,
+        transfer=best_layers(results),
+        features=probe.NAMES,
         agreement=agreed,
         columns=list(dict.fromkeys(itertools.chain.from_iterable(agreed)))[2:],
         drawings=[(d, _picture(figures.png(d.figure)), hover(d)) for d in drawn],

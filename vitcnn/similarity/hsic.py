@@ -107,6 +107,28 @@ def _products(rows: Float[Array, "layers numbers"]) -> Float[Array, "layers laye
     )
 
 
+def permuted_products(grams: Sequence[Gram]) -> Scaled:
+    """Returns the same products [x, y] of one group with the images of layer y permuted.
+
+    Image i of y takes the place of image i + 1, so x and y are of different images: what is left is
+    chance. The images of a group are in random order, so this permutation is as good as any.
+
+    Args:
+      grams: U-centred Gram matrices of the layers.
+    """
+    matrices = jnp.stack([g.matrix for g in grams])
+    rows = matrices.reshape(len(grams), -1)
+
+    def with_every_layer(matrix):
+        permuted = jnp.roll(matrix, (1, 1), (0, 1)).reshape(-1)
+        return jnp.matmul(rows, permuted, precision=jax.lax.Precision.HIGHEST)
+
+    # A few layers at a time: the permuted matrices of all would take as much memory again.
+    products = jax.lax.map(with_every_layer, matrices, batch_size=min(16, len(grams)))
+    _, exponent, _ = numbers(grams)
+    return Scaled(products.T, exponent[:, None] + exponent[None, :])
+
+
 def rbf_sums(
     squared: Float[np.ndarray, "layers pairs"],
     noise: Float[np.ndarray, " layers"],

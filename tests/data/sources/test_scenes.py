@@ -285,3 +285,28 @@ def test_speed():
             source[i]
         best = min(best, (time.perf_counter() - start) / 200)
     assert best < 600e-6  # about 110 microseconds on a desktop; slower is a mistake
+
+
+def test_boxes_hold_the_discs_and_cues_are_what_they_say():
+    """In a large picture without noise, the corner of a box is no disc and its middle is one."""
+    source = data.load("scenes", size=20, image_size=256, noise=0.0)
+    assert source.most_boxes == 2 and source.cue_classes == {"texture": 8, "arrangement": 8}
+    for i in range(20):
+        example = source[i]
+        cues = source.cues(i)
+        assert example["cues"] == {cue: cues[cue] for cue in ("texture", "arrangement")}
+        assert example["boxes"].shape == (2, 4) and example["boxes"].dtype == np.float32
+        for box, channel in zip(example["boxes"] * 256, (0, 2), strict=True):  # orange, blue
+            top, left, bottom, right = box
+            assert 0 <= top < bottom <= 256 and 0 <= left < right <= 256
+            y, x = int((top + bottom) / 2), int((left + right) / 2)
+            disc = example["image"][y, x].astype(int)
+            assert disc[channel] - disc[2 - channel] > 130
+            for row, column in ((y, left + 3), (y, right - 3), (top + 3, x), (bottom - 3, x)):
+                at = example["image"][int(row), int(column)].astype(int)
+                np.testing.assert_allclose(at, disc, atol=2)
+            for row, column in ((y, left - 3), (y, right + 3), (top - 3, x), (bottom + 3, x)):
+                at = example["image"][int(row), int(column)].astype(int)
+                assert np.abs(at - disc).max() > 30
+    part = data.load("scenes", size=20, start=3)
+    assert part.most_boxes == 2 and part.cue_classes == source.cue_classes

@@ -114,3 +114,40 @@ def test_wrong_names(data_dir, fields, message):
     fields = {"name": "tiny_ramps", "split": "train", "data_dir": data_dir} | fields
     with pytest.raises(ValueError, match=message):
         data.load("tfds", **fields)
+
+
+def test_boxes_of_objects():
+    from vitcnn.data.sources import tfds as source_file
+
+    image, box = np.zeros((2, 2, 3), np.uint8), np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    examples = [{"image": image, "objects": {"bbox": [box] * k}} for k in (0, 1, 2, 129)]
+    of_boxes = {"name": "voc"}, "objects/bbox"
+    source = source_file.Prepared(examples, "image", None, None, None, *of_boxes)
+    assert source.most_boxes == 128
+    assert [source[i]["boxes"].shape for i in range(3)] == [(0, 4), (1, 4), (2, 4)]
+    np.testing.assert_array_equal(source[1]["boxes"], [box])
+    with pytest.raises(ValueError, match="voc, example 3, has 129 boxes: expected at most 128"):
+        source[3]
+    plain = source_file.Prepared(examples, "image", None, None, None, {"name": "voc"})
+    assert "boxes" not in plain[0] and plain.most_boxes == 0
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("object/bbox", "has no feature 'object': did you mean 'objects'"),
+        ("objects/box", "has no feature 'box': did you mean 'bbox'"),
+        ("label", "is ClassLabel: expected a sequence of BBoxFeature"),
+    ],
+)
+def test_features_that_are_no_boxes(boxes, message):
+    from tensorflow_datasets import features
+
+    from vitcnn.data.sources import tfds as source_file
+
+    objects = features.Sequence({"bbox": features.BBoxFeature()})
+    label = features.ClassLabel(num_classes=2)
+    of_set = features.FeaturesDict({"objects": objects, "label": label})
+    source_file._check_boxes("voc", of_set, "objects/bbox")
+    with pytest.raises(ValueError, match=message):
+        source_file._check_boxes("voc", of_set, boxes)

@@ -9,6 +9,10 @@ A file of this folder has a function `load(**fields)` that returns a source, whi
 - `source.provenance`, a dictionary that JSON can hold, which says what the source is;
 - optionally `source.label(i)`, which returns a label without reading the image;
 - optionally `source.class_names`, the names of the classes by label;
+- optionally `source.most_boxes`, the greatest number of objects of an image; `source[i]` then has
+  "boxes", float32 [objects, 4]: the top, left, bottom and right of each, in parts of the image;
+- optionally `source.cue_classes`, name of a cue -> number of its classes; `source[i]` then has
+  "cues", name of a cue -> its class in the image, such as the texture, which need not be the label;
 - optionally `source.digests(indices)`, a text for each image that changes with its pixels and its
   label. Results belong to these texts. Without the method, every image is read once for them before
   a run.

@@ -31,6 +31,9 @@ The knobs, and what each does:
 - `image_size`: side in pixels, 16 or more. Everything is relative to it: the same scene, finer.
 - `split`: "train" and "test" are disjoint streams of random numbers; so are two seeds.
 
+Each scene also says where its discs are ("boxes", orange before blue) and what each cue shows
+("cues"), for analyses that read them.
+
 Nuisances carry no class: mean colour, tint, amplitude and phase of the grating, the colours,
 size and position of the discs. The label is drawn uniformly. A knob changes nothing but its own
 part: image i with other `noise`, `texture` or `image_size` is otherwise the same scene.
@@ -118,6 +121,7 @@ class Scenes:
     seed: int
 
     labelled = True
+    most_boxes = 2
 
     def __post_init__(self):
         check_name("split of scenes", self.split, SPLITS)
@@ -148,13 +152,19 @@ class Scenes:
             "bayes_accuracy": bayes_accuracy(self.classes, self.texture, self.arrangement),
         }
 
+    @property
+    def cue_classes(self) -> dict[str, int]:
+        """The number of classes of each cue."""
+        return {"texture": self.classes, "arrangement": self.classes}
+
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         draws, rng = self._draws(i)
         label, stripes, direction = self._classes(draws)
-        image = self._render(draws[5:], stripes, direction)
+        discs = self._discs(draws[5:], direction)
+        image = self._render(draws[5:], stripes, discs)
         if self.noise:
             grain = rng.standard_normal(image.shape, np.float32)
             grain *= np.float32(self.noise)
@@ -162,7 +172,13 @@ class Scenes:
         image *= 255
         image += 0.5
         np.clip(image, 0, 255, out=image)
-        return {"image": image.astype(np.uint8), "label": label}
+        boxes = [(y - r, x - r, y + r, x + r) for x, y, r, _ in discs]
+        return {
+            "image": image.astype(np.uint8),
+            "label": label,
+            "boxes": np.array(boxes, np.float32),
+            "cues": {"texture": stripes, "arrangement": direction},
+        }
 
     def label(self, i: int) -> int:
         """Returns the class of scene i."""
@@ -197,7 +213,7 @@ class Scenes:
         return label, stripes, direction
 
     def _render(
-        self, draws: list[float], stripes: int, direction: int
+        self, draws: list[float], stripes: int, discs: Sequence[Disc]
     ) -> Float32[np.ndarray, "side side 3"]:
         x, y = _axes(self.image_size)
         # grating: colours around a mid grey, an amplitude that is nearly the same in all channels
@@ -209,7 +225,12 @@ class Scenes:
         tint = np.array([amplitude * (0.7 + 0.6 * v) for v in draws[5:8]], np.float32)
         image = wave[:, :, None] * tint
         image += mean
-        # discs: the middle of the pair is uniform over all places where both discs fit
+        for disc in discs:
+            _paint(image, *disc)
+        return image
+
+    def _discs(self, draws: list[float], direction: int) -> list[Disc]:
+        """Returns the orange and the blue disc; their middle is uniform over where both fit."""
         turn = 2 * math.pi / self.classes
         angle = turn * (direction + JITTER * (2 * draws[8] - 1))
         distance = DISTANCE[0] + (DISTANCE[1] - DISTANCE[0]) * draws[9]
@@ -218,13 +239,17 @@ class Scenes:
         margin = radius + 0.01
         middle_x = 0.5 + (0.5 - margin - abs(dx)) * (2 * draws[11] - 1)
         middle_y = 0.5 + (0.5 - margin - abs(dy)) * (2 * draws[12] - 1)
+        discs = []
         for sign, colour, brightness in ((-1, ORANGE, draws[13]), (1, BLUE, draws[14])):
             paint = colour * np.float32(0.85 + 0.15 * brightness)
-            _disc(image, middle_x + sign * dx, middle_y + sign * dy, radius, paint)
-        return image
+            discs.append((middle_x + sign * dx, middle_y + sign * dy, radius, paint))
+        return discs
 
 
-def _disc(image: np.ndarray, x: float, y: float, radius: float, colour: np.ndarray) -> None:
+Disc = tuple[float, float, float, np.ndarray]  # x, y, radius in parts of the side; its colour
+
+
+def _paint(image: np.ndarray, x: float, y: float, radius: float, colour: np.ndarray) -> None:
     """Paints a disc, its edge smoothed over one pixel; only the square around it is touched."""
     side = image.shape[0]
     reach = radius + 1 / side

@@ -29,6 +29,7 @@ from vitcnn.data.sources.folder import read_image
 from vitcnn.lookup import nearest
 
 LOCATION = ("data_dir",)  # says where the images are, not what they are
+MOST_BOXES = 128  # of an image; that of COCO with most objects has 93
 
 
 def load(
@@ -37,6 +38,7 @@ def load(
     data_dir: str = "",
     image: str = "image",
     label: str = "label",
+    boxes: str = "",
 ) -> Prepared:
     """Opens a prepared set.
 
@@ -47,6 +49,8 @@ def load(
         ~/tensorflow_datasets.
       image: name of the feature with the images.
       label: name of the feature with the labels; "" for a source without labels.
+      boxes: name of the feature with the boxes of objects, such as "objects/bbox" of voc and coco;
+        "" for a source without boxes.
 
     Raises:
       ValueError: the set, split or feature does not exist (the message gives the nearest ones), or
@@ -61,6 +65,7 @@ def load(
                 f"TFDS set {name!r} has no feature {feature!r}: "
                 f"its features are {', '.join(map(repr, sorted(features)))}{hint}"
             )
+    _check_boxes(name, features, boxes)
     shape, dtype = (features[label].shape, features[label].np_dtype) if label else ((), np.int64)
     if shape or np.dtype(dtype).kind not in "iub":
         raise ValueError(
@@ -81,8 +86,31 @@ def load(
         "image": image,
         "label": label,
         "images": len(data),
+        **({"boxes": boxes} if boxes else {}),
     }
-    return Prepared(data, image, label, classes, list(names) or None, provenance)
+    return Prepared(data, image, label, classes, list(names) or None, provenance, boxes)
+
+
+def _check_boxes(name: str, features: Any, boxes: str) -> None:
+    """Raises ValueError unless a feature, such as "objects/bbox", is a list of boxes."""
+    if not boxes:
+        return
+    inside, kind = features, tfds.features
+    for key in boxes.split("/"):
+        inside = getattr(inside, "feature", inside)  # of a sequence, what it is a sequence of
+        if not hasattr(inside, "keys") or key not in inside:
+            choices = list(inside) if hasattr(inside, "keys") else []
+            raise ValueError(
+                f"data.boxes = {boxes!r}: TFDS set {name!r} has no feature {key!r}: "
+                f"{nearest(key, choices)}"
+            )
+        inside = inside[key]
+    inside = getattr(inside, "feature", inside)
+    if not isinstance(inside, kind.BBoxFeature):
+        raise ValueError(
+            f"data.boxes = {boxes!r} of TFDS set {name!r} is {type(inside).__name__}: expected a "
+            "sequence of BBoxFeature"
+        )
 
 
 class Prepared:
@@ -96,8 +124,11 @@ class Prepared:
         classes: int | None,
         class_names: Sequence[str] | None,
         provenance: dict[str, Any],
+        boxes: str = "",
     ):
         self._data = data
+        self._boxes = boxes
+        self.most_boxes = MOST_BOXES if boxes else 0
         self._image = image
         self._label = label or None
         self._classes = classes
@@ -123,7 +154,8 @@ class Prepared:
                 image = read_image(io.BytesIO(image))
             except ValueError as error:
                 raise ValueError(f"{self.provenance['name']}, example {i}: {error}") from error
-        return {"image": as_rgb(image), "label": self._label_in(example)}
+        read = {"image": as_rgb(image), "label": self._label_in(example)}
+        return read | {"boxes": self._boxes_in(example, i)} if self._boxes else read
 
     def label(self, i: int) -> int:
         """Returns the label of example i without decoding its image, -1 without labels."""
@@ -133,6 +165,19 @@ class Prepared:
         """Returns a digest of each stored image, not decoded, and its label."""
         examples = (self._data[int(i)] for i in indices)
         return [_digest(example[self._image], self._label_in(example)) for example in examples]
+
+    def _boxes_in(self, example: dict[str, Any], i: int) -> np.ndarray:
+        """Returns the boxes of an example: TFDS too has top, left, bottom, right in parts."""
+        boxes: Any = example
+        for key in self._boxes.split("/"):
+            boxes = boxes[key]
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        if len(boxes) > MOST_BOXES:
+            raise ValueError(
+                f"{self.provenance['name']}, example {i}, has {len(boxes)} boxes: expected at most "
+                f"{MOST_BOXES}"
+            )
+        return boxes
 
     def _label_in(self, example: dict[str, Any]) -> int:
         return -1 if self._label is None else int(example[self._label])
