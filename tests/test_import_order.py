@@ -38,6 +38,7 @@ FLOORS = {
     "report": 8,
     "ablations": 9,
     "command_line": 8,
+    "__main__": 10,
 }
 # Libraries that are extras, or slow to import, and the only files that may import them at all.
 ONLY_IN = {

@@ -2,9 +2,9 @@
 
     python scripts/analyze.py --config=configs/analyze/scenes.py --config.group=50 --workdir=runs/a
 
-`run` also does two things that the flags of ml_collections do badly. A flag for a field that the
-config does not have is a message with the nearest field. --help lists the fields of the config with
-their meanings.
+`run` also does what the flags of ml_collections do badly or not at all. A config file that comes
+with the package is found from any folder. A flag for a field that the config does not have is a
+message with the nearest field. --help lists the fields of the config with their meanings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vitcnn import config as configs
 from vitcnn import parallel
+from vitcnn.config import files
 from vitcnn.lookup import REQUIRED, nearest
 
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
@@ -38,6 +39,10 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
     coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
     processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
     process = flags.DEFINE_integer("process", 0, "Index of this host process.")
+    try:
+        sys.argv[:] = with_config_path(sys.argv)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
     if any(argument in HELP for argument in sys.argv[1:]):
         print(help_text(inspect.getmodule(main).__doc__ or "", sys.argv))
         return
@@ -51,6 +56,26 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
         main(config.value, workdir.value)
 
     app.run(start)
+
+
+def with_config_path(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments of a process, in which --config has a path that exists.
+
+    Raises:
+      FileNotFoundError: there is no such config file; see `vitcnn.config.files.find`.
+    """
+    found = list(argv)
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals:
+            i, value = i + 1, argv[i + 1] if i + 1 < len(argv) else ""
+        path, colon, rest = value.partition(":")
+        prefix = f"{flag}=" if equals else ""
+        if path:
+            found[i] = f"{prefix}{files.find(path)}{colon}{rest}"
+    return found
 
 
 def is_first_host() -> bool:
