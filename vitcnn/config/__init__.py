@@ -19,8 +19,8 @@ They raise a ValueError that names whatever is wrong, before any work starts.
 `read("configs/analyze/scenes.py:smallest")` returns the config of a file.
 
 Read the files in this order: `schema` (the fields), `build` (what config files call), `check`,
-`walk` (all fields, for --help), `files` (where config files are), `recipes` (what the config files
-of trainings have in common).
+`precision`, `walk` (all fields, for --help), `files` (where config files are), `recipes` (what the
+config files of trainings have in common).
 """
 
 from vitcnn.config.build import (

@@ -10,10 +10,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vitcnn import models
+from vitcnn.config.precision import check_precision
 from vitcnn.config.schema import (
     COMPUTE,
     PARTS,
-    PRECISIONS,
     STAGE,
     Ablation,
     Evaluation,
@@ -39,7 +39,7 @@ def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
       ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
     full = _check_schema(config, Measurement, "config")
-    check_name("precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"])
     if images is None:
         full["data"] = _check_source(full["data"], "config.data")
     for name, fields in full["models"].items():
@@ -59,7 +59,7 @@ def check_training(config: Fields) -> ConfigDict:
       ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
     full = _check_schema(config, Training, "config")
-    check_name("precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"])
     check_name("compute", full["compute"], COMPUTE)
     check_name("loss", full["loss"], LOSSES)
     full["model"] = _check_model(full["model"], "config.model", "network")
@@ -108,7 +108,7 @@ def check_ablation(config: Fields) -> ConfigDict:
     """
     full = _check_schema(config, Ablation, "config")
     check_file_name(full["name"])
-    check_name("precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"])
     for name, least in (("seeds", 1), ("group", 1)):
         if full[name] < least:
             raise ValueError(f"config.{name} = {full[name]}: expected a number from {least}")
@@ -218,7 +218,7 @@ def _check_evaluation(name: str, fields: Fields) -> dict[str, Any]:
     check_file_name(name)
     where = f"config.evaluations.{name}"
     full = _check_schema(fields, Evaluation, where)
-    check_name(f"{where}.precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"], f"{where}.precision")
     full["data"] = _check_source(full["data"], f"{where}.data")
     analyses = full["analyses"] or {"accuracy": {}}
     full["analyses"] = _check_analyses(analyses, f"{where}.analyses")

@@ -19,7 +19,6 @@ from vitcnn.recipe.mixing import Mixing
 # Not fields of a network in a config: the type of its arithmetic belongs to the run.
 NO_FIELDS = ("dtype",)
 
-PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")  # JAX's names
 COMPUTE = ("float32", "bfloat16")
 
 STAGE = {
@@ -44,7 +43,8 @@ class Measurement:
       group: number of images in an HSIC estimate, and in one call of the device program.
       seed: seed of the random order of the images.
       precision: precision of every matrix product: default, high, highest, bfloat16, tensorfloat32
-        or float32.
+        or float32; or, where the backend has it, a name of jax.lax.DotAlgorithmPreset, such as
+        BF16_BF16_F32_X6, which holds for products but not for convolutions.
       max_sums_gb: memory of the host, in GB, that the sums of all analyses may need at most; above
         it the run refuses to start.
       save_every_s: seconds between saves of the sums from which a stopped run resumes.
@@ -136,7 +136,8 @@ class Training:
       shard_parameters: whether the devices share parameters and optimizer state, to save memory.
       average: decay of the exponential average of the parameters; 0 for none. It is then the
         average that is evaluated and that the run leaves.
-      precision: precision of matrix products of float32; "default" is the fastest of the hardware.
+      precision: precision of matrix products of float32, see `Measurement`; "default" is the
+        fastest of the hardware.
       seed: seed of the weights and of dropout.
       data_seed: seed of the order, the augmentation and the mixing of images; -1 for that of
         `seed`.
