@@ -72,6 +72,7 @@ setup(
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],
         "tensorboard": ["tensorboardX"],
+        "colabs": ["ipykernel", "nbclient", "nbconvert"],  # for scripts/render_colabs.py
         "dev": ["beartype", "ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
         # Libraries that ./scripts/test.sh --oracles compares with.
         "oracles": ["huggingface_hub", "keras", "safetensors", "timm", "torch", "transformers>=5"],
