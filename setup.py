@@ -48,7 +48,6 @@ setup(
         "absl-py",
         "array_record",
         "flax>=0.12",
-        "grain>=0.2.10",
         "h5netcdf",
         "h5py",
         "jax>=0.10",

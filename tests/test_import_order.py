@@ -46,7 +46,6 @@ ONLY_IN = {
     "tensorflow": set(),
     "huggingface_hub": {"checkpoints/fetch/hub.py"},
     "tensorflow_datasets": {"data/sources/tfds.py"},
-    "grain": {"data/pipeline.py"},
     "tensorboardX": {"training/tensorboard.py"},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -40,6 +40,7 @@ def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
     """
     full = _check_schema(config, Measurement, "config")
     check_precision(full["precision"])
+    _check_ranges(full, ("threads", "workers", "prefetch"))
     if images is None:
         full["data"] = _check_source(full["data"], "config.data")
     for name, fields in full["models"].items():
@@ -76,9 +77,7 @@ def check_training(config: Fields) -> ConfigDict:
     full["evaluations"] = {
         name: _check_evaluation(name, fields) for name, fields in full["evaluations"].items()
     }
-    for name, (fits, expected) in _RANGES.items():
-        if not fits(full[name]):
-            raise ValueError(f"config.{name} = {full[name]!r}: expected {expected}")
+    _check_ranges(full, _RANGES)
     if full["resume_from"] and full["init_from"] not in ("", "random"):
         raise ValueError(
             "config.init_from and config.resume_from are both set: a state has weights already"
@@ -206,12 +205,20 @@ _RANGES = {
     "log_every": _SOMETIMES,
     "checkpoint_every": _SOMETIMES,
     "threads": _FROM_0,
+    "workers": _FROM_0,
     "prefetch": _FROM_0,
     "profile": (
         lambda value: not value or re.fullmatch(r"\d+:\d+", value),
         'two steps, such as "10:20", or "" for no profile',
     ),
 }
+
+
+def _check_ranges(full: Fields, names: Iterable[str]) -> None:
+    for name in names:
+        fits, expected = _RANGES[name]
+        if not fits(full[name]):
+            raise ValueError(f"config.{name} = {full[name]!r}: expected {expected}")
 
 
 def _check_evaluation(name: str, fields: Fields) -> dict[str, Any]:

@@ -48,6 +48,10 @@ class Measurement:
       max_sums_gb: memory of the host, in GB, that the sums of all analyses may need at most; above
         it the run refuses to start.
       save_every_s: seconds between saves of the sums from which a stopped run resumes.
+      threads: number of threads that load images; 0 for one per core of the machine, at most 16.
+      workers: number of processes that load images in place of the threads; 0 for none. They pay
+        where decoding is most of the work and there are many cores.
+      prefetch: number of groups that are loaded ahead.
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
     """
@@ -61,9 +65,16 @@ class Measurement:
     precision: str = "highest"
     max_sums_gb: float = 4.0
     save_every_s: float = 60.0
+    threads: int = 0
+    workers: int = 0
+    prefetch: int = 4
     compilation_cache: bool = True
 
-    NEUTRAL = ("save_every_s", "max_sums_gb", "compilation_cache")  # these change no number
+    # These change no number.
+    NEUTRAL = (
+        *("save_every_s", "max_sums_gb", "compilation_cache"),
+        *("threads", "workers", "prefetch"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +163,9 @@ class Training:
         two are kept.
       keep_every: duration between checkpoints that are kept for good; 0 for none.
       profile: "first:last" steps to write a trace of into the folder `profile`; "" for none.
-      threads: number of batches that are loaded at the same time; 0 for one per core of the
-        machine, at most 16.
+      threads: number of threads that load images; 0 for one per core of the machine, at most 16.
+      workers: number of processes that load images in place of the threads; 0 for none. They pay
+        where decoding or augmentation is most of the work and there are many cores.
       prefetch: number of batches that are loaded ahead.
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
@@ -193,13 +205,14 @@ class Training:
     keep_every: int | str = 0
     profile: str = ""
     threads: int = 0
+    workers: int = 0
     prefetch: int = 4
     compilation_cache: bool = True
 
     # These change no number.
     NEUTRAL = (
         *("log_every", "checkpoint_every", "keep_every", "snapshots", "profile"),
-        *("threads", "prefetch", "compilation_cache"),
+        *("threads", "workers", "prefetch", "compilation_cache"),
     )
 
 
