@@ -80,13 +80,19 @@ def test_a_notebook_starts_as_all_do(path):
     assert "SMALL = not on_colab" in parameters.source
 
 
+@pytest.fixture(scope="module")
+def execute():
+    """The function of the script; loaded twice, it would define its flags twice."""
+    return load(ROOT / "scripts/render_colabs.py").execute
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ipykernel"), reason="no kernel to run it in")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 # nbclient runs a kernel in another process; zmq warns of its own event loop and sockets.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_notebook_runs(path, tmp_path):
-    notebook = load(ROOT / "scripts/render_colabs.py").execute(path, tmp_path)
+def test_notebook_runs(execute, path, tmp_path):
+    notebook = execute(path, tmp_path)
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     printed = "".join(o.get("text", "") for o in outputs)
