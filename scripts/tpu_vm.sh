@@ -17,7 +17,7 @@
 #   --project=ID      the default is that of gcloud
 #   --spot            a cheaper VM that Google may take back at any time
 #   --queued          wait for capacity instead of failing without it
-#   --extras=tpu,hub  extras of the package to install
+#   --extras=tpu,hub,gcs  extras of the package to install
 #   --tries=10        attempts when there is no capacity or no connection, --pause=30 seconds apart
 #   --dry_run         print every call of gcloud, and make none
 #
@@ -50,7 +50,7 @@ usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
 # ---- what is asked for ----
 
 name=${TPU_NAME:-vitcnn} type=${TPU_TYPE:-v5e-8} zone=${TPU_ZONE:-} project=""
-spot=false queued=false dry_run=false extras=tpu,hub tries=10 pause=30
+spot=false queued=false dry_run=false extras=tpu,hub,gcs tries=10 pause=30
 [ $# -gt 0 ] || {
   usage
   exit 2

@@ -168,7 +168,7 @@ def test_setup_installs_and_checks_on_every_host_and_again_changes_little(vm):
         shutil.rmtree(vm.folder / host)
     vm("setup", "--type=v5e-16")
     expected = ["venv --python 3.12 .venv"]
-    expected += ["pip install --quiet --python .venv/bin/python -e .[tpu,hub]"]
+    expected += ["pip install --quiet --python .venv/bin/python -e .[tpu,hub,gcs]"]
     assert uv.read_text().splitlines() == expected * 2
     for host in ("host0", "host1"):
         assert (vm.folder / host / "vitcnn/scripts/analyze.py").exists()
@@ -176,7 +176,7 @@ def test_setup_installs_and_checks_on_every_host_and_again_changes_little(vm):
     vm.fail("ssh", code=255)
     vm.fail("ssh", code=1, message="ERROR: [/usr/bin/ssh] exited with return code [255].")
     output, _ = vm("setup", "--type=v5e-16", "--extras=tpu")
-    assert uv.read_text().splitlines() == [expected[1].replace(",hub", "")] * 2
+    assert uv.read_text().splitlines() == [expected[1].replace(",hub,gcs", "")] * 2
     assert output.count("no connection to vitcnn") == 2
     assert output.count("16 chips: TPU v5 lite") == 2
 
