@@ -1,8 +1,8 @@
 """Notebooks: what they name exists, they start alike, and they run from top to bottom."""
 
 import importlib.util
+import json
 
-import nbformat
 import pytest
 from names_in_notebooks import wrong_names
 from running import ROOT, load
@@ -18,12 +18,12 @@ EXPECTED = {  # what each prints, and how many pictures it shows
 }
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
-def code(path):
-    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+def cells(path):
+    """Returns (kind, text) of each cell, after a check that no cell has outputs."""
+    notebook = json.loads(path.read_text())
+    assert not any(cell.get("outputs") for cell in notebook["cells"]), "commit without outputs"
+    assert "widgets" not in notebook["metadata"]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
 
 
 def test_every_notebook_is_here():
@@ -32,7 +32,7 @@ def test_every_notebook_is_here():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_every_name_in_a_notebook_exists(path):
-    assert wrong_names("\n".join(code(path))) == []
+    assert wrong_names("\n".join(text for kind, text in cells(path) if kind == "code")) == []
 
 
 SETUP = """
@@ -66,18 +66,15 @@ def test_a_name_that_does_not_exist_is_found(line):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_starts_as_all_do(path):
-    notebook = read(path)
-    title, install, parameters = notebook.cells[:3]
-    assert not any(cell.get("outputs") for cell in notebook.cells), "commit without outputs"
-    assert "widgets" not in notebook.metadata
-    assert install.source == read(NOTEBOOKS[0]).cells[1].source
-    (line,) = (line for line in install.source.splitlines() if line.startswith("REPOSITORY, TAG"))
+    (_, title), (_, install), (_, parameters) = cells(path)[:3]
+    assert install == cells(NOTEBOOKS[0])[1][1]
+    (line,) = (line for line in install.splitlines() if line.startswith("REPOSITORY, TAG"))
     _, repository, _, tag, _ = line.split('"')
     assert tag == f"v{vitcnn.__version__}"
     address = f"https://colab.research.google.com/github/{repository}/blob/main/colabs/{path.name}"
-    assert title.source.startswith("# ") and f'<a href="{address}">' in title.source
+    assert title.startswith("# ") and f'<a href="{address}">' in title
     assert f"]({address})" in (ROOT / "README.md").read_text()
-    assert "SMALL = not on_colab" in parameters.source
+    assert "SMALL = not on_colab" in parameters
 
 
 @pytest.fixture(scope="module")
