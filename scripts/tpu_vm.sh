@@ -204,7 +204,7 @@ create() {
   if ! $dry_run; then
     case "$state" in
       READY) say "$name exists" && return ;;
-      ABSENT) ;;
+      ABSENT) ! was_queued || queued=true ;;
       PREEMPTED | TERMINATED | STOPPED | FAILED)
         say "$name is $state, and cannot be started again: it is deleted and made anew"
         remove
@@ -312,7 +312,11 @@ run() {
   state=$(state)
   case "$state" in
     READY) ;;
-    ABSENT) fail "there is no $name in $zone: ./scripts/tpu_vm.sh create makes it" ;;
+    ABSENT)
+      was_queued && fail "the request for $name is $(queued_state): ./scripts/tpu_vm.sh create waits" \
+        "for it, or asks anew if Google has taken the VM back (add --spot for a spot VM)"
+      fail "there is no $name in $zone: ./scripts/tpu_vm.sh create makes it"
+      ;;
     PREEMPTED | TERMINATED | STOPPED)
       say "Google has taken $name back ($state)"
       was_spot && spot=true

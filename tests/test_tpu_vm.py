@@ -107,7 +107,7 @@ TYPES = {
 def test_create_takes_type_runtime_and_zone_from_one_table(cloud, name):
     accelerator, runtime, zone = TYPES[name]
     _, calls = cloud("create", f"--type={name}", "--name=a", "--project=p", "--spot")
-    assert calls[1] == (
+    assert calls[2] == (
         f"tpu-vm create a --accelerator-type={accelerator} --spot --version={runtime} "
         f"--zone={zone} --project=p"
     )
@@ -266,6 +266,15 @@ def test_a_vm_that_was_taken_back_is_made_again_by_the_same_command(vm):
         next(i for i, c in enumerate(calls) if word in c) for word in ("delete", "scp", "tail")
     ]
     assert order == sorted(order) and calls.index(create) < order[1]
+
+
+def test_a_request_without_its_vm_is_named(cloud):
+    cloud.write(queued="WAITING_FOR_RESOURCES")
+    output, _ = cloud("run", "-c", "1", code=1)
+    assert "the request for vitcnn is WAITING_FOR_RESOURCES: ./scripts/tpu_vm.sh create" in output
+    cloud.write(queued="SUSPENDED")
+    _, calls = cloud("create")  # without --queued: the request that is there says so
+    assert any(call.startswith("queued-resources create vitcnn") for call in calls)
 
 
 def test_a_vm_that_is_taken_back_meanwhile_is_named(vm):
