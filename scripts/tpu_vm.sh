@@ -45,7 +45,7 @@ fail() {
   say "$*"
   exit 1
 }
-usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
+usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; }
 
 # ---- what is asked for ----
 
@@ -367,7 +367,7 @@ echo \$! > ~/$JOB/pid"
 was_spot() {
   local value
   value=$(tpu tpu-vm describe "$name" "--format=value(schedulingConfig.spot)" 2> "$errors") || true
-  [ "${value,,}" = true ]
+  [ "$value" = True ] || [ "$value" = true ]
 }
 
 was_queued() { [ "$(queued_state)" != ABSENT ]; }
