@@ -2,11 +2,31 @@
 
 import pathlib
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = pathlib.Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "vitcnn/__init__.py").read_text())[1]
+# Folders beside the package that users need, and that a wheel has in vitcnn/shipped.
+SHIPPED = ("configs", "scripts")
+
+
+class BuildWithFolders(build_py):
+    """Copies the folders into the package that is built; an editable install reads the checkout."""
+
+    def run(self):
+        """Copies, once the package is in the folder of the build."""
+        super().run()
+        if self.editable_mode:
+            return
+        shipped = pathlib.Path(self.build_lib) / "vitcnn/shipped"
+        shutil.rmtree(shipped, ignore_errors=True)  # an earlier build may have had other files
+        for folder in SHIPPED:
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(here / folder, shipped / folder, ignore=ignore)
+
 
 setup(
     name="vitcnn",
@@ -17,6 +37,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vitcnn", "vitcnn.*"]),
+    cmdclass={"build_py": BuildWithFolders},
     package_data={
         "vitcnn": [
             *("checkpoints/*.tsv", "checkpoints/*/*.tsv", "data/*.txt", "report/*.html"),
@@ -29,7 +50,6 @@ setup(
         "etils[epath]",
         "flax>=0.12",
         "fsspec",
-        "grain>=0.2.10",
         "h5netcdf",
         "h5py",
         "jax>=0.10",
@@ -54,6 +74,7 @@ setup(
         "hub": ["huggingface_hub"],
         "tfds": ["tensorflow"],
         "tensorboard": ["tensorboardX"],
+        "colabs": ["ipykernel", "nbclient", "nbconvert"],  # for scripts/render_colabs.py
         "dev": ["beartype", "ipykernel", "nbclient", "pytest", "pytest-xdist", "ruff"],
         # Libraries that ./scripts/test.sh --oracles compares with.
         "oracles": ["huggingface_hub", "keras", "safetensors", "timm", "torch", "transformers>=5"],

@@ -51,7 +51,7 @@ jaxtyping.install_import_hook(sorted(modules(PACKAGE) - EXEMPT), "checked.typech
 
 
 # Files of one long test or of long fixtures.
-LONG = ("test_devices", "test_colabs", "test_family_from_outside", "test_loop", "test_real_weights")
+LONG = ("test_devices", "test_family_from_outside", "test_loop", "test_real_weights")
 
 
 def pytest_collection_modifyitems(items):

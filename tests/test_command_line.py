@@ -44,7 +44,7 @@ def test_an_error_of_a_config_is_one_sentence(tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("configs/train/sces.py:vit", "there is no config file configs/train/sces.py: did you"),
+        ("configs/train/sces.py:vit", "did you mean 'configs/train/scenes.py'"),
         ("", "--config is empty: expected a file such as configs/analyze/scenes.py"),
     ],
 )

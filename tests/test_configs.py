@@ -30,6 +30,7 @@ ARGUMENTS = {
     "ablations/skips.py": ("vit,smallest", "resnet,smallest"),
     "analyze/cifar10_pair.py": ("", "smallest"),
     "analyze/everything.py": ("", "smallest", "resnet50"),
+    "analyze/fig01.py": ("", "paper", "smallest"),
     "analyze/imagenet_resnet50.py": ("", "smallest"),
     "analyze/scenes.py": ("", "smallest"),
     "train/bit.py": ("", "R152x2,jft", "R50x1,i21k,smallest"),
@@ -284,7 +285,7 @@ def test_smallest_analysis_runs(path, tmp_path):
     # Heads and last norms of a fresh network are zero: dead layers, which CKA names.
     with pytest.warns(UserWarning, match=r"cka: layers that do not vary .*/logits"):
         found = vitcnn.analyze(config, tmp_path, progress=False)
-    assert len(found) >= 2 and all((tmp_path / f"{n}.nc").is_file() for n in found)
+    assert "cka" in found and all((tmp_path / f"{n}.nc").is_file() for n in found)
 
 
 @pytest.mark.usefixtures("fast_compilation")

@@ -39,6 +39,7 @@ FLOORS = {
     "report": 8,
     "ablations": 9,
     "command_line": 8,
+    "__main__": 10,
 }
 # Libraries that are extras, or slow to import, and the only files that may import them at all.
 ONLY_IN = {
@@ -46,7 +47,6 @@ ONLY_IN = {
     "tensorflow": set(),
     "huggingface_hub": {"checkpoints/fetch/hub.py"},
     "tensorflow_datasets": {"data/sources/tfds.py"},
-    "grain": {"data/pipeline.py"},
     "tensorboardX": {"training/tensorboard.py"},
 }
 

@@ -2,10 +2,11 @@
 
     python scripts/analyze.py --config=configs/analyze/scenes.py --config.group=50 --workdir=runs/a
 
-`run` also does two things that the flags of ml_collections do badly. A flag for a field that the
-config does not have is a message with the nearest field. --help lists the fields of the config with
-their meanings. An error that this package raises ends a script with its message alone; of any other
-error, which may be a fault of the package, Python shows where it came from.
+`run` also does what the flags of ml_collections do badly or not at all. A config file that comes
+with the package is found from any folder. A flag for a field that the config does not have is a
+message with the nearest field. --help lists the fields of the config with their meanings. An error
+that this package raises ends a script with its message alone; of any other error, which may be a
+fault of the package, Python shows where it came from.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from vitcnn import config as configs
 from vitcnn import parallel
+from vitcnn.config import files
 from vitcnn.lookup import REQUIRED, nearest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -39,7 +41,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
       main: called with the config and the workdir; the docstring of its module is the help text.
     """
     sys.excepthook = show_error
-    _check_config_file(sys.argv)
+    sys.argv[:] = with_config_path(sys.argv)
     config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
     workdir = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
     coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
@@ -98,6 +100,25 @@ def _is_message(trace: TracebackType | None) -> bool:
     return is_raise and (is_package or is_script or is_config)
 
 
+def with_config_path(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments of a process, in which --config has a path that exists.
+
+    Raises:
+      FileNotFoundError: there is no such config file; see `vitcnn.config.files.find`.
+    """
+    arguments = list(argv)
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals:
+            i, value = i + 1, argv[i + 1] if i + 1 < len(argv) else ""
+        path, colon, rest = value.partition(":")
+        prefix = f"{flag}=" if equals else ""
+        arguments[i] = f"{prefix}{files.find(path)}{colon}{rest}"
+    return arguments
+
+
 def is_first_host() -> bool:
     """Returns whether this process is the one that prints."""
     return parallel.host()[0] == 0
@@ -145,19 +166,6 @@ def _config_path(argv: Sequence[str]) -> str | None:
     paths = [argument.partition("=")[2] for argument in argv if argument.startswith("--config=")]
     paths += [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
     return paths[0] if paths else None
-
-
-def _check_config_file(argv: Sequence[str]) -> None:
-    """Raises an error for a config file that does not exist, with the nearest names."""
-    path = _config_path(argv)
-    if path == "":
-        raise ValueError("--config is empty: expected a file such as configs/analyze/scenes.py")
-    file = pathlib.Path((path or "").partition(":")[0])
-    if file.suffix == ".py" and not file.is_file():
-        there = sorted(map(str, file.parent.glob("*.py"))) or sorted(
-            map(str, pathlib.Path("configs").glob("*/*.py"))
-        )
-        raise FileNotFoundError(f"there is no config file {file}: {nearest(str(file), there)}")
 
 
 def help_text(docstring: str, argv: Sequence[str]) -> str:

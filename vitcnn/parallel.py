@@ -12,6 +12,7 @@ and a host that does not come at all has a name.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import itertools
@@ -197,6 +198,30 @@ def width() -> int:
     return jax.local_device_count()
 
 
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """A round of groups that the devices compute.
+
+    Attributes:
+      outputs: the arrays to come.
+      groups: number of groups along the first axis of each array; None for one group without it.
+    """
+
+    outputs: Any
+    groups: int | None
+
+    def is_ready(self) -> bool:
+        """Returns whether the devices have finished it."""
+        return all(leaf.is_ready() for leaf in jax.tree.leaves(self.outputs))
+
+    def __call__(self) -> list[Any]:
+        """Waits, and returns one pytree of NumPy arrays a group, in order."""
+        arrays = jax.tree.map(np.asarray, self.outputs)
+        if self.groups is None:
+            return [arrays]
+        return [jax.tree.map(lambda a, i=i: a[i], arrays) for i in range(self.groups)]
+
+
 class GroupProgram:
     """A program that maps one group of images to its sums, run on every local device.
 
@@ -221,25 +246,18 @@ class GroupProgram:
         else:
             self._run = jax.pmap(run, in_axes=(None, 0), devices=devices)
 
-    def __call__(self, constants: Any, batches: Sequence[Any]) -> Callable[[], list[Any]]:
+    def __call__(self, constants: Any, batches: Sequence[Any]) -> Round:
         """Starts one round: at most as many batches as devices, all of one shape.
 
         Returns:
-          A function that waits for the round and returns one pytree of NumPy arrays a batch, in
-          order.
+          The round: called, it waits and returns one pytree of NumPy arrays a batch, in order.
         """
         if self.width == 1:
-            outputs = self._run(constants, batches[0])
-            return lambda: [jax.tree.map(np.asarray, outputs)]
+            return Round(self._run(constants, batches[0]), None)
         # A last round with fewer groups repeats one; the outputs of the repeats are dropped.
         padded = [*batches, *[batches[-1]] * (self.width - len(batches))]
-        outputs = self._run(constants, jax.tree.map(lambda *leaves: np.stack(leaves), *padded))
-
-        def wait():
-            stacked = jax.tree.map(np.asarray, outputs)
-            return [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(len(batches))]
-
-        return wait
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+        return Round(self._run(constants, stacked), len(batches))
 
     def shapes(self, constants: Any, batch: Any) -> Any:
         """Returns the shapes of the sums of one group, without running anything.

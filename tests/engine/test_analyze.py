@@ -53,6 +53,8 @@ def test_equals_the_oracle_on_the_taps_themselves(tmp_path):
     record = results.provenance(table)
     assert record["models"]["v"]["family"] == "vit" and record["group"] == 16
     assert record["data"]["size"] == 60 and record["precision"] == "highest"
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert 0 <= run["waiting"] < 1
 
 
 def test_jackknife_is_that_of_the_formula(tmp_path):

@@ -19,7 +19,7 @@ def step(loss, rate=0.5, finite=True):
 @pytest.fixture
 def clock(monkeypatch):
     now = types.SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr("time.monotonic", lambda: now.seconds)
     return now
 
 

@@ -16,8 +16,11 @@ field that the user has to give.
 `check_measurement`, `check_training` and `check_ablation` return a config without its unset fields.
 They raise a ValueError that names whatever is wrong, before any work starts.
 
+`read("configs/analyze/scenes.py:smallest")` returns the config of a file.
+
 Read the files in this order: `schema` (the fields), `build` (what config files call), `check`,
-`walk` (all fields, for --help), `recipes` (what the config files of trainings have in common).
+`precision`, `walk` (all fields, for --help), `files` (where config files are), `recipes` (what the
+config files of trainings have in common).
 """
 
 from vitcnn.config.build import (
@@ -41,6 +44,7 @@ from vitcnn.config.check import (
     check_measurement,
     check_training,
 )
+from vitcnn.config.files import read
 from vitcnn.config.schema import Ablation, Evaluation, Measurement, Training
 from vitcnn.config.walk import walk
 
@@ -62,6 +66,7 @@ __all__ = [
     "model",
     "network",
     "optimizer",
+    "read",
     "schedule",
     "source",
     "stage",

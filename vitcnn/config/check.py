@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from vitcnn import models
+from vitcnn.config.precision import check_precision
 from vitcnn.config.schema import (
     COMPUTE,
     PARTS,
-    PRECISIONS,
     STAGE,
     Ablation,
     Evaluation,
@@ -39,7 +39,8 @@ def check_measurement(config: Fields, images: Any = None) -> ConfigDict:
       ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
     full = _check_schema(config, Measurement, "config")
-    check_name("precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"])
+    _check_ranges(full, ("threads", "workers", "prefetch"))
     if images is None:
         full["data"] = _check_source(full["data"], "config.data")
     for name, fields in full["models"].items():
@@ -59,7 +60,7 @@ def check_training(config: Fields) -> ConfigDict:
       ValueError: a field that is unknown (with the nearest right one), ill-typed or missing.
     """
     full = _check_schema(config, Training, "config")
-    check_name("precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"])
     check_name("compute", full["compute"], COMPUTE)
     check_name("loss", full["loss"], LOSSES)
     full["model"] = _check_model(full["model"], "config.model", "network")
@@ -76,9 +77,7 @@ def check_training(config: Fields) -> ConfigDict:
     full["evaluations"] = {
         name: _check_evaluation(name, fields) for name, fields in full["evaluations"].items()
     }
-    for name, (fits, expected) in _RANGES.items():
-        if not fits(full[name]):
-            raise ValueError(f"config.{name} = {full[name]!r}: expected {expected}")
+    _check_ranges(full, _RANGES)
     if full["resume_from"] and full["init_from"] not in ("", "random"):
         raise ValueError(
             "config.init_from and config.resume_from are both set: a state has weights already"
@@ -108,7 +107,7 @@ def check_ablation(config: Fields) -> ConfigDict:
     """
     full = _check_schema(config, Ablation, "config")
     check_file_name(full["name"])
-    check_name("precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"])
     for name, least in (("seeds", 1), ("group", 1)):
         if full[name] < least:
             raise ValueError(f"config.{name} = {full[name]}: expected a number from {least}")
@@ -206,6 +205,7 @@ _RANGES = {
     "log_every": _SOMETIMES,
     "checkpoint_every": _SOMETIMES,
     "threads": _FROM_0,
+    "workers": _FROM_0,
     "prefetch": _FROM_0,
     "profile": (
         lambda value: not value or re.fullmatch(r"\d+:\d+", value),
@@ -214,11 +214,18 @@ _RANGES = {
 }
 
 
+def _check_ranges(full: Fields, names: Iterable[str]) -> None:
+    for name in names:
+        fits, expected = _RANGES[name]
+        if not fits(full[name]):
+            raise ValueError(f"config.{name} = {full[name]!r}: expected {expected}")
+
+
 def _check_evaluation(name: str, fields: Fields) -> dict[str, Any]:
     check_file_name(name)
     where = f"config.evaluations.{name}"
     full = _check_schema(fields, Evaluation, where)
-    check_name(f"{where}.precision", full["precision"], PRECISIONS)
+    check_precision(full["precision"], f"{where}.precision")
     full["data"] = _check_source(full["data"], f"{where}.data")
     analyses = full["analyses"] or {"accuracy": {}}
     full["analyses"] = _check_analyses(analyses, f"{where}.analyses")

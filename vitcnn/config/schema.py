@@ -19,7 +19,6 @@ from vitcnn.recipe.mixing import Mixing
 # Not fields of a network in a config: the type of its arithmetic belongs to the run.
 NO_FIELDS = ("dtype",)
 
-PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")  # JAX's names
 COMPUTE = ("float32", "bfloat16")
 
 STAGE = {
@@ -44,10 +43,15 @@ class Measurement:
       group: number of images in an HSIC estimate, and in one call of the device program.
       seed: seed of the random order of the images.
       precision: precision of every matrix product: default, high, highest, bfloat16, tensorfloat32
-        or float32.
+        or float32; or, where the backend has it, a name of jax.lax.DotAlgorithmPreset, such as
+        BF16_BF16_F32_X6, which holds for products but not for convolutions.
       max_sums_gb: memory of the host, in GB, that the sums of all analyses may need at most; above
         it the run refuses to start.
       save_every_s: seconds between saves of the sums from which a stopped run resumes.
+      threads: number of threads that load images; 0 for one per core of the machine, at most 16.
+      workers: number of processes that load images in place of the threads; 0 for none. They pay
+        where decoding is most of the work and there are many cores.
+      prefetch: number of groups that are loaded ahead.
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
     """
@@ -61,9 +65,16 @@ class Measurement:
     precision: str = "highest"
     max_sums_gb: float = 4.0
     save_every_s: float = 60.0
+    threads: int = 0
+    workers: int = 0
+    prefetch: int = 4
     compilation_cache: bool = True
 
-    NEUTRAL = ("save_every_s", "max_sums_gb", "compilation_cache")  # these change no number
+    # These change no number.
+    NEUTRAL = (
+        *("save_every_s", "max_sums_gb", "compilation_cache"),
+        *("threads", "workers", "prefetch"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +147,8 @@ class Training:
       shard_parameters: whether the devices share parameters and optimizer state, to save memory.
       average: decay of the exponential average of the parameters; 0 for none. It is then the
         average that is evaluated and that the run leaves.
-      precision: precision of matrix products of float32; "default" is the fastest of the hardware.
+      precision: precision of matrix products of float32, see `Measurement`; "default" is the
+        fastest of the hardware.
       seed: seed of the weights and of dropout.
       data_seed: seed of the order, the augmentation and the mixing of images; -1 for that of
         `seed`.
@@ -151,8 +163,9 @@ class Training:
         two are kept.
       keep_every: duration between checkpoints that are kept for good; 0 for none.
       profile: "first:last" steps to write a trace of into the folder `profile`; "" for none.
-      threads: number of batches that are loaded at the same time; 0 for one per core of the
-        machine, at most 16.
+      threads: number of threads that load images; 0 for one per core of the machine, at most 16.
+      workers: number of processes that load images in place of the threads; 0 for none. They pay
+        where decoding or augmentation is most of the work and there are many cores.
       prefetch: number of batches that are loaded ahead.
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
@@ -192,13 +205,14 @@ class Training:
     keep_every: int | str = 0
     profile: str = ""
     threads: int = 0
+    workers: int = 0
     prefetch: int = 4
     compilation_cache: bool = True
 
     # These change no number.
     NEUTRAL = (
         *("log_every", "checkpoint_every", "keep_every", "snapshots", "profile"),
-        *("threads", "prefetch", "compilation_cache"),
+        *("threads", "workers", "prefetch", "compilation_cache"),
     )
 
 

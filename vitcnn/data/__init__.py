@@ -2,7 +2,8 @@
 
 A source (`sources`) gives images by index; `subset` takes some of them. `order` permutes their
 indices, `preprocess` resizes and crops, `augment` changes training images at random, and `pipeline`
-puts these together: `groups` to measure, `batches` to train on.
+puts these together: `groups` to measure, `batches` to train on. `pool` loads them ahead, in threads
+or processes.
 """
 
 from vitcnn.data.contact_sheet import contact_sheet

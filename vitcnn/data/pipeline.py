@@ -1,13 +1,14 @@
 """Pipeline: reads groups of images to measure and batches to train on, ahead of their use.
 
-Images are loaded in threads by grain. The number of threads changes nothing: every order and every
+A pool of threads or processes loads the images. Its size changes nothing: every order and every
 augmentation is a pure function of a seed and a position.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,16 @@ from jaxtyping import Int64
 
 from vitcnn.data import augment as augmentations
 from vitcnn.data.order import generator, permutation
+from vitcnn.data.pool import load_ahead
 from vitcnn.data.preprocess import Preprocess, stack
-
-_FOREVER = 2**50  # steps; grain needs a length
 
 
 def groups(
     source: Any,
     preprocesses: Mapping[str, Preprocess],
     indices: Sequence[Int64[np.ndarray, " _"]],
-    threads: int = 2,
+    threads: int | None = None,
+    workers: int = 0,
     prefetch: int = 4,
     needs: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
@@ -34,8 +35,7 @@ def groups(
       source: images by index.
       preprocesses: model name -> its preprocessing. Models of equal geometry share one array.
       indices: for each group, the indices of its images in the source.
-      threads: number of groups loaded at the same time; 0 loads each group when it is needed.
-      prefetch: number of groups held in memory ahead of the current one.
+      threads, workers, prefetch: see `vitcnn.data.pool.load_ahead`.
       needs: what else is read, "boxes" and "cues"; the source has to have it.
 
     Yields:
@@ -59,8 +59,28 @@ def groups(
             )
     if not preprocesses:
         raise ValueError("no model: groups need at least one {model: Preprocess}")
-    load = functools.partial(_load_group, source, dict(preprocesses), frozenset(needs))
-    return _load_ahead(load, indices, threads, prefetch)
+    load = _LoadForGroups(source, tuple({p.cut: p for p in preprocesses.values()}.values()))
+
+    def join(index, loaded):
+        cuts = {
+            preprocess.cut: stack([images[i] for _, images in loaded], index)
+            for i, preprocess in enumerate(load.preprocesses)
+        }
+        images = {model: cuts[preprocess.cut] for model, preprocess in preprocesses.items()}
+        examples = [example for example, _ in loaded]
+        batch = _batch(index, [example["label"] for example in examples], images)
+        if "boxes" in needs:
+            batch["boxes"] = {
+                model: _boxes(preprocess, examples, source.most_boxes)
+                for model, preprocess in preprocesses.items()
+            }
+        if "cues" in needs:
+            cues = source.cue_classes
+            batch["cues"] = {c: np.array([e["cues"][c] for e in examples], np.int32) for c in cues}
+        return batch
+
+    groups = [index.tolist() for index in indices]
+    return load_ahead(load, groups, join, threads, workers, prefetch)
 
 
 def batches(
@@ -73,7 +93,8 @@ def batches(
     repeats: int = 1,
     host: int = 0,
     hosts: int = 1,
-    threads: int = 2,
+    threads: int | None = None,
+    workers: int = 0,
     prefetch: int = 4,
 ) -> Iterator[dict[str, Any]]:
     """Yields training batches without end; batch k is a pure function of (seed, k).
@@ -99,8 +120,7 @@ def batches(
       host: index of this host; it gets batch / hosts rows of every batch, from row
         host * batch / hosts on.
       hosts: number of hosts.
-      threads: number of batches loaded at the same time; 0 loads each batch when it is needed.
-      prefetch: number of batches held in memory ahead of the current one.
+      threads, workers, prefetch: see `vitcnn.data.pool.load_ahead`.
 
     Yields:
       {"index": int32 [b], "label": int32 [b], "images": uint8 [b, h, w, 3]}, b = batch / hosts.
@@ -128,67 +148,88 @@ def batches(
         lack = "images" if len(source) == 0 else "labels"
         raise ValueError(f"the source has no {lack} to train on: {source.provenance}")
     rows = range(host * (batch // hosts), (host + 1) * (batch // hosts))
-    images = batch // repeats
+    images, n = batch // repeats, len(source)
 
-    def load(step: int) -> dict[str, Any]:
-        numbers = [step * images + row % images for row in rows]
-        # The key has two words here and one in `permutation`: the streams cannot meet.
-        generators = [generator(seed, 0, step * batch + row) for row in rows]
-        return _load_batch(source, preprocess, numbers, seed, chain, generators)
+    def items(step: int) -> list[tuple[int, list[int]]]:
+        """Returns, for each image of a batch, its index and the positions of its copies."""
+        positions: dict[int, list[int]] = {}  # an image is read once for all its copies
+        for row in rows:
+            j = step * images + row % images
+            index = int(permutation(n, seed, j // n)[j % n])
+            positions.setdefault(index, []).append(step * batch + row)
+        return list(positions.items())
 
-    return _load_ahead(load, range(start, _FOREVER), threads, prefetch)
+    def join(items, loaded):
+        copies = {
+            position: (index, label, image)
+            for (index, positions), (label, changed) in zip(items, loaded, strict=True)
+            for position, image in zip(positions, changed, strict=True)
+        }
+        index, labels, arrays = zip(*(copies[position] for position in sorted(copies)), strict=True)
+        return _batch(index, labels, stack(arrays, index))
 
-
-def _load_ahead(load: Callable, positions: Sequence, threads: int, prefetch: int) -> Iterator:
-    """Yields load(position) for each position, in order, loaded ahead in threads."""
-    if threads < 0 or prefetch < 0:
-        raise ValueError(f"threads is {threads} and prefetch {prefetch}: expected 0 or more")
-    if len(positions) == 0:
-        return iter(())
-    if threads == 0 or prefetch == 0:
-        return map(load, positions)
-    import grain  # which takes half a second to import
-
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
-    return iter(grain.MapDataset.source(positions).map(load).to_iter_dataset(options))
-
-
-def _load_group(source, preprocesses, needs, index):
-    examples = [source[int(i)] for i in index]
-    shared: dict[tuple, np.ndarray] = {}  # geometry -> images
-    images = {}
-    for model, preprocess in preprocesses.items():
-        key = preprocess.cut
-        if key not in shared:
-            shared[key] = stack([preprocess.geometry(e["image"]) for e in examples], index)
-        images[model] = shared[key]
-    batch = _batch(index, examples, images)
-    if "boxes" in needs:
-        boxes = {}
-        for model, preprocess in preprocesses.items():
-            boxes[model] = np.full((len(examples), source.most_boxes, 4), np.nan, np.float32)
-            for row, example in zip(boxes[model], examples, strict=True):
-                moved = preprocess.boxes(example["boxes"], *example["image"].shape[:2])
-                row[: len(moved)] = moved
-        batch["boxes"] = boxes
-    if "cues" in needs:
-        cues = source.cue_classes
-        batch["cues"] = {c: np.array([e["cues"][c] for e in examples], np.int32) for c in cues}
-    return batch
+    load = _LoadForBatches(source, preprocess, chain, seed)
+    return load_ahead(load, map(items, itertools.count(start)), join, threads, workers, prefetch)
 
 
-def _load_batch(source, preprocess, numbers, seed, chain, generators):
-    n = len(source)
-    index = np.array([permutation(n, seed, j // n)[j % n] for j in numbers], np.int64)
-    distinct = {i: source[i] for i in dict.fromkeys(index.tolist())}  # repeats are read once
-    examples = [distinct[i] for i in index.tolist()]
-    images = [
-        augmentations.augmented(example["image"], preprocess, chain, rng)
-        for example, rng in zip(examples, generators, strict=True)
-    ]
-    return _batch(index, examples, stack(images, index))
+def _boxes(preprocess, examples, most: int) -> np.ndarray:
+    """Returns the boxes of images as a model sees them, filled up with NaN."""
+    boxes = np.full((len(examples), most, 4), np.nan, np.float32)
+    for row, example in zip(boxes, examples, strict=True):
+        moved = preprocess.boxes(example["boxes"], *example["shape"])
+        row[: len(moved)] = moved
+    return boxes
 
 
-def _batch(index, examples, images) -> dict[str, Any]:
-    label = np.array([example["label"] for example in examples], np.int32)
-    return {"index": index.astype(np.int32), "label": label, "images": images}
+@dataclasses.dataclass(frozen=True)
+class _LoadForGroups:
+    """Loads images by index: what the source says of each, and it after each of some geometries.
+
+    What the source says has the image's (height, width) as "shape" in place of its pixels.
+    """
+
+    source: Any
+    preprocesses: tuple[Preprocess, ...]
+
+    def __call__(self, items: list[int]) -> list[tuple[dict[str, Any], list[np.ndarray]]]:
+        loaded = []
+        for i in items:
+            example = dict(self.source[i])
+            image = example.pop("image")
+            cuts = [preprocess.geometry(image) for preprocess in self.preprocesses]
+            loaded.append(({**example, "shape": image.shape[:2]}, cuts))
+        return loaded
+
+
+@dataclasses.dataclass(frozen=True)
+class _LoadForBatches:
+    """Loads images by index and positions: the label, and a copy for each position.
+
+    The copy at a position draws from the generator of (seed, position).
+    """
+
+    source: Any
+    preprocess: Preprocess
+    chain: augmentations.Augmentations
+    seed: int
+
+    def __call__(self, items: list[tuple[int, list[int]]]) -> list[tuple[int, list[np.ndarray]]]:
+        loaded = []
+        for index, positions in items:
+            example = self.source[index]
+            # The key has two words here and one in `permutation`: the streams cannot meet.
+            generators = [generator(self.seed, 0, position) for position in positions]
+            copies = [
+                augmentations.augmented(example["image"], self.preprocess, self.chain, rng)
+                for rng in generators
+            ]
+            loaded.append((example["label"], copies))
+        return loaded
+
+
+def _batch(index: Sequence[int], labels: Sequence[int], images: Any) -> dict[str, Any]:
+    return {
+        "index": np.array(index, np.int32),
+        "label": np.array(labels, np.int32),
+        "images": images,
+    }

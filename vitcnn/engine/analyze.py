@@ -21,6 +21,7 @@ from vitcnn import parallel, results, storage
 from vitcnn.config import Measurement, check_measurement
 from vitcnn.config.schema import Fields
 from vitcnn.engine import identity
+from vitcnn.engine.clock import Clock
 from vitcnn.engine.groups import check_group
 from vitcnn.engine.jobs import (
     Job,
@@ -249,7 +250,7 @@ def _run(
     progress_file = _progress_file(current.workdir, process, processes)
     if progress and process == 0 and earlier:
         tqdm.tqdm.write(f"stage {current.stage!r}" if current.stage else "main analyses")
-    started = time.monotonic()
+    started, clock = time.monotonic(), Clock()
     measured = measure(
         models,
         current.source,
@@ -258,6 +259,7 @@ def _run(
         earlier=continued_from,
         progress_file=progress_file,
         show_progress=progress and process == 0,
+        clock=clock,
     )
     measured = identity.stamped(measured, current.jobs, record, continued_from)
     if process == 0:  # the hosts need not share a disk
@@ -265,7 +267,8 @@ def _run(
             results.save(measured[name], path)
             measured[name] = results.load(path)
         images = {job.name: job.images for job in current.jobs}
-        record |= {"images": images, "seconds": round(time.monotonic() - started, 1)}
+        seconds = round(time.monotonic() - started, 1)
+        record |= {"images": images, "seconds": seconds, "waiting": round(clock.share, 3)}
         storage.write_json(current.workdir / run_folder.RECORD, record)
     parallel.barrier("results saved")
     storage.remove(progress_file)

@@ -22,6 +22,7 @@ import xarray
 from vitcnn import data, parallel
 from vitcnn.config import Measurement
 from vitcnn.config.schema import Fields
+from vitcnn.engine.clock import Clock
 from vitcnn.engine.jobs import Job
 from vitcnn.engine.program import group_program, shared_crops
 from vitcnn.engine.progress import Progress
@@ -40,6 +41,9 @@ class RunSettings:
     precision: str = Measurement.precision
     max_sums_gb: float = Measurement.max_sums_gb
     save_every_s: float = Measurement.save_every_s
+    threads: int = Measurement.threads
+    workers: int = Measurement.workers
+    prefetch: int = Measurement.prefetch
 
     @classmethod
     def of(cls, config: Fields) -> RunSettings:
@@ -57,6 +61,7 @@ def measure(
     progress_file: Any = None,
     show_progress: bool = True,
     programs: dict[str, Any] | None = None,
+    clock: Clock | None = None,
 ) -> dict[str, xarray.Dataset]:
     """Runs every job in one pass over the images.
 
@@ -71,6 +76,8 @@ def measure(
       programs: an empty dictionary, which the first call fills with compiled programs; later calls
         with the same arguments, but for the values of the variables of the models, take them from
         there. None keeps nothing.
+      clock: is started when the first round is on the devices, and counts how long they wait for
+        images after that.
 
     Returns:
       Job name -> Result, with standard errors, without provenance.
@@ -111,8 +118,9 @@ def measure(
         smoothing=0.1,
     )
     last_save = time.monotonic()
-    batches = _batches(models, source, jobs, remaining, settings.seed)
-    for slice_, device_sums in _run_groups(programs, constants, remaining, batches):
+    batches = _batches(models, source, jobs, remaining, settings)
+    clock = clock or Clock()
+    for slice_, device_sums in _run_groups(programs, constants, remaining, batches, clock):
         progress.add(slice_, device_sums)
         bar.update(slice_.images)
         if time.monotonic() - last_save > settings.save_every_s:
@@ -121,6 +129,8 @@ def measure(
     if remaining:
         progress.save()
     bar.close()
+    if show_progress and remaining:
+        tqdm.tqdm.write(f"waited for images: {clock.share:.0%} of the time")
     sums = progress.sums_of_all_hosts(sum_shapes)
     return {job.name: _finalize(job, sums[job.name]) for job in jobs}
 
@@ -202,38 +212,57 @@ def _batch_shapes(models: Mapping[str, Model], jobs: Sequence[Job], n: int) -> d
     return shapes
 
 
-def _batches(models, source, jobs, slices, seed) -> Iterator[dict[str, Any]]:
+def _batches(models, source, jobs, slices, settings) -> Iterator[dict[str, Any]]:
     """Yields the images of each slice; see `vitcnn.data.groups`."""
     preprocesses = {name: models[name].preprocess for name in shared_crops(models).values()}
     most = max(job.images for job in jobs)
     repeats = {s.repeat for s in slices}
-    orders = {repeat: data.order(len(source), most, seed, repeat) for repeat in repeats}
+    orders = {repeat: data.order(len(source), most, settings.seed, repeat) for repeat in repeats}
     indices = [orders[s.repeat][s.start : s.stop] for s in slices]
-    return data.groups(source, preprocesses, indices, needs=_needs(jobs))
+    return data.groups(
+        source,
+        preprocesses,
+        indices,
+        threads=settings.threads or None,
+        workers=settings.workers,
+        prefetch=settings.prefetch,
+        needs=_needs(jobs),
+    )
 
 
-def _run_groups(programs, constants, slices, batches) -> Iterator[tuple[Slice, dict[str, Any]]]:
+def _run_groups(
+    programs, constants, slices, batches, clock
+) -> Iterator[tuple[Slice, dict[str, Any]]]:
     """Yields (slice, sums by job name) in order, while the devices work on the next round."""
     if slices:
         constants = parallel.on_devices(constants)
-    running, wait = [], list  # no round is under way yet: waiting for it gives nothing
-    for members, inputs in _rounds(slices, batches):
-        next_wait = programs[members[0].shape](constants, inputs)
-        yield from zip(running, wait(), strict=True)
-        running, wait = members, next_wait
-    yield from zip(running, wait(), strict=True)
+    rounds = _rounds(slices, batches)
+    running, current = [], None  # the slices of the round that the devices compute
+    while True:
+        with clock.waiting(lambda: current is not None and current.is_ready()):
+            members, inputs = next(rounds, ([], []))
+        following = programs[members[0].shape](constants, inputs) if members else None
+        if current is None:
+            clock.restart()
+        else:
+            yield from zip(running, current(), strict=True)
+        if following is None:
+            return
+        running, current = members, following
 
 
 def _rounds(slices: Sequence[Slice], batches: Iterable) -> Iterator[tuple[list[Slice], list[Any]]]:
     """Yields (slices, batches) of consecutive groups of one shape, at most one for each device."""
     members, inputs = [], []
     for slice_, batch in zip(slices, batches, strict=True):
-        full = len(members) == parallel.width()
-        if members and (full or members[0].shape != slice_.shape):
+        if members and members[0].shape != slice_.shape:
             yield members, inputs
             members, inputs = [], []
         members.append(slice_)
         inputs.append(batch)
+        if len(members) == parallel.width():  # now, and not when the next group has been loaded
+            yield members, inputs
+            members, inputs = [], []
     if members:
         yield members, inputs
 

@@ -6,16 +6,15 @@ always have a step to work on, and the rate in the bar is true.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import tqdm
 
 from vitcnn import parallel, storage
+from vitcnn.engine.clock import Clock
 from vitcnn.results import workdir as run_folder
 from vitcnn.storage import Path
 from vitcnn.training.tensorboard import Events
@@ -25,43 +24,6 @@ FILE = "train.jsonl"
 _LAST = ("learning_rate", "parameter_norm", "update_norm")
 _SHOWN = ("loss", "accuracy")  # in the bar
 _FLUSH = 30.0  # seconds between two times that the log in a bucket, which is one object, is put
-
-
-class Clock:
-    """The time of training. Compilation comes before it, and evaluations stop it.
-
-    Args:
-      seconds: time so far, of a run that is resumed.
-    """
-
-    def __init__(self, seconds: float = 0.0):
-        self._start = time.monotonic() - seconds
-        self.waited = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Time so far."""
-        return time.monotonic() - self._start
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Stops the clock."""
-        before = time.monotonic()
-        yield
-        self._start += time.monotonic() - before
-
-    @contextlib.contextmanager
-    def waiting(self, idle: Callable[[], bool]) -> Iterator[None]:
-        """Counts time as waiting for images.
-
-        Args:
-          idle: whether the devices have nothing to do at the end; the time does not count if they
-            are still at work.
-        """
-        before = time.monotonic()
-        yield
-        if idle():
-            self.waited += time.monotonic() - before
 
 
 class Log:

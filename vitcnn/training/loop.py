@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,7 +132,8 @@ def _batches(run: Run, first: int) -> Iterator[dict[str, Any]]:
         repeats=run.config.repeats,
         host=process,
         hosts=processes,
-        threads=run.config.threads or min(16, os.cpu_count() or 1),
+        threads=run.config.threads or None,
+        workers=run.config.workers,
         prefetch=run.config.prefetch,
     )
 

@@ -69,7 +69,7 @@ def test_integer_labels_are_counted():
     assert [part.label(i) for i in range(6)] == [0, 0, 1, 1, 2, 2] and part.classes == 3
 
 
-def test_through_grain_threads(data_dir):
+def test_threads_read_it(data_dir):
     source = data.load("tfds", name="tiny_ramps", split="train", data_dir=data_dir)
     indices = [np.array([5, 0]), np.array([7, 1, 2])]
     preprocess = data.Preprocess(size=(4, 4))

@@ -1,0 +1,112 @@
+"""The pool: a group is loaded by all threads, in order, with the same bits for any workers."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from vitcnn import data
+from vitcnn.data import Preprocess, pool
+
+
+def double(items):
+    return [2 * item for item in items]
+
+
+def pairs(items, values):
+    return list(zip(items, values, strict=True))
+
+
+def test_every_thread_loads_images_of_the_same_group():
+    """Four images are loaded only if four threads are inside `load` at once."""
+    together = threading.Barrier(4, timeout=20)
+
+    def load(items):
+        if items[0] < 4:
+            together.wait()
+        return double(items)
+
+    groups = [[0, 1, 2, 3], [4, 5]]
+    loaded = list(pool.load_ahead(load, groups, pairs, threads=4, prefetch=0))
+    assert loaded == [[(0, 0), (1, 2), (2, 4), (3, 6)], [(4, 8), (5, 10)]]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_groups_come_in_order_whatever_takes_longest(threads, prefetch):
+    release = threading.Event()
+
+    def load(items):
+        if threads > 1 and items[0] == 0:
+            assert release.wait(20)
+        if items[-1] == 9 or threads == 1:
+            release.set()
+        return double(items)
+
+    groups = [list(range(k, k + 10)) for k in (0, 20, 40)]
+    loaded = list(pool.load_ahead(load, groups, pairs, threads=threads, prefetch=prefetch))
+    assert loaded == [[(i, 2 * i) for i in group] for group in groups]
+
+
+def test_a_stream_that_is_closed_loads_no_more():
+    read = []
+
+    def load(items):
+        read.extend(items)
+        return items
+
+    stream = pool.load_ahead(load, ([i] for i in range(10**9)), pairs, threads=2, prefetch=3)
+    next(stream)
+    stream.close()
+    assert len(read) <= 5
+
+
+@pytest.mark.parametrize("name", ["threads", "workers", "prefetch"])
+def test_numbers_below_zero_are_errors_at_once(name):
+    with pytest.raises(ValueError, match=f"{name} is -1: expected 0 or more"):
+        pool.load_ahead(double, [[1]], pairs, **{name: -1})
+
+
+def test_what_a_process_cannot_get_is_an_error_at_once():
+    with pytest.raises(ValueError, match=r"cannot be sent to other processes .* set workers to 0"):
+        pool.load_ahead(lambda items: items, [[1]], pairs, workers=1)
+
+
+def test_threads_of_the_machine(monkeypatch):
+    for cores, threads in ((1, 1), (6, 6), (224, 16)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        assert pool.threads_of_machine() == threads
+
+
+def same(one, other):
+    for a, b in zip(one, other, strict=True):
+        assert list(a) == list(b)
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+        images = (
+            v["images"]["m"] if isinstance(v["images"], dict) else v["images"] for v in (a, b)
+        )
+        np.testing.assert_array_equal(*images)
+
+
+def test_processes_give_the_same_bits_and_pass_on_errors(tmp_path):
+    """Processes of their own take a second to start, so one test has all that needs them."""
+    source = data.load("scenes", size=40, image_size=16)
+    options = dict(batch=8, seed=3, augment=("flip", "pad_crop(2)"), repeats=2)
+
+    def batches(**how):
+        stream = data.batches(source, Preprocess(), **options, **how)
+        taken = [next(stream) for _ in range(6)]
+        stream.close()
+        return taken
+
+    same(batches(threads=0), batches(workers=2))
+
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"no image")
+    folder = data.load("folder", path=str(tmp_path))
+    with pytest.raises(ValueError, match=r"0\.png") as caught:
+        next(data.groups(folder, {"m": Preprocess()}, [np.arange(3)], workers=1))
+    with pytest.raises(ValueError, match=r"0\.png") as without:
+        next(data.groups(folder, {"m": Preprocess()}, [np.arange(3)], threads=0))
+    assert str(caught.value) == str(without.value)
