@@ -16,31 +16,10 @@ import warnings
 
 from absl import app, flags
 
+from vitcnn.checkpoints import families, timm_networks
+
 OUT = flags.DEFINE_string("out", None, "Folder of the two tables.")
 
-# Names of arrays that every network of a format has; see `vitcnn.checkpoints.formats`.
-SIGNATURES = {
-    "vit": {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
-    "resnet": {"conv1.weight", "bn1.running_mean", "layer4.0.conv2.weight"},
-    "mixer": {"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"},
-    "bit": {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"},
-}
-# Classes of the layers that our networks have too.
-_EVERYWHERE = {"Conv2d", "Dropout", "Identity", "Linear", "Sequential"}
-_POOL = {"AdaptiveAvgPool2d", "Flatten", "MaxPool2d", "ReLU", "SelectAdaptivePool2d"}
-_TOKENS = {"GELU", "GELUTanh", "LayerNorm", "Mlp", "PatchEmbed"}
-LAYERS = {
-    "vit": _EVERYWHERE
-    | _TOKENS
-    | {"Attention", "Block", "GluMlp", "LayerScale", "SiLU"}
-    | {"VisionTransformer", "VisionTransformerDistilled"},
-    "mixer": _EVERYWHERE | _TOKENS | {"MixerBlock", "MlpMixer"},
-    "resnet": _EVERYWHERE | _POOL | {"BasicBlock", "BatchNorm2d", "Bottleneck", "ResNet"},
-    "bit": _EVERYWHERE
-    | _POOL
-    | {"ClassifierHead", "ConstantPad2d", "DownsampleConv", "GroupNormAct", "PreActBottleneck"}
-    | {"ResNetStage", "ResNetV2", "StdConv2d"},
-}
 # Modules of timm, apart from those that share no name of an array with ours.
 MODULES = {"deit", "eva", "mlp_mixer", "resnet", "resnetv2", "vision_transformer"} | {
     "cait",
@@ -93,95 +72,15 @@ def empty(name: str):
 def family_of(network) -> str | None:
     """Returns the family whose format reads the names of the arrays of a network of timm."""
     keys = network.state_dict().keys()
-    return next((f for f, signature in SIGNATURES.items() if keys >= signature), None)
+    return next((f for f in families.names() if keys >= families.find(f).SIGNATURE), None)
 
 
 def describe(network, family: str) -> tuple[dict, str]:
     """Returns the fields of our network that computes the same, or else why there is none."""
-    strange = {type(layer).__name__ for layer in network.modules()} - LAYERS[family]
-    if strange:
+    reader = families.find(family)
+    if strange := timm_networks.layers(network) - reader.LAYERS:
         return {}, f"its layers {', '.join(sorted(strange))}"
-    return {"vit": _vit, "mixer": _mixer, "resnet": _resnet, "bit": _bit}[family](network)
-
-
-def _vit(network) -> tuple[dict, str]:
-    block = network.blocks[0]
-    has_class_token = network.cls_token is not None
-    if type(network.norm_pre).__name__ != "Identity":
-        return {}, "a norm before its blocks"
-    if {type(n).__name__ for n in (block.attn.q_norm, block.attn.k_norm)} != {"Identity"}:
-        return {}, "norms of queries and keys"
-    if (network.global_pool == "token") != has_class_token or network.global_pool not in (
-        "token",
-        "avg",
-    ):
-        token = "a" if has_class_token else "no"
-        return {}, f"{token} class token, and global_pool {network.global_pool!r}"
-    gated = type(block.mlp).__name__ == "GluMlp"
-    (epsilon,) = {layer.eps for layer in network.modules() if hasattr(layer, "eps")}
-    return {
-        "width": network.embed_dim,
-        "depth": len(network.blocks),
-        "mlp_dim": block.mlp.fc2.in_features,
-        "heads": block.attn.num_heads,
-        "patch": _side(network.patch_embed.patch_size),
-        "image_size": _side(network.patch_embed.img_size),
-        "pool": "token" if has_class_token else "gap",
-        "norm_pooled": type(network.fc_norm).__name__ != "Identity",
-        "distilled": type(network).__name__ == "VisionTransformerDistilled",
-        "registers": getattr(network, "num_reg_tokens", 0),
-        "gated": gated,
-        "gelu": "tanh" if "GELUTanh" in _layers(network) else "exact",
-        "epsilon": epsilon,
-    }, ""
-
-
-def _mixer(network) -> tuple[dict, str]:
-    if "GELU" not in _layers(network):
-        return {}, "activations other than GELU"
-    block = network.blocks[0]
-    return {
-        "width": network.stem.proj.out_channels,
-        "depth": len(network.blocks),
-        "tokens_mlp_dim": block.mlp_tokens.fc1.out_features,
-        "channels_mlp_dim": block.mlp_channels.fc1.out_features,
-        "patch": _side(network.stem.patch_size),
-        "image_size": _side(network.stem.img_size),
-        "gelu": "exact",
-    }, ""
-
-
-def _resnet(network) -> tuple[dict, str]:
-    stages = [network.layer1, network.layer2, network.layer3, network.layer4]
-    units = [unit for stage in stages for unit in stage]
-    bottleneck = type(units[0]).__name__ == "Bottleneck"
-    if any(unit.conv2.groups > 1 for unit in units):
-        return {}, "grouped convolutions"
-    if bottleneck and any(unit.conv3.out_channels != 4 * unit.conv2.out_channels for unit in units):
-        return {}, "wide bottlenecks"
-    return {
-        "units": [len(stage) for stage in stages],
-        "widths": [stage[0].conv2.out_channels for stage in stages],
-        "bottleneck": bottleneck,
-        "stride_conv": 2,
-        "padding": "both",
-        "epsilon": network.bn1.eps,
-    }, ""
-
-
-def _bit(network) -> tuple[dict, str]:
-    return {
-        "units": [len(stage.blocks) for stage in network.stages],
-        "widths": [stage.blocks[0].conv2.out_channels for stage in network.stages],
-    }, ""
-
-
-def _layers(network) -> set[str]:
-    return {type(layer).__name__ for layer in network.modules()}
-
-
-def _side(size) -> int | list[int]:
-    return size[0] if size[0] == size[1] else list(size)
+    return reader.describe(network)
 
 
 def published() -> list[str]:

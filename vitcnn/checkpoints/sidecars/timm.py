@@ -17,6 +17,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from vitcnn.checkpoints import families
 from vitcnn.checkpoints.sidecars import facts
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.sidecars.sidecar import Sidecar
@@ -27,7 +28,6 @@ FILE = "config.json"
 WRAPPER = "timm_wrapper"  # model_type of timm's networks that transformers has saved
 
 _TABLE = pathlib.Path(__file__).with_name("architectures.tsv")
-_GELU = {"gelu": "exact", "gelu_tanh": "tanh"}
 
 # Nothing here changes what a trained network computes, or the arrays show it.
 _DESCRIPTION = (
@@ -43,51 +43,6 @@ _TRAINING = (
     *("init_values", "pretrained", "scriptable", "exportable", "no_jit", "dynamic_img_size"),
     *("strict_img_size", "nlhb", "stem_init"),
 )
-_IN_ARRAYS = {
-    "vit": (
-        *("embed_dim", "depth", "mlp_ratio", "qkv_bias", "proj_bias", "qk_norm", "class_token"),
-        *("no_embed_class", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "distilled"),
-        *("scale_attn_norm", "scale_mlp_norm", "representation_size"),
-    ),
-    "mixer": ("embed_dim", "num_blocks", "mlp_ratio"),
-    "resnet": ("layers", "channels"),
-    "bit": ("layers", "channels", "width_factor"),
-}
-# Arguments of a ViT -> our fields that they change.
-_CHANGES = {
-    "embed_dim": ("width", "mlp_dim"),
-    "depth": ("depth",),
-    "mlp_ratio": ("mlp_dim",),
-    "reg_tokens": ("registers",),
-    "fc_norm": ("norm_pooled",),
-    "class_token": ("norm_pooled",),
-    "global_pool": ("norm_pooled",),
-}
-# Arguments that our networks have in one form only, and no array shows.
-_ONLY = {
-    "vit": {
-        "dynamic_img_pad": (False,),
-        "pool_include_prefix": (False,),
-        "pos_embed": ("learn",),
-        "norm_layer": ("layernorm",),
-    },
-    "mixer": {"act_layer": ("gelu",), "global_pool": ("avg",), "norm_layer": ("layernorm",)},
-    "resnet": {
-        "act_layer": ("relu",),
-        "norm_layer": ("batchnorm2d", "batchnorm"),
-        "output_stride": (32,),
-        "cardinality": (1,),
-        "base_width": (64,),
-        "stem_width": (64,),
-        "stem_type": ("",),
-        "replace_stem_pool": (False,),
-        "block_reduce_first": (1,),
-        "down_kernel_size": (1,),
-        "avg_down": (False,),
-        "global_pool": ("avg",),
-    },
-    "bit": {"output_stride": (32,), "global_pool": ("avg",), "stem_type": ("fixed",)},
-}
 
 
 @functools.cache
@@ -161,10 +116,15 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         rows, columns = cfg.take("input_size", Rule(shape, channels))[1:]
         fields["image_size"] = rows if rows == columns else (rows, columns)
     arguments = Facts(FILE, top.take("model_args", Rule(is_object, "an object", {})))
-    _arguments(arguments, family, fields)
+    arguments.only({"in_chans": (3,), "features_only": (False,)})
+    arguments.ignore(_TRAINING)
     pool = top.get("global_pool")
     pool = arguments.get("global_pool") if pool is None else pool
-    _pool(top, pool, arguments.get("class_token"), family, fields)
+    if family is not None:
+        families.find(family).arguments(arguments, fields)
+    if pool is not None:
+        reader = families.find(family or "vit")  # whose rule for heads is the widest
+        reader.pool(top, pool, arguments.get("class_token"), fields)
     classes = [t.get("num_classes") for t in (arguments, top, cfg)]
     offset = cfg.get("label_offset")
     if offset not in (None, 0, False):
@@ -189,43 +149,6 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         count,
         tuple(map(str, names)) if count == len(names) else (),
     )
-
-
-def _arguments(arguments: Facts, family: str | None, fields: dict[str, Any]) -> None:
-    """Adds the fields that the arguments of an architecture set; see timm's `model_args`."""
-    arguments.only({"in_chans": (3,), "features_only": (False,)})
-    arguments.ignore((*_TRAINING, *_IN_ARRAYS.get(family, ()), "num_classes", "global_pool"))
-    arguments.only({k: v for k, v in _ONLY.get(family, {}).items() if k != "global_pool"})
-    if family in ("vit", "mixer"):
-        fields |= arguments.given({"img_size": "image_size", "patch_size": "patch"}, facts.SIDE)
-    else:
-        arguments.ignore(("img_size", "patch_size"))
-    if family != "vit":
-        return
-    fields |= arguments.given({"num_heads": "heads"}, facts.COUNT)
-    if arguments.get("act_layer") is not None:
-        fields["gelu"] = _GELU[arguments.take("act_layer", facts.one_of(tuple(_GELU), "gelu"))]
-    for argument, names in _CHANGES.items():  # the arrays show what they change
-        if arguments.get(argument) is not None:
-            for name in names:
-                fields.pop(name, None)
-
-
-def _pool(
-    top: Facts, pool: Any, class_token: bool | None, family: str | None, fields: dict[str, Any]
-) -> None:
-    """Checks what the head of a network reads, `global_pool` of timm."""
-    if pool is None:
-        return
-    if family in ("vit", None):
-        if pool not in ("token", "avg"):
-            raise top.unsupported(f"global_pool {pool!r} (a ViT pools by 'token' or 'avg')")
-        has_token = fields.get("pool") == "token" if class_token is None else class_token
-        if has_token and pool == "avg":
-            raise top.unsupported("global_pool 'avg' of an architecture with a class token")
-        fields["pool"] = {"token": "token", "avg": "gap"}[pool]
-    elif pool not in _ONLY[family]["global_pool"]:
-        raise top.unsupported(f"global_pool {pool!r} (the family {family!r} pools by 'avg')")
 
 
 def _preprocess(cfg: Facts) -> dict[str, Any]:
