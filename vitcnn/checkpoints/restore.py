@@ -53,8 +53,82 @@ class Checkpoint:
     preprocess_guess: str | None = None
 
 
-def restore(
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights, read: everything that it says before a network is chosen.
+
+    Attributes:
+      path: the file, or the folder of one orbax step.
+      sha256: of its content.
+      arrays: its arrays, by the keys of the file.
+      network: which of several networks in the file the arrays are; None if it holds one.
+      format_name, format: the format whose keys they are.
+      implied: what the weights imply beyond their arrays.
+    """
+
+    path: pathlib.Path
+    sha256: str
+    arrays: Mapping[str, np.ndarray]
+    network: str | None
+    format_name: str
+    format: ModuleType
+    implied: implied.Implied
+
+    @property
+    def label(self) -> str:
+        """Name of the weights in errors."""
+        return f"{self.path.name} (format {self.format_name!r})"
+
+    def convert(self, module: nn.Module | None) -> dict[str, np.ndarray]:
+        """Returns the arrays under our names.
+
+        Args:
+          module: the network that they are for; None for arrays as the file has them, without what
+            only the fields of a network tell, such as an axis of heads.
+
+        Raises:
+          ValueError: our networks do not support the network of the file.
+        """
+        try:
+            return self.format.convert(self.arrays, module)
+        except ValueError as error:
+            raise ValueError(f"{self.label}: {error}") from error
+
+
+def read_file(
     path: str | os.PathLike,
+    family: str | None = None,
+    names: Iterable[str] = (),
+    *,
+    average: bool = True,
+    sha256: str | None = None,
+) -> WeightsFile:
+    """Reads a checkpoint of any known format.
+
+    Args:
+      path: the file, or the folder of one orbax step.
+      family: name of the network's family, such as "vit"; None if the file decides it.
+      names: full names of the variables of the network, if it is known.
+      average: whether to take the moving average of the weights where a file has both.
+      sha256: of the file, if it is known; None to compute it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: the file is PyTorch's, and torch is not installed.
+      ValueError: the file cannot be read, its format is unknown or belongs to another family, or
+        what lies beside the weights contradicts them or is not supported.
+    """
+    path = pathlib.Path(path)
+    contents = open_file(path, average)
+    arrays, network = _one_network(contents, average, path)
+    format_name, file_format = _find_format(path, arrays, family, names)
+    sha256 = sha256 or digest(path)
+    facts = implied.read(path, sha256, contents.architecture, format_name, file_format)
+    return WeightsFile(path, sha256, arrays, network, format_name, file_format, facts)
+
+
+def restore(
+    weights: str | os.PathLike | WeightsFile,
     family: str,
     module: nn.Module,
     shapes: Mapping[str, Any],
@@ -64,13 +138,12 @@ def restore(
     new_head: Mapping[str, np.ndarray] | None = None,
     chosen: Mapping[str, Any] = types.MappingProxyType({}),
     average: bool = True,
-    sha256: str | None = None,
     is_recorded: bool = False,
 ) -> Checkpoint:
     """Reads a checkpoint of any known format into the variables of a network.
 
     Args:
-      path: the file, or the folder of one orbax step.
+      weights: the file, or the folder of one orbax step; or such a file that `read_file` has read.
       family: name of the network's family, such as "vit".
       module: the network.
       shapes: shapes of its variables: `jax.eval_shape(module.init, key, images)`.
@@ -82,8 +155,8 @@ def restore(
         layer of `Traits.widths` goes with the old head where `chosen` has 0 for its field.
       chosen: the fields of the network that the caller has set. Of the others the weights decide
         those that change no array, and num_classes.
-      average: whether to take the moving average of the weights where a file has both.
-      sha256: of the file, if it is known; None to compute it.
+      average: whether to take the moving average of the weights where a file has both; for a file
+        that has been read, that is decided.
       is_recorded: whether the run that wrote the file has recorded its network, so that nothing has
         to be assumed that the arrays do not show.
 
@@ -91,36 +164,31 @@ def restore(
       The checkpoint, with float32 NumPy arrays.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ImportError: the file is PyTorch's, and torch is not installed.
-      ValueError: the file cannot be read, its format is unknown or belongs to another family, or
-        its keys and shapes are not the network's, and one message lists both sides; or what lies
-        beside the weights contradicts them or is not supported.
+      FileNotFoundError, ImportError: see `read_file`.
+      ValueError: see `read_file`; or keys and shapes are not the network's, and one message lists
+        both sides; or what lies beside the weights contradicts them.
 
     Warns:
       UserWarning: a field that the caller has set contradicts what lies beside the weights, or the
         weights were trained with images of another size than the network's.
     """
-    path = pathlib.Path(path)
     traits = models.traits(family)
-    contents, expected = open_file(path, average), flat(shapes)
-    raw, network = _one_network(contents, average, path)
-    name, file_format = _find_format(path, raw, family, expected)
-    label = f"{path.name} (format {name!r})"
-    sha256 = sha256 or digest(path)
-    provenance = {"path": path.name, "sha256": sha256, "format": name}
-    if network is not None:
-        provenance["network"] = network
-    said = implied.read(path, sha256, contents.architecture, name, file_format)
+    expected = flat(shapes)
+    file = (
+        weights
+        if isinstance(weights, WeightsFile)
+        else read_file(weights, family, expected, average=average)
+    )
+    raw, label, said = file.arrays, file.label, file.implied
+    provenance = {"path": file.path.name, "sha256": file.sha256, "format": file.format_name}
+    if file.network is not None:
+        provenance["network"] = file.network
     said = dataclasses.replace(said, assumed={}) if is_recorded else said
     fields, contradictions = implied.adopted(said, module, shapes, chosen, label)
     if contradictions:
         provenance["contradicted"] = contradictions
         warnings.warn(f"{label} is used with {'; '.join(contradictions)}", stacklevel=3)
-    try:
-        arrays = file_format.convert(raw, module)
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from error
+    arrays = file.convert(module)
     _check_classes(arrays, said, traits, label, new_head)
     if new_head is not None:
         hidden = tuple(  # layers in front of the head that the caller leaves out
@@ -222,7 +290,7 @@ def _check_classes(
 
 
 def _find_format(
-    path: pathlib.Path, keys: Iterable[str], family: str, expected: Iterable[str]
+    path: pathlib.Path, keys: Iterable[str], family: str | None, expected: Iterable[str]
 ) -> tuple[str, ModuleType]:
     """Returns the format of a checkpoint, with its name.
 
@@ -239,7 +307,7 @@ def _find_format(
     known = {name: _format(name) for name in lookup.names_in(formats)}
     matching = {name: file for name, file in known.items() if file.matches(keys)}
     for name, file in matching.items():
-        if family == file.FAMILY:
+        if family in (None, file.FAMILY):
             return name, file
     if own_names.matches(keys, expected):
         return own

@@ -23,7 +23,8 @@ transformers:
 - `MODEL_TYPES`, the `model_type` of a config.json -> a function of its facts that returns fields.
 
 Everyone:
-- `NAMES`, names that people use -> the beginning of the variants that they mean: "deit" -> "DeiT-".
+- `NAMES`, names that people use -> the beginning of the variants that they mean: "deit" -> "DeiT-";
+- `OTHER_NAMES`, names of networks in other libraries -> the architecture of timm that they are.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from vitcnn.checkpoints.sidecars.facts import Facts
 
 NAMES = {"bit": ""}
 UNSEEN = ()
+OTHER_NAMES: dict[str, str] = {}
 
 
 def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

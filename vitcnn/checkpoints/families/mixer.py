@@ -13,6 +13,7 @@ from vitcnn.checkpoints.sidecars.facts import Facts
 
 NAMES = {"mixer": "", "mlp-mixer": ""}
 UNSEEN = ("gelu",)
+OTHER_NAMES: dict[str, str] = {}
 
 
 def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 
 NAMES = {"resnet": ""}
 UNSEEN = ("epsilon", "stride_conv", "padding", "stem_stride", "stem_pool")
+OTHER_NAMES: dict[str, str] = {}  # torchvision's are timm's
 
 
 def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -15,6 +15,23 @@ from vitcnn.models import vit
 
 NAMES = {"deit": "DeiT-", "dinov2": "DINOv2-", "dino": "DINO-", "vit": ""}
 UNSEEN = ("heads", "gelu", "epsilon")
+# Names of torchvision and of torch.hub -> architecture of timm.
+OTHER_NAMES = {
+    "vit_b_16": "vit_base_patch16_224",
+    "vit_b_32": "vit_base_patch32_224",
+    "vit_l_16": "vit_large_patch16_224",
+    "vit_l_32": "vit_large_patch32_224",
+    "vit_h_14": "vit_huge_patch14_224",
+    "dino_vits16": "vit_small_patch16_224",
+    "dino_vits8": "vit_small_patch8_224",
+    "dino_vitb16": "vit_base_patch16_224",
+    "dino_vitb8": "vit_base_patch8_224",
+    **{
+        f"dinov2_vit{size[0]}14{reg}": f"vit_{size}_patch14{reg and '_reg4'}_dinov2"
+        for size in ("small", "base", "large", "giant")
+        for reg in ("", "_reg")
+    },
+}
 
 # Shapes.
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
+from vitcnn.checkpoints import files
 from vitcnn.checkpoints.fetch import hub, url, workdir
 from vitcnn.checkpoints.fetch.source import Source
 from vitcnn.storage import local_path
+
+_SCHEMES = ("hf:", "http://", "https://")
+
+
+def is_address(name: str | os.PathLike) -> bool:
+    """Whether a name is the address or the path of weights, and not the name of a network."""
+    if not isinstance(name, str) or name.startswith(_SCHEMES):
+        return True
+    return os.path.exists(name) or pathlib.PurePath(name).suffix in files.SUFFIXES
 
 
 def locate(weights: str | os.PathLike | None) -> Source:

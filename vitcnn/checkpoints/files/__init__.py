@@ -17,6 +17,7 @@ from vitcnn.lookup import nearest
 
 _TORCH = (".pth", ".pt", ".th", ".bin")
 _KERAS = (".h5", ".hdf5")
+SUFFIXES = (".npz", ".safetensors", *_TORCH, *_KERAS)
 _LFS = b"version https://git-lfs.github.com/spec"
 
 
@@ -49,7 +50,7 @@ def open_file(path: str | os.PathLike, average: bool = True) -> Contents:
         raise FileNotFoundError(
             f"no checkpoint file {str(path)!r}: {nearest(path.name, sorted(siblings))}"
         )
-    if path.suffix not in (".npz", ".safetensors", *_TORCH, *_KERAS):
+    if path.suffix not in SUFFIXES:
         raise ValueError(
             f"{path.name}: a checkpoint ends in .npz (NumPy), .safetensors, .pth, .pt, .th or "
             ".bin (PyTorch), or .h5 or .hdf5 (Keras)"

@@ -27,6 +27,7 @@ from vitcnn.lookup import nearest
 FILE = "config.json"
 WRAPPER = "timm_wrapper"  # model_type of timm's networks that transformers has saved
 
+_SAME = "same as "  # of an old name, in the table
 _TABLE = pathlib.Path(__file__).with_name("architectures.tsv")
 
 # Nothing here changes what a trained network computes, or the arrays show it.
@@ -58,17 +59,16 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
     """Returns the family and the fields of our network that computes what an architecture does.
 
     Args:
-      name: an architecture of timm, such as "vit_base_patch16_224"; a tag after a dot is ignored.
+      name: an architecture of timm, such as "vit_base_patch16_224", or a name that another library
+        has for it; a tag after a dot is ignored.
 
     Raises:
       ValueError: no family of ours has such a network, or the name is unknown.
     """
-    bare = str(name).partition(".")[0]
-    if bare not in _table():
+    if not knows(name):
+        bare = str(name).partition(".")[0]
         raise ValueError(f"unknown architecture {name!r} of timm: {nearest(bare, list(_table()))}")
-    family, fields = _table()[bare]
-    if fields.startswith("same as "):
-        return architecture(fields.removeprefix("same as "))
+    family, fields = _table()[canonical(name)]
     if not fields.startswith("{"):
         raise ValueError(
             f"the architecture {name!r} of timm has {fields}, which the family {family!r} does "
@@ -79,7 +79,27 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
 
 def knows(name: str) -> bool:
     """Whether `architecture` has a name."""
-    return name.partition(".")[0] in _table()
+    return canonical(name) in _table()
+
+
+def canonical(name: str) -> str:
+    """Returns timm's present name of an architecture, without tag; an unknown name stays."""
+    bare = str(name).partition(".")[0]
+    bare = _other_names().get(bare, bare)
+    _, fields = _table().get(bare, ("", ""))
+    return fields.removeprefix(_SAME) if fields.startswith(_SAME) else bare
+
+
+def architectures() -> list[str]:
+    """Returns the architectures of timm that our families have."""
+    return [name for name, (_, fields) in _table().items() if fields.startswith("{")]
+
+
+@functools.cache
+def _other_names() -> dict[str, str]:
+    """Returns a name of another library -> architecture of timm."""
+    readers = map(families.find, families.names())
+    return {name: ours for reader in readers for name, ours in reader.OTHER_NAMES.items()}
 
 
 def wrote(config: Mapping[str, Any]) -> bool:
@@ -103,11 +123,12 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         names = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}
         weights = {name: top.get(name) for name in names if name in config}
     cfg = Facts(FILE, weights)
-    family, fields = None, {}
+    family, fields, known = None, {}, None
     for name in (top.get("architecture"), cfg.get("architecture")):
         if name is not None and not fields:
             try:
                 family, fields = architecture(name)
+                known = canonical(name)
             except ValueError as error:
                 raise ValueError(f"{FILE} beside the weights: {error}") from None
     shape = lambda v: facts.three(v, facts.whole) and v[0] == 3  # noqa: E731
@@ -148,6 +169,7 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         family,
         count,
         tuple(map(str, names)) if count == len(names) else (),
+        known,
     )
 
 
