@@ -28,11 +28,10 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     choices = list(choices)
     plain = _plain(str(name))
     close = [c for c in choices if _plain(c) == plain]
-    if not close and plain:
-        ends = [c for c in choices if len(_plain(c)) > 1 and plain.endswith(_plain(c))]
-        close = sorted(ends, key=lambda c: -len(_plain(c)))[:1]
     if not close and len(plain) > 2:
-        close = [c for c in choices if _plain(c).startswith(plain)][:count]
+        ends = [c for c in choices if len(_plain(c)) > 1 and plain.endswith(_plain(c))]
+        begins = [c for c in choices if _plain(c).startswith(plain)]
+        close = [*sorted(ends, key=lambda c: -len(_plain(c)))[:1], *begins][:count]
     if not close:
         spelled = {_plain(c): c for c in reversed(choices)}
         close = difflib.get_close_matches(plain, spelled, n=count, cutoff=0.5)

@@ -440,7 +440,8 @@ def _name_and_weights(
     if not name:
         raise ValueError('name a network, as in vitcnn.load("vit", "B/16"), or its weights')
     if checkpoints.is_address(name):
-        if isinstance(name, str) and checkpoints.is_name(name):
+        is_bare = isinstance(name, str) and not name.startswith((".", "~", os.sep))
+        if is_bare and checkpoints.is_name(name):
             raise ValueError(
                 f"{name!r} is the name of a network and of a file or folder here: write ./{name} "
                 'for the latter, or give weights, such as "random"'

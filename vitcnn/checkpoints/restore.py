@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib
 import math
@@ -23,7 +24,7 @@ from vitcnn import lookup, models
 from vitcnn.checkpoints import formats, google_names, implied, own_names, positions, torch_names
 from vitcnn.checkpoints.digest import sha256 as digest
 from vitcnn.checkpoints.files import open_file
-from vitcnn.checkpoints.files.contents import Contents
+from vitcnn.checkpoints.files.contents import Contents, renamed
 from vitcnn.checkpoints.merge import merge
 from vitcnn.layers import image_sizes
 
@@ -38,10 +39,11 @@ class Checkpoint:
         `num_classes` changes the shape of arrays.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess` that the weights were trained with.
       provenance: JSON-able: the name of the file, the SHA-256 of its bytes, the name of its format,
-        and "arrays", the counts of the merge. Where they apply: the arrays that were "resized", the
-        arrays that are "new", which "network" of a file with several these are, the "native_size"
-        that they were trained with, where the "preprocess" fields come from, "contradicted" fields,
-        and the "class_names" of the head.
+        and "arrays", the counts of the merge. Where they apply: the types of floats that were
+        "cast_to_float32", the arrays that were "resized", the arrays that are "new", which
+        "network" of a file with several these are, the "native_size" that they were trained with,
+        where the "preprocess" fields come from, "contradicted" fields, and the "class_names" of the
+        head.
       preprocess_guess: where the preprocessing comes from if nothing says that it is that of these
         weights; else None.
     """
@@ -62,6 +64,7 @@ class WeightsFile:
       sha256: of its content.
       arrays: its arrays, by the keys of the file.
       network: which of several networks in the file the arrays are; None if it holds one.
+      types: the types of floats that were cast to float32, such as ("bfloat16",).
       format_name, format: the format whose keys they are.
       implied: what the weights imply beyond their arrays.
     """
@@ -70,6 +73,7 @@ class WeightsFile:
     sha256: str
     arrays: Mapping[str, np.ndarray]
     network: str | None
+    types: tuple[str, ...]
     format_name: str
     format: ModuleType
     implied: implied.Implied
@@ -102,6 +106,7 @@ def read_file(
     *,
     average: bool = True,
     sha256: str | None = None,
+    contents: Contents | None = None,
 ) -> WeightsFile:
     """Reads a checkpoint of any known format.
 
@@ -111,6 +116,7 @@ def read_file(
       names: full names of the variables of the network, if it is known.
       average: whether to take the moving average of the weights where a file has both.
       sha256: of the file, if it is known; None to compute it.
+      contents: what the file holds, if it is known; None to read it.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -119,12 +125,15 @@ def read_file(
         what lies beside the weights contradicts them or is not supported.
     """
     path = pathlib.Path(path)
-    contents = open_file(path, average)
+    contents = contents or open_file(path, average)
     arrays, network = _one_network(contents, average, path)
+    arrays = _without_prefix(arrays, path)
     format_name, file_format = _find_format(path, arrays, family, names)
     sha256 = sha256 or digest(path)
     facts = implied.read(path, sha256, contents.architecture, format_name, file_format)
-    return WeightsFile(path, sha256, arrays, network, format_name, file_format, facts)
+    return WeightsFile(
+        path, sha256, arrays, network, contents.types, format_name, file_format, facts
+    )
 
 
 def restore(
@@ -183,6 +192,8 @@ def restore(
     provenance = {"path": file.path.name, "sha256": file.sha256, "format": file.format_name}
     if file.network is not None:
         provenance["network"] = file.network
+    if file.types:
+        provenance["cast_to_float32"] = list(file.types)
     said = dataclasses.replace(said, assumed={}) if is_recorded else said
     fields, contradictions = implied.adopted(said, module, shapes, chosen, label)
     if contradictions:
@@ -270,6 +281,30 @@ def _one_network(
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
     return arrays, network
+
+
+def _without_prefix(arrays: dict[str, np.ndarray], path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays without what training scripts put in front of the names of a network.
+
+    It is the longest beginning of at least half of the keys without which they are those of a known
+    format; keys that begin otherwise stay, and the merge reports them.
+
+    Raises:
+      ValueError: two keys are the same without it.
+    """
+    known = [_format(name) for name in lookup.names_in(formats)]
+    if any(file.matches(list(arrays)) for file in known):
+        return arrays
+    starts = collections.Counter(key[:start] for key in arrays for start in _starts(key)[1:])
+    common = [start for start, count in starts.items() if 2 * count >= len(arrays)]
+    for start in sorted(common, key=len, reverse=True):
+        names = [(key.removeprefix(start), key) for key in arrays]
+        if any(file.matches([name for name, _ in names]) for file in known):
+            try:
+                return {name: arrays[key] for name, key in renamed(names).items()}
+            except ValueError as error:
+                raise ValueError(f"{path.name}: {error}") from error
+    return arrays
 
 
 def _check_classes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
 from vitcnn.checkpoints import files
 from vitcnn.checkpoints.fetch import hub, url, workdir
@@ -17,7 +16,7 @@ def is_address(name: str | os.PathLike) -> bool:
     """Whether a name is the address or the path of weights, and not the name of a network."""
     if not isinstance(name, str) or name.startswith(_SCHEMES):
         return True
-    return os.path.exists(name) or pathlib.PurePath(name).suffix in files.SUFFIXES
+    return os.path.exists(name) or files.is_named_like_weights(name)
 
 
 def locate(weights: str | os.PathLike | None) -> Source:
