@@ -1,4 +1,4 @@
-"""A name, or weights alone: family, variant and fields follow, or an error names what is missing."""
+"""A name, or weights alone: family, variant and fields follow, or an error says what lacks."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from vitcnn import checkpoints, models
 from vitcnn.checkpoints import families
 from vitcnn.checkpoints.files.contents import Contents
 from vitcnn.checkpoints.sidecars import timm
+from vitcnn.config import analysis, check_measurement, measurement, model, source
+from vitcnn.engine.jobs import load_models
 
 CFG = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 32, 32]}
 SIZES = {"num_heads": 3, "embed_dim": 12, "depth": 2, "mlp_ratio": 20 / 12, "patch_size": 4}
@@ -104,7 +106,7 @@ def test_every_architecture_of_the_table_makes_a_network():
 
 
 def test_a_name_makes_a_random_network():
-    model = vitcnn.load("mini/4")
+    model = vitcnn.load("ViT-mini/4", width=4, depth=1, mlp_dim=4, heads=1)
     assert model.provenance["weights"]["format"] == "random"
     assert (model.provenance["family"], model.provenance["variant"]) == ("vit", "mini/4")
 
@@ -218,7 +220,8 @@ def test_a_name_and_a_path_at_once(tmp_path, monkeypatch):
 
 def test_a_training_run_is_its_own_name(tmp_path):
     module = models.create("vit", "mini/4", width=12, depth=1, mlp_dim=8, heads=3)
-    variables = module.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
     checkpoints.export(tmp_path / "weights.npz", variables)
     fields = {"width": 12, "depth": 1, "mlp_dim": 8, "heads": 3}
     run = {"family": "vit", "variant": "mini/4", "fields": fields}
@@ -254,3 +257,21 @@ def test_every_family_has_its_file():
             assert any(v.startswith(beginning) for v in models.variants(family))
         for architecture in reader.OTHER_NAMES.values():
             assert timm.architecture(architecture)[0] == family
+
+
+def test_a_config_needs_nothing_but_the_weights(tmp_path):
+    folder = save(tmp_path, torch_vits.state((8, 8)), {**VIT, "num_classes": 5})
+    measured = measurement()
+    measured.models.network = model(weights="")
+    measured.models.other = model("vit", weights=os.fspath(folder), image_size=16)
+    measured.data = source("scenes", size=8)
+    measured.analyses.cka = analysis("cka", models=("network",))
+    with pytest.raises(ValueError, match=r"config.models.network.weights is empty"):
+        check_measurement(measured)
+    measured.models.network.weights = os.fspath(folder)
+    loaded = load_models(check_measurement(measured).models)
+    assert loaded["network"].provenance["family"] == "vit"
+    assert [m.image_size for m in loaded.values()] == [(32, 32), (16, 16)]
+    measured.models.network = model("vit", weights="random")
+    with pytest.raises(ValueError, match=r"config.models.network.variant is not set"):
+        check_measurement(measured)
