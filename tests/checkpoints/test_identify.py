@@ -106,7 +106,7 @@ def test_every_architecture_of_the_table_makes_a_network():
 
 
 def test_a_name_makes_a_random_network():
-    model = vitcnn.load("ViT-mini/4", width=4, depth=1, mlp_dim=4, heads=1)
+    model = vitcnn.load("ViT-mini/4")
     assert model.provenance["weights"]["format"] == "random"
     assert (model.provenance["family"], model.provenance["variant"]) == ("vit", "mini/4")
 

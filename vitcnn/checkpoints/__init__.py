@@ -12,6 +12,7 @@ from vitcnn.checkpoints.fetch.workdir import CHECKPOINTS, SNAPSHOTS, WEIGHTS, la
 from vitcnn.checkpoints.files import read
 from vitcnn.checkpoints.identify import Identity, Network, identify, is_name, named
 from vitcnn.checkpoints.restore import Checkpoint, WeightsFile, flat, read_file, restore
+from vitcnn.checkpoints.timm_export import export_timm
 
 __all__ = [
     "CHECKPOINTS",
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "WeightsFile",
     "export",
+    "export_timm",
     "flat",
     "identify",
     "is_address",

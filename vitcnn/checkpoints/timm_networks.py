@@ -24,6 +24,17 @@ def side(size: tuple[int, int]) -> int | list[int]:
     return size[0] if size[0] == size[1] else list(size)
 
 
+def check_values(module: Any, **values: Any) -> None:
+    """Raises ValueError unless the fields of a network have the values that timm's have."""
+    for name, value in values.items():
+        own = getattr(module, name)
+        if own != value:
+            raise ValueError(
+                f"timm has no network with {name} = {own!r}, only with {value!r}: export it as an "
+                "archive of ours (.npz) instead"
+            )
+
+
 def check_mean(top: Facts, pool: Any, family: str) -> None:
     """Raises ValueError unless `global_pool` is the mean."""
     if pool != "avg":

@@ -17,6 +17,9 @@ timm:
   scripts/list_published.py writes the answers to `sidecars/architectures.tsv`;
 - `arguments(facts, fields)`, which changes the fields of an architecture by the `model_args` of a
   config.json, and leaves in `facts` what it does not understand;
+- `to_timm(module)`, the architecture of timm and the `model_args` that make a network of ours;
+  `TIMM_LAYERS`, our names of its layers and arrays -> timm's; `timm_arrays(arrays, module)`, if
+  arrays differ in more; `TIMM_CFG`, further keys of its `pretrained_cfg`;
 - `pool(facts, name, class_token, fields)`, the same for `global_pool`.
 
 transformers:

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vitcnn.checkpoints import timm_networks
-from vitcnn.checkpoints.sidecars import facts
+from vitcnn.checkpoints.sidecars import facts, timm
 from vitcnn.checkpoints.sidecars.facts import Facts
+from vitcnn.models import bit
 
 NAMES = {"bit": ""}
 UNSEEN = ()
@@ -44,6 +47,41 @@ def describe(network: Any) -> tuple[dict[str, Any], str]:
         "units": [len(stage.blocks) for stage in network.stages],
         "widths": [stage.blocks[0].conv2.out_channels for stage in network.stages],
     }, ""
+
+
+# Our name of a layer -> timm's; see `timm_export.renamed`.
+_UNIT = r"resnet/block(\d+)/unit(\d+)"
+TIMM_LAYERS = {
+    r"resnet/root_block/standardized_conv2d": "stem.conv",
+    **{
+        rf"{_UNIT}/{ours}/{kind}": f"stages.{{0-1}}.blocks.{{1-1}}.{theirs}"
+        for letter, number in (("a", 1), ("b", 2), ("c", 3))
+        for ours, kind, theirs in (
+            (letter, "group_norm", f"norm{number}"),
+            (letter, "standardized_conv2d", f"conv{number}"),
+        )
+    },
+    rf"{_UNIT}/a/proj/standardized_conv2d": "stages.{0-1}.blocks.{1-1}.downsample.conv",
+    r"resnet/group_norm": "norm",
+    r"head": "head.fc",
+}
+TIMM_CFG = {"first_conv": "stem.conv", "classifier": "head.fc"}
+
+
+def to_timm(module: bit.BiT) -> tuple[str, dict[str, Any]]:
+    """Returns the architecture of timm and the arguments that make a network the same.
+
+    Raises:
+      ValueError: timm has no such network; the message names the field.
+    """
+    timm_networks.check_values(module, no_skip=())
+    return timm.find("bit", units=module.units, widths=module.widths), {}
+
+
+def timm_arrays(arrays: dict[str, np.ndarray], module: bit.BiT) -> dict[str, np.ndarray]:
+    """Returns arrays under timm's names as its network wants them: the head is a convolution."""
+    head = arrays.get("head.fc.weight")
+    return arrays if head is None else {**arrays, "head.fc.weight": head[:, :, None, None]}
 
 
 def arguments(args: Facts, fields: dict[str, Any]) -> None:

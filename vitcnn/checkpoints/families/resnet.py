@@ -9,6 +9,7 @@ from typing import Any
 from vitcnn.checkpoints import timm_networks
 from vitcnn.checkpoints.sidecars import facts
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
+from vitcnn.models import resnet
 
 NAMES = {"resnet": ""}
 UNSEEN = ("epsilon", "stride_conv", "padding", "stem_stride", "stem_pool")
@@ -82,6 +83,36 @@ def describe(network: Any) -> tuple[dict[str, Any], str]:
         "padding": "both",
         "epsilon": network.bn1.eps,
     }, ""
+
+
+# Our name of a layer -> timm's; see `timm_export.renamed`.
+TIMM_LAYERS = {
+    r"conv_root": "conv1",
+    r"bn_root": "bn1",
+    r"block(\d+)/unit(\d+)/((?:conv|bn)\d)": "layer{0}.{1-1}.{2}",
+    r"block(\d+)/unit(\d+)/conv_proj": "layer{0}.{1-1}.downsample.0",
+    r"block(\d+)/unit(\d+)/bn_proj": "layer{0}.{1-1}.downsample.1",
+    r"head": "fc",
+}
+TIMM_CFG = {"first_conv": "conv1", "classifier": "fc"}
+
+
+def to_timm(module: resnet.ResNet) -> tuple[str, dict[str, Any]]:
+    """Returns the architecture of timm and the arguments that make a network the same.
+
+    Raises:
+      ValueError: timm has no such network; the message names the field.
+    """
+    timm_networks.check_values(module, no_skip=(), norm="batch", epsilon=1e-5, padding="both")
+    timm_networks.check_values(module, stride_conv=2, shortcut="project", conv_bias=False)
+    timm_networks.check_values(module, stem_kernel=7, stem_stride=2, stem_pool=True)
+    if len(module.units) != 4 or module.widths[0] != 64:
+        raise ValueError(
+            "timm's ResNets have four stages and a first convolution of 64 channels, and this one "
+            f"has units = {module.units}, widths = {module.widths}"
+        )
+    arguments = {"layers": list(module.units), "channels": list(module.widths)}
+    return "resnet50" if module.bottleneck else "resnet18", arguments
 
 
 def arguments(args: Facts, fields: dict[str, Any]) -> None:

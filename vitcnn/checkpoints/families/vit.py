@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vitcnn.checkpoints import timm_networks
 from vitcnn.checkpoints.sidecars import facts
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
@@ -138,6 +140,77 @@ def describe(network: Any) -> tuple[dict[str, Any], str]:
         "gelu": "tanh" if "GELUTanh" in timm_networks.layers(network) else "exact",
         "epsilon": epsilon,
     }, ""
+
+
+# Our name of a layer or an array -> timm's; see `timm_export.renamed`.
+TIMM_LAYERS = {
+    r"embedding": "patch_embed.proj",
+    r"cls": "cls_token",
+    r"dist": "dist_token",
+    r"registers": "reg_token",
+    r"Transformer/posembed_input/pos_embedding": "pos_embed",
+    r"Transformer/encoderblock_(\d+)/LayerNorm_0": "blocks.{0}.norm1",
+    rf"Transformer/encoderblock_(\d+)/{ATTENTION}/qkv": "blocks.{0}.attn.qkv",
+    rf"Transformer/encoderblock_(\d+)/{ATTENTION}/out": "blocks.{0}.attn.proj",
+    r"Transformer/encoderblock_(\d+)/(ls[12])": "blocks.{0}.{1}",
+    r"Transformer/encoderblock_(\d+)/LayerNorm_2": "blocks.{0}.norm2",
+    r"Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_0": "blocks.{0}.mlp.fc1",
+    r"Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_1": "blocks.{0}.mlp.fc2",
+    r"Transformer/encoder_norm": "norm",
+    r"(fc_norm|head|head_dist)": "{0}",
+}
+TIMM_CFG = {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"}
+
+
+def to_timm(module: vit.ViT) -> tuple[str, dict[str, Any]]:
+    """Returns the architecture of timm and the arguments that make a network the same.
+
+    Raises:
+      ValueError: timm has no such network; the message names the field.
+    """
+    timm_networks.check_values(module, no_skip=(), local_blocks=(), pre_logits=0)
+    timm_networks.check_values(module, positions="learned", epsilon=1e-6)
+    if module.gated:
+        architecture = "vit_giant_patch14_dinov2"
+    elif module.distilled:
+        architecture = "deit_base_distilled_patch16_224"
+    else:
+        architecture = "vit_base_patch16_224"
+    hidden = 2 * module.mlp_dim if module.gated else module.mlp_dim
+    arguments = {
+        "img_size": module.image_size,
+        "patch_size": module.patch,
+        "embed_dim": module.width,
+        "depth": module.depth,
+        "num_heads": module.heads,
+        # timm rounds the product down.
+        "mlp_ratio": (hidden + 0.5) / module.width,
+        "init_values": module.layer_scale or None,
+    }
+    if not module.distilled:
+        is_gap = module.pool == "gap"
+        arguments |= {
+            "class_token": not is_gap,
+            "global_pool": "avg" if is_gap else "token",
+            "fc_norm": module.norm_pooled,
+            "reg_tokens": module.registers,
+            "no_embed_class": bool(module.registers),  # or registers would have positions
+        }
+    if module.gelu == "tanh" and not module.gated:
+        arguments["act_layer"] = "gelu_tanh"
+    return architecture, arguments
+
+
+def timm_arrays(arrays: dict[str, np.ndarray], module: vit.ViT) -> dict[str, np.ndarray]:
+    """Returns arrays under timm's names as its network wants them.
+
+    With registers only patches have positions there, so the class token contains its own.
+    """
+    if not module.registers or module.pool != "token":
+        return arrays
+    positions = arrays["pos_embed"]
+    token = arrays["cls_token"] + positions[:, :1]
+    return {**arrays, "cls_token": token, "pos_embed": positions[:, 1:]}
 
 
 def arguments(args: Facts, fields: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Reads safetensors files: 8 bytes of length, a JSON header of that length, then the raw arrays.
+"""Reads and writes safetensors files: a length in 8 bytes, a JSON header, then the raw arrays.
 
 https://github.com/huggingface/safetensors#format. The library's NumPy reader does not
 support bfloat16, in which many weights are stored, so the format is read here.
@@ -6,8 +6,11 @@ support bfloat16, in which many weights are stored, so the format is read here.
 
 from __future__ import annotations
 
+import json
 import math
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +85,22 @@ def read(path: pathlib.Path) -> Contents:
     bar.close()
     kinds = {kind for kind, _, _ in places.values()}
     return Contents(arrays, types=tuple(sorted(_CAST[kind] for kind in kinds & _CAST.keys())))
+
+
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes float32 arrays; the data begins at a multiple of 8 bytes, as the library has it."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for key, value in arrays.items():
+        stop = start + value.nbytes
+        header[key] = {"dtype": "F32", "shape": value.shape, "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for value in arrays.values():
+            file.write(np.ascontiguousarray(value, "<f4").data)
 
 
 def _damaged(path: pathlib.Path, reason: str) -> ValueError:

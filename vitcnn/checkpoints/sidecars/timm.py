@@ -95,6 +95,27 @@ def architectures() -> list[str]:
     return [name for name, (_, fields) in _table().items() if fields.startswith("{")]
 
 
+def find(family: str, **fields: Any) -> str:
+    """Returns an architecture with these fields.
+
+    Raises:
+      ValueError: there is none.
+    """
+    for name in architectures():
+        own_family, own = architecture(name)
+        if own_family == family and all(_plain(own[k]) == _plain(v) for k, v in fields.items()):
+            return name
+    shown = ", ".join(f"{name} = {value!r}" for name, value in fields.items())
+    raise ValueError(
+        f"timm has no network of the family {family!r} with {shown}: export it as an archive of "
+        "ours (.npz) instead"
+    )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 @functools.cache
 def _other_names() -> dict[str, str]:
     """Returns a name of another library -> architecture of timm."""
