@@ -20,17 +20,18 @@ from vitcnn.checkpoints import families, timm_networks
 
 OUT = flags.DEFINE_string("out", None, "Folder of the two tables.")
 
-# Modules of timm, apart from those that share no name of an array with ours.
-MODULES = {"deit", "eva", "mlp_mixer", "resnet", "resnetv2", "vision_transformer"} | {
-    "cait",
-    "vision_transformer_hybrid",
-    "vision_transformer_sam",
+# Modules of timm -> the family of ours to which their networks are closest; apart from those that
+# share no name of an array with ours.
+MODULES = {
+    **{name: "vit" for name in ("beit", "cait", "deit", "eva", "naflexvit", "vision_transformer")},
+    **{f"vision_transformer_{name}": "vit" for name in ("hybrid", "relpos", "sam")},
+    **{"mlp_mixer": "mixer", "resnet": "resnet", "resnetv2": "resnet", "senet": "resnet"},
 }
 
 
 def main(_):
     out = pathlib.Path(OUT.value)
-    (out / "architectures.tsv").write_text("\n".join(architectures()) + "\n")
+    (out / "sidecars/architectures.tsv").write_text("\n".join(architectures()) + "\n")
     (out / "published.tsv").write_text("\n".join(published()) + "\n")
 
 
@@ -40,18 +41,25 @@ def architectures() -> list[str]:
     from timm.models import _registry
 
     lines = ["architecture\tfamily\tfields, or why vitcnn has no such network"]
-    families = {}
+    known = {}
     for name in sorted(timm.list_models()):
-        if timm.models.model_entrypoint(name).__module__.rpartition(".")[2] in MODULES:
-            network = empty(name)
-            if (family := family_of(network)) is not None:
-                fields, reason = describe(network, family)
-                families[name] = family
-                lines.append(f"{name}\t{family}\t{reason or json.dumps(fields)}")
+        module = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
+        if module not in MODULES:
+            continue
+        network = empty(name)
+        family, fields, reason = family_of(network), {}, ""
+        if family is not None:
+            fields, reason = describe(network, family)
+        else:
+            family = MODULES[module]
+            strange = timm_networks.layers(network) - families.find(family).LAYERS
+            reason = f"its layers {', '.join(sorted(strange))}" if strange else "other arrays"
+        known[name] = family
+        lines.append(f"{name}\t{family}\t{reason or json.dumps(fields)}")
     for old, new in sorted(_registry._deprecated_models.items()):
         name = str(new).partition(".")[0]
-        if name in families:
-            lines.append(f"{old}\t{families[name]}\tsame as {name}")
+        if name in known:
+            lines.append(f"{old}\t{known[name]}\tsame as {name}")
     return lines
 
 

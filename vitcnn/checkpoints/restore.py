@@ -21,7 +21,15 @@ import numpy as np
 from flax import traverse_util
 
 from vitcnn import lookup, models
-from vitcnn.checkpoints import formats, google_names, implied, own_names, positions, torch_names
+from vitcnn.checkpoints import (
+    formats,
+    google_names,
+    implied,
+    own_names,
+    positions,
+    sidecars,
+    torch_names,
+)
 from vitcnn.checkpoints.digest import sha256 as digest
 from vitcnn.checkpoints.files import open_file
 from vitcnn.checkpoints.files.contents import Contents, renamed
@@ -351,6 +359,7 @@ def _find_format(
             f"{path.name} is of the format {name!r}, which holds weights of the family "
             f"{file.FAMILY!r}, but the network is of the family {family!r}"
         )
+    sidecars.check_architecture(path)
     shown = ", ".join(map(repr, keys[:6])) + (" ..." if len(keys) > 6 else "")
     raise ValueError(
         f"{path.name}: no known format has its {len(keys)} keys, which are {shown}; known formats: "
