@@ -90,9 +90,13 @@ def canonical(name: str) -> str:
     return fields.removeprefix(_SAME) if fields.startswith(_SAME) else bare
 
 
-def architectures() -> list[str]:
-    """Returns the architectures of timm that our families have."""
-    return [name for name, (_, fields) in _table().items() if fields.startswith("{")]
+def architectures(family: str = "") -> list[str]:
+    """Returns the architectures of timm that a family of ours has, or that any has."""
+    return [
+        name
+        for name, (own_family, fields) in _table().items()
+        if fields.startswith("{") and family in ("", own_family)
+    ]
 
 
 def find(family: str, **fields: Any) -> str:
