@@ -181,8 +181,13 @@ def test_weights_that_name_no_network_are_refused(tmp_path):
     folder = save(tmp_path, torch_vits.state((8, 8)))
     with pytest.raises(ValueError, match="does not say which network it holds: networks that"):
         vitcnn.load(folder)
-    with pytest.raises(ValueError, match="family 'vit', and 'resnet50' is a network of the family"):
+    with pytest.raises(ValueError, match="family 'vit', and 'resnet50' is of the family"):
         vitcnn.load("resnet50", weights=folder)
+    with pytest.raises(ValueError, match="family 'vit', and 'resnet' is of the family 'resnet'"):
+        vitcnn.load("resnet", weights=folder)
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    model = vitcnn.load(folder, heads=3, gelu="exact", epsilon=1e-6, preprocess=half)
+    assert (model.module.heads, model.module.gelu) == (3, "exact")  # all that no array shows
     with pytest.raises(ValueError, match=r"'dino' may mean DINO-S/16, .* shapes of none"):
         vitcnn.load("dino", weights=folder)
     config = {"model_type": "vit", "patch_size": 4}

@@ -117,14 +117,15 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
         sources contradict each other; or the name is unknown, or of another family.
     """
     family = file.format.FAMILY
-    candidates = [v for f, v in variants_of(name) if f == family] if name else []
-    if name and not candidates:
-        network = named(name)
-        if network.family != family:
-            raise ValueError(
-                f"{file.label} holds weights of the family {family!r}, and {name!r} is a network "
-                f"of the family {network.family!r}"
-            )
+    meant = variants_of(name) if name else []
+    network = named(name) if name and not meant else None
+    named_family = network.family if network else next((f for f, _ in meant), family)
+    if named_family != family:
+        raise ValueError(
+            f"{file.label} holds weights of the family {family!r}, and {name!r} is of the family "
+            f"{named_family!r}"
+        )
+    if network is not None:
         if network.architecture is None:
             return Identity(network, file)
         _, fields = timm.architecture(name)
@@ -142,8 +143,8 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
             )
     fields = {**implied.assumed, **seen, **implied.fields}
     fitting = [v for v in models.variants(family) if _fits(family, v, seen)]
-    is_word = len(candidates) not in (0, len(models.variants(family)))  # "deit", but not "vit"
-    if is_word:
+    candidates = [variant for _, variant in meant]
+    if len(candidates) not in (0, len(models.variants(family))):  # a word like "deit", not "vit"
         if not set(candidates) & set(fitting):
             raise ValueError(
                 f"{file.label}: {name!r} may mean {', '.join(candidates)}, and its arrays have the "
@@ -152,7 +153,7 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
         variant = next(v for v in candidates if v in fitting)
         fields = {**models.fields(family, variant), **fields}
         return Identity(Network(family, variant, _differing(family, variant, fields)), file)
-    if not implied.is_named:
+    if not (implied.is_named or chosen.keys() >= set(reader.UNSEEN)):
         raise ValueError(_unnamed(file, fitting))
     unsaid = [f for f in reader.UNSEEN if f not in fields and f not in chosen]
     if unsaid:
