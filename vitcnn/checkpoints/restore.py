@@ -307,7 +307,8 @@ def _without_prefix(arrays: dict[str, np.ndarray], path: pathlib.Path) -> dict[s
     common = [start for start, count in starts.items() if 2 * count >= len(arrays)]
     for start in sorted(common, key=len, reverse=True):
         names = [(key.removeprefix(start), key) for key in arrays]
-        if any(file.matches([name for name, _ in names]) for file in known):
+        distinct = list(dict(names))
+        if any(file.matches(distinct) for file in known):
             try:
                 return {name: arrays[key] for name, key in renamed(names).items()}
             except ValueError as error:
