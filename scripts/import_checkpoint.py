@@ -1,10 +1,16 @@
-"""Writes a checkpoint of any known format as a NumPy archive under Google's names.
+"""Writes a checkpoint of any known format under Google's names, or for timm.
 
-    python scripts/import_checkpoint.py --family=vit --variant=S/16 \\
-        --weights=hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k --out=S_16.npz
+    python scripts/import_checkpoint.py --out=S_16.npz \\
+        --weights=hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k
+    python scripts/import_checkpoint.py --out=S_16 --family=vit --variant=S/16 --weights=S_16.npz
+
+An --out that ends in .npz is a NumPy archive under Google's names. Any other is a folder with
+model.safetensors and config.json, from which timm makes the network:
+timm.create_model("local-dir:S_16", pretrained=True). --family and --variant are needed where
+nothing beside the weights says which network they are of.
 
 --fields sets fields of the network as JSON, such as --fields='{"num_classes": 21843}'. The script
-prints what the merge did and how images have to be preprocessed. The archive has no place for the
+prints what the merge did and how images have to be preprocessed. An archive has no place for the
 preprocessing, so it goes to a sidecar, a .vitcnn.json of the same name that `vitcnn.load` reads. If
 no file next to the weights describes it, set
 --preprocess='{"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'.
@@ -17,10 +23,10 @@ from absl import flags
 import vitcnn
 from vitcnn import checkpoints, command_line
 
-FAMILY = flags.DEFINE_string("family", None, "Family of the network, such as vit.")
-VARIANT = flags.DEFINE_string("variant", None, "Its usual name, such as B/16.")
+FAMILY = flags.DEFINE_string("family", "", "Family of the network, or another name for it.")
+VARIANT = flags.DEFINE_string("variant", "", "Its usual name, such as B/16.")
 WEIGHTS = flags.DEFINE_string("weights", None, "Path, hf:<owner>/<repo> or https URL with sha256.")
-OUT = flags.DEFINE_string("out", None, "The archive to write, ending in .npz.")
+OUT = flags.DEFINE_string("out", None, "The archive, ending in .npz, or the folder to write.")
 FIELDS = flags.DEFINE_string("fields", "{}", "Fields of the network that differ, as JSON.")
 PREPROCESS = flags.DEFINE_string(
     "preprocess",
@@ -51,9 +57,17 @@ def check_names(model):
         nameless.add("gated MLPs")
     if nameless:
         raise ValueError(
-            f"Google's format has no name for {' and '.join(sorted(nameless))}; vitcnn.load reads "
-            "the original"
+            f"Google's format has no name for {' and '.join(sorted(nameless))}: write a folder for "
+            "timm instead (an --out that does not end in .npz)"
         )
+
+
+def write_archive(model):
+    """Writes a model as an archive under Google's names, with its sidecar."""
+    check_names(model)
+    fields = {k: getattr(model.module, k) for k in ("gelu", "epsilon") if hasattr(model.module, k)}
+    settings = {"preprocess": model.provenance["preprocess"], "fields": fields}
+    checkpoints.export(OUT.value, model.variables, settings)
 
 
 def main(_):
@@ -66,10 +80,13 @@ def main(_):
         position_resize=RESIZE.value,
         **json.loads(FIELDS.value),
     )
-    check_names(model)
-    fields = {k: getattr(model.module, k) for k in ("gelu", "epsilon") if hasattr(model.module, k)}
-    settings = {"preprocess": model.provenance["preprocess"], "fields": fields}
-    checkpoints.export(OUT.value, model.variables, settings)
+    if OUT.value.endswith(".npz"):
+        write_archive(model)
+    else:
+        record = model.provenance
+        checkpoints.export_timm(
+            OUT.value, record["family"], model.module, model.variables, record["preprocess"]
+        )
     origin = model.provenance["weights"]
     report = origin["arrays"]
     print(f"read: {origin.get('source') or origin['path']}, sha256 {origin['sha256']}")
@@ -82,11 +99,11 @@ def main(_):
         print(f"{what}: {json.dumps(origin.get(what)) if what in origin else 'none'}")
     print(f"preprocess: {json.dumps(model.provenance['preprocess'])}")
     print(f"fields: {json.dumps(model.provenance['fields'], default=str)}")
-    if "batch_stats" in model.variables:
+    if "batch_stats" in model.variables and OUT.value.endswith(".npz"):
         print("names: our own; Google has no ResNet of batch norms")
     print(f"wrote: {OUT.value}, {model.parameter_count:,} parameters")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["family", "variant", "weights", "out"])
+    flags.mark_flags_as_required(["weights", "out"])
     command_line.run_without_config(main)

@@ -32,6 +32,7 @@ ARGUMENTS = {
     "analyze/everything.py": ("", "smallest", "resnet50"),
     "analyze/fig01.py": ("", "paper", "smallest"),
     "analyze/imagenet_resnet50.py": ("", "smallest"),
+    "analyze/public.py": ("", "smallest"),
     "analyze/scenes.py": ("", "smallest"),
     "train/bit.py": ("", "R152x2,jft", "R50x1,i21k,smallest"),
     "train/cifar.py": ("", "resnet,data=npz", "7/4,vit_lite,smallest"),
@@ -47,7 +48,7 @@ EVERY = [(file, argument) for file, arguments in ARGUMENTS.items() for argument 
 # Fields whose values are names that something has to have.
 NAMES = {"family", "variant", "source", "analysis", "optimizer", "schedule", "loss", "compute"}
 DURATIONS = ("every", "steps", "warmup", "cooldown", "snapshots")
-OPTIONAL = ("resume_from", "profile")  # "" is a value
+OPTIONAL = ("resume_from", "profile", "family", "variant")  # "" is a value
 BY_NAME = ("runs", "against", "start", "factors")  # of an ablation, by names that it chooses
 # Fields that accept only some values -> (text of a flag, value).
 SOME = {

@@ -54,6 +54,7 @@ SIDE_BY_SIDE = ("similarity", "models", "data")
 # Folders in which adding a file is registering a plugin; those that are still to come are empty.
 PLUGINS = (
     "analyses",
+    "checkpoints/families",
     "checkpoints/formats",
     "claims",
     "data/augment",

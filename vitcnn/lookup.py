@@ -19,15 +19,34 @@ REQUIRED = dataclasses.MISSING  # the default of a field without a default
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
-    """Returns the end of an error message: the choices most like `name`, else up to 20 choices."""
+    """Returns the end of an error message: the choices most like `name`, else up to 20 choices.
+
+    A choice that is spelled in another way comes first ("b16" is "B/16"), then the end of the name
+    ("ViT-B/16" is "B/16"), then choices that begin with the name ("dino" is "DINO-S/16"), then
+    those that share most letters.
+    """
     choices = list(choices)
-    close = difflib.get_close_matches(str(name), choices, n=count, cutoff=0.5)
+    plain = _plain(str(name))
+    close = [c for c in choices if _plain(c) == plain]
+    if not close and len(plain) > 2:
+        ends = [c for c in choices if len(_plain(c)) > 1 and plain.endswith(_plain(c))]
+        begins = [c for c in choices if _plain(c).startswith(plain)]
+        close = [*sorted(ends, key=lambda c: -len(_plain(c)))[:1], *begins][:count]
+    if not close:
+        spelled = {_plain(c): c for c in reversed(choices)}
+        close = difflib.get_close_matches(plain, spelled, n=count, cutoff=0.5)
+        close = [spelled[c] for c in close]
     if close:
         return "did you mean " + ", ".join(repr(c) for c in close) + "?"
     if not choices:
         return "there is none"
     shown = ", ".join(repr(c) for c in choices[:20])
     return f"the choices are {shown}" + (" ..." if len(choices) > 20 else "")
+
+
+def _plain(name: str) -> str:
+    """Returns a name in small letters and digits alone."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 def check_name(kind: str, name: str, choices: Iterable[str]) -> None:

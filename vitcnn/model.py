@@ -321,8 +321,8 @@ class Model:
 
 
 def load(
-    family: str,
-    variant: str,
+    family: str | os.PathLike = "",
+    variant: str = "",
     weights: str | os.PathLike | None = None,
     *,
     preprocess: Preprocess | Mapping[str, Any] | None = None,
@@ -333,12 +333,20 @@ def load(
     average: bool = True,
     **overrides: Any,
 ) -> Model:
-    """Makes a model: a network by its usual name, with trained or random weights.
+    """Makes a model: a network by its name or by its weights alone, with trained or random weights.
+
+        vitcnn.load("hf:timm/vit_base_patch16_224.augreg_in21k")
+        vitcnn.load("vit_base_patch16_224", weights="model.pth")
+        vitcnn.load("vit", "B/16", weights="ViT-B_16.npz", image_size=384)
 
     Args:
       family: a file of `vitcnn/models`, such as "vit" or "resnet"; or the dotted name of a module
-        outside of this package, such as "my_package.my_family".
+        outside of this package, such as "my_package.my_family". Without `variant` it may be any
+        other name: weights, as below; an architecture of timm or a network of torchvision, such as
+        "resnet50"; or a usual name whose spelling is free, such as "ViT-B/16" or "deit-s16".
       variant: a usual name, such as "B/16", "R50x1" or "20"; an unknown name lists what there is.
+        Without it, the weights decide about the network and all its fields that are not set here:
+        what the arrays show, what the JSON beside them says and what `family` says are compared.
       weights: the path of a checkpoint in any known format; the folder of a training run, or
         "checkpoints" in it for the weights of a run that has not finished;
         "hf:<owner>/<repo>[@<revision>][:<file>]" on Hugging Face; "https://...#sha256=<hex>"; None
@@ -365,27 +373,30 @@ def load(
         weights, or the weights were trained with images of another size.
 
     Raises:
-      ValueError: unknown family, variant or field (with the nearest names); or weights that do not
-        fit the network (both sides listed), or that do not say how images are normalised.
+      ValueError: unknown family, variant, name or field (with the nearest names); or weights that
+        do not fit the network (both sides listed), that do not say which network they are of, or
+        that do not say how images are normalised.
       FileNotFoundError, ConnectionError: the weights do not exist or cannot be downloaded.
     """
+    if not variant:
+        family, weights = _name_and_weights(family, weights)
     family = family.removeprefix(f"{models.__name__}.")  # "vitcnn.models.vit" is "vit"
     source = checkpoints.locate(weights)
-    if source.network not in (None, (family, variant)):
-        trained = " ".join(source.network)
-        place = source.address or source.path.parent
-        raise ValueError(f"{place} holds {trained}, not {family} {variant}")
+    network, file = _network(family, variant, source, overrides, average)
+    family, variant = network.family, network.variant
     if source.path is None:
-        checkpoint = _random(models.create(family, variant, **overrides), seed)
+        checkpoint = _random(
+            models.create(family, variant, **{**network.fields, **overrides}), seed
+        )
     else:
         head_seed = seed if new_head else None
         grid = position_grid or _grid(source)
         checkpoint = _restore(
-            source, family, variant, overrides, head_seed, position_resize, grid, average
+            source, network, file, overrides, head_seed, position_resize, grid, average
         )
 
     # Later entries win; `create` puts the fields of the variant first.
-    fields = {**checkpoint.fields, **source.fields, **overrides}
+    fields = {**network.fields, **checkpoint.fields, **source.fields, **overrides}
     caller_steps = {**source.preprocess, **_preprocess_fields(preprocess)}
     preprocess = {**checkpoint.preprocess, **caller_steps}
 
@@ -409,9 +420,62 @@ def load(
         "preprocess": model.preprocess.to_dict(),
         "parameters": model.parameter_count,
     }
+    if network.architecture is not None:
+        model.provenance["architecture"] = network.architecture
     if source.class_names and not new_head:
         model.provenance["class_names"] = list(source.class_names)
     return model
+
+
+def _name_and_weights(
+    name: str | os.PathLike, weights: str | os.PathLike | None
+) -> tuple[str, str | os.PathLike | None]:
+    """Returns (name of a network, weights) where the first argument of `load` may be weights.
+
+    Raises:
+      ValueError: nothing is named; or a name is that of a network and that of a path.
+    """
+    if isinstance(name, str) and weights is not None:
+        return name, weights
+    if not name:
+        raise ValueError('name a network, as in vitcnn.load("vit", "B/16"), or its weights')
+    if checkpoints.is_address(name):
+        is_bare = isinstance(name, str) and not name.startswith((".", "~", os.sep))
+        if is_bare and checkpoints.is_name(name):
+            raise ValueError(
+                f"{name!r} is the name of a network and of a file or folder here: write ./{name} "
+                'for the latter, or give weights, such as "random"'
+            )
+        return "", name
+    return os.fspath(name), weights
+
+
+def _network(
+    family: str,
+    variant: str,
+    source: checkpoints.Source,
+    overrides: Mapping[str, Any],
+    average: bool,
+) -> tuple[checkpoints.Network, checkpoints.WeightsFile | None]:
+    """Returns the network that is meant, and its file of weights if that had to be read to tell.
+
+    Raises:
+      ValueError: the name is unknown, the weights are those of another network, or they do not say
+        which network they are of.
+    """
+    if source.network is not None:
+        trained = " ".join(source.network)
+        if family not in ("", source.network[0]) or variant not in ("", source.network[1]):
+            place = source.address or source.path.parent
+            raise ValueError(f"{place} holds {trained}, not {family} {variant}")
+        return checkpoints.Network(*source.network), None
+    if variant:
+        return checkpoints.Network(family, variant), None
+    if source.path is None:
+        return checkpoints.named(family), None
+    file = checkpoints.read_file(source.path, average=average, sha256=source.sha256)
+    identity = checkpoints.identify(file, overrides, family)
+    return identity.network, identity.file
 
 
 def _random(module: nn.Module, seed: int) -> checkpoints.Checkpoint:
@@ -425,8 +489,8 @@ def _random(module: nn.Module, seed: int) -> checkpoints.Checkpoint:
 
 def _restore(
     source: checkpoints.Source,
-    family: str,
-    variant: str,
+    network: checkpoints.Network,
+    file: checkpoints.WeightsFile | None,
     overrides: Mapping[str, Any],
     head_seed: int | None,
     position_resize: str,
@@ -434,20 +498,23 @@ def _restore(
     average: bool,
 ) -> checkpoints.Checkpoint:
     """Restores trained weights, with a new head of this seed unless it is None."""
-    expected = {**source.fields, **overrides}
-    module = models.create(family, variant, **expected)
+    family, chosen = network.family, {**source.fields, **overrides}
+    module = models.create(family, network.variant, **{**network.fields, **chosen})
     shapes = jax.eval_shape(module.init, jax.random.key(0), _images(module))
+    if file is None:
+        names = checkpoints.flat(shapes)
+        file = checkpoints.read_file(
+            source.path, family, names, average=average, sha256=source.sha256
+        )
     checkpoint = checkpoints.restore(
-        source.path,
+        file,
         family,
         module,
         shapes,
         position_resize=position_resize,
         position_grid=position_grid,
         new_head=None if head_seed is None else _head(module, family, shapes, head_seed),
-        chosen=expected,
-        average=average,
-        sha256=source.sha256,
+        chosen=chosen,
         is_recorded=source.network is not None,
     )
     if source.address is not None:

@@ -87,7 +87,7 @@ def test_what_lies_beside_an_archive_is_that_of_this_archive(tmp_path):
             '"pool": "gap", "norm_pooled": true',
             "a norm after pooling",
         ),
-        ({"gated": True}, '"gated": true', "gated MLPs; vitcnn.load reads the original"),
+        ({"gated": True}, '"gated": true', "gated MLPs: write a folder for timm instead"),
         (
             {"gated": True, "scale": True},
             '"gated": true, "layer_scale": 1',
@@ -105,3 +105,15 @@ def test_what_has_no_name_there_is_refused(script, tmp_path, parts, fields, mess
             fields=f"{FIELDS}, {fields}}}",
         )
     assert not (tmp_path / "a.npz").exists()
+
+
+def test_a_folder_is_written_for_timm(script, tmp_path, capsys):
+    made = torch_vits.state((8, 8), registers=2, scale=True)
+    path, out = torch_vits.save(tmp_path / "a.safetensors", made), tmp_path / "out"
+    fields = FIELDS + ', "registers": 2, "layer_scale": 0.1, "gelu": "exact"}'
+    run(script, weights=str(path), out=str(out), fields=fields)
+    assert f"wrote: {out}" in capsys.readouterr().out
+    model = vitcnn.load(out)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    expected, _ = torch_vits.forward(made, images)
+    np.testing.assert_allclose(model.run(images)[0], expected, atol=1e-4)

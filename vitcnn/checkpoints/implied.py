@@ -29,6 +29,7 @@ class Implied:
 
     Attributes:
       fields: fields of the network, as the format and the JSON beside the weights have them.
+      said: those of these fields that do not come from the format alone.
       assumed: fields that are likely, but that nothing beside the weights says.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess`.
       origin: where the preprocessing comes from, for provenance; None if there is none.
@@ -36,9 +37,12 @@ class Implied:
       classes: number of classes of the head; None if nothing says it.
       class_names: their names, by number; () if nothing says them.
       source: the file that says the fields, for errors.
+      architecture: name of the network in timm; None if nothing says it.
+      is_named: whether something says which network it is, beyond its arrays.
     """
 
     fields: Mapping[str, Any]
+    said: Mapping[str, Any]
     assumed: Mapping[str, Any]
     preprocess: Mapping[str, Any]
     origin: str | None
@@ -46,6 +50,34 @@ class Implied:
     classes: int | None
     class_names: tuple[str, ...]
     source: str
+    architecture: str | None = None
+    is_named: bool = False
+
+    def with_architecture(self, name: str, fields: Mapping[str, Any]) -> Implied:
+        """Returns the same where the caller has named an architecture.
+
+        Args:
+          name: of the architecture, in timm.
+          fields: those of our network that computes the same.
+
+        Raises:
+          ValueError: the JSON beside the weights says something else.
+        """
+        fields = {k: v for k, v in fields.items() if k != "image_size"}
+        for field, value in fields.items():
+            if field in self.said and not same(self.said[field], value, field):
+                raise ValueError(
+                    f"the architecture {name!r} has {field} = {value!r}, and {self.source} says "
+                    f"{self.said[field]!r}; correct one of them"
+                )
+        return dataclasses.replace(
+            self,
+            fields={**self.fields, **fields},
+            said={**fields, **self.said},
+            source=self.source if self.said else f"the architecture {name!r}",
+            architecture=name,
+            is_named=True,
+        )
 
 
 def read(
@@ -70,13 +102,22 @@ def read(
     """
     sidecar = getattr(file_format, "SIDECAR", sidecars.read_own)(path)
     family = getattr(file_format, "FAMILY", None)
-    fields, source = dict(getattr(file_format, "FIELDS", {})), f"the format {format_name!r}"
+    defaults, said = getattr(file_format, "FIELDS", {}), {}
+    source = f"the format {format_name!r}"
+    documented = published.find(path, sha256)
+    is_documented = documented is not None and documented.is_certain
     families = [(sidecar.family, "the JSON beside it")]
-    if architecture is not None and timm.knows(architecture):
-        own_family, own_fields = timm.architecture(architecture)
-        own_fields.pop("image_size", None)  # training scripts set another
-        families.append((own_family, f"its architecture {architecture!r}"))
-        fields, source = fields | own_fields, f"the architecture {architecture!r} in the file"
+    named = [(architecture, "its architecture", "in the file")]
+    if is_documented:
+        named.insert(0, (documented.name, "its SHA-256, of", "of these weights"))
+    known = None
+    for name, what, where in named:
+        if name is not None and timm.knows(name):
+            own_family, own_fields = timm.architecture(name)
+            own_fields.pop("image_size", None)  # training scripts set another
+            families.append((own_family, f"{what} {name!r}"))
+            said, source = said | own_fields, f"the architecture {name!r} {where}"
+            known = timm.canonical(name)
     for other, place in families:
         if other is not None and family is not None and other != family:
             raise ValueError(
@@ -84,14 +125,15 @@ def read(
                 f"{other!r}"
             )
     if sidecar.fields:
-        fields, source = fields | sidecar.fields, "the JSON beside the weights"
+        said, source = said | sidecar.fields, "the JSON beside the weights"
+    fields = {**defaults, **said}
     assumed = {k: v for k, v in getattr(file_format, "ASSUMED", {}).items() if k not in fields}
 
     preprocess, origin = dict(file_format.PREPROCESS), f"the format {format_name!r}"
     is_guess = not getattr(file_format, "DOCUMENTED", False)
     if "mean" not in preprocess:
         origin = None
-    if (documented := published.find(path, sha256)) is not None:
+    if documented is not None:
         preprocess |= documented.preprocess
         origin = f"{documented.origin}, known by its SHA-256"
         is_guess = not documented.is_certain
@@ -102,6 +144,7 @@ def read(
         is_guess = not {"mean", "std"} <= sidecar.preprocess.keys() and is_guess
     return Implied(
         fields=fields,
+        said=said,
         assumed=assumed,
         preprocess=preprocess,
         origin=origin,
@@ -109,6 +152,9 @@ def read(
         classes=sidecar.classes,
         class_names=sidecar.class_names,
         source=source,
+        architecture=sidecar.architecture or known,
+        is_named=bool(sidecar.family or known or is_documented)
+        or getattr(file_format, "DOCUMENTED", False),
     )
 
 
@@ -140,7 +186,7 @@ def adopted(
     differing = {
         name: value
         for name, value in fields.items()
-        if name in names and name != "image_size" and not _same(getattr(module, name), value)
+        if name in names and name != "image_size" and not same(getattr(module, name), value, name)
     }
     own = _describe(shapes)
     others = {name: _shapes(module, name, value) for name, value in differing.items()}
@@ -192,10 +238,18 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]] | None) -> dict[str, int]:
     return {name: math.prod(shape) for name, shape in (shapes or {}).items()}
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any, field: str = "") -> bool:
+    """Whether two values of a field mean the same network.
+
+    Layer scale starts from a value that trained weights replace: only whether there is one counts.
+    """
+    if field == "layer_scale":
+        return bool(one) == bool(other)
     one, other = (tuple(v) if isinstance(v, list) else v for v in (one, other))
     if isinstance(one, int) and isinstance(other, tuple):
         one = image_sizes.pair(one)
+    if isinstance(one, tuple) and isinstance(other, int):
+        other = image_sizes.pair(other)
     if isinstance(one, float) or isinstance(other, float):
         return abs(one - other) <= 1e-6 * max(abs(one), abs(other))
     return one == other

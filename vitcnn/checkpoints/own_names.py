@@ -30,7 +30,7 @@ def matches(keys: Iterable[str], variables: Iterable[str]) -> bool:
     return 2 * len(names & variables) > min(len(names), len(variables))
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under their full names."""
     return {_full(key): np.asarray(value) for key, value in raw.items()}
 

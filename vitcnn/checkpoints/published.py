@@ -24,11 +24,13 @@ class Published:
 
     Attributes:
       origin: library and name of the weights, such as "torchvision's resnet50.IMAGENET1K_V2".
+      name: name of the weights in the library, such as "resnet50.IMAGENET1K_V2".
       is_certain: whether the content of the file has the SHA-256; else only the name has it.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess`.
     """
 
     origin: str
+    name: str
     is_certain: bool
     preprocess: Mapping[str, Any]
 
@@ -60,4 +62,4 @@ def find(path: pathlib.Path, sha256: str) -> Published | None:
         **{name: tuple(map(float, row[name].split(","))) for name in ("mean", "std")},
     }
     origin = f"{row['library']}'s {row['name']}"
-    return Published(origin, sha256.startswith(digits), preprocess)
+    return Published(origin, row["name"], sha256.startswith(digits), preprocess)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib
 import math
@@ -19,10 +20,18 @@ import numpy as np
 from flax import traverse_util
 
 from vitcnn import lookup, models, storage
-from vitcnn.checkpoints import formats, google_names, implied, own_names, positions, torch_names
+from vitcnn.checkpoints import (
+    formats,
+    google_names,
+    implied,
+    own_names,
+    positions,
+    sidecars,
+    torch_names,
+)
 from vitcnn.checkpoints.digest import sha256 as digest
 from vitcnn.checkpoints.files import open_file, state
-from vitcnn.checkpoints.files.contents import Contents
+from vitcnn.checkpoints.files.contents import Contents, renamed
 from vitcnn.checkpoints.merge import merge
 from vitcnn.layers import image_sizes
 from vitcnn.storage import Path
@@ -38,10 +47,11 @@ class Checkpoint:
         `num_classes` changes the shape of arrays.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess` that the weights were trained with.
       provenance: JSON-able: the name of the file, the SHA-256 of its bytes, the name of its format,
-        and "arrays", the counts of the merge. Where they apply: the arrays that were "resized", the
-        arrays that are "new", which "network" of a file with several these are, the "native_size"
-        that they were trained with, where the "preprocess" fields come from, "contradicted" fields,
-        and the "class_names" of the head.
+        and "arrays", the counts of the merge. Where they apply: the types of floats that were
+        "cast_to_float32", the arrays that were "resized", the arrays that are "new", which
+        "network" of a file with several these are, the "native_size" that they were trained with,
+        where the "preprocess" fields come from, "contradicted" fields, and the "class_names" of the
+        head.
       preprocess_guess: where the preprocessing comes from if nothing says that it is that of these
         weights; else None.
     """
@@ -53,8 +63,89 @@ class Checkpoint:
     preprocess_guess: str | None = None
 
 
-def restore(
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights, read: everything that it says before a network is chosen.
+
+    Attributes:
+      path: the file, or the folder of one orbax step.
+      sha256: of its content.
+      arrays: its arrays, by the keys of the file.
+      network: which of several networks in the file the arrays are; None if it holds one.
+      types: the types of floats that were cast to float32, such as ("bfloat16",).
+      format_name, format: the format whose keys they are.
+      implied: what the weights imply beyond their arrays.
+    """
+
+    path: Path
+    sha256: str
+    arrays: Mapping[str, np.ndarray]
+    network: str | None
+    types: tuple[str, ...]
+    format_name: str
+    format: ModuleType
+    implied: implied.Implied
+
+    @property
+    def label(self) -> str:
+        """Name of the weights in errors."""
+        return f"{self.path.name} (format {self.format_name!r})"
+
+    def convert(self, module: nn.Module | None) -> dict[str, np.ndarray]:
+        """Returns the arrays under our names.
+
+        Args:
+          module: the network that they are for; None for arrays as the file has them, without what
+            only the fields of a network tell, such as an axis of heads.
+
+        Raises:
+          ValueError: our networks do not support the network of the file.
+        """
+        try:
+            return self.format.convert(self.arrays, module)
+        except ValueError as error:
+            raise ValueError(f"{self.label}: {error}") from error
+
+
+def read_file(
     path: str | os.PathLike,
+    family: str | None = None,
+    names: Iterable[str] = (),
+    *,
+    average: bool = True,
+    sha256: str | None = None,
+    contents: Contents | None = None,
+) -> WeightsFile:
+    """Reads a checkpoint of any known format.
+
+    Args:
+      path: the file, or the folder of one orbax step.
+      family: name of the network's family, such as "vit"; None if the file decides it.
+      names: full names of the variables of the network, if it is known.
+      average: whether to take the moving average of the weights where a file has both.
+      sha256: of the file, if it is known; None to compute it.
+      contents: what the file holds, if it is known; None to read it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ImportError: the file is PyTorch's, and torch is not installed.
+      ValueError: the file cannot be read, its format is unknown or belongs to another family, or
+        what lies beside the weights contradicts them or is not supported.
+    """
+    path = storage.as_path(path, "the path of a checkpoint")
+    contents = contents or open_file(path, average)
+    arrays, network = _one_network(contents, average, path)
+    arrays = _without_prefix(arrays, path)
+    format_name, file_format = _find_format(path, arrays, family, names)
+    sha256 = sha256 or digest(path)
+    facts = implied.read(path, sha256, contents.architecture, format_name, file_format)
+    return WeightsFile(
+        path, sha256, arrays, network, contents.types, format_name, file_format, facts
+    )
+
+
+def restore(
+    weights: str | os.PathLike | WeightsFile,
     family: str,
     module: nn.Module,
     shapes: Mapping[str, Any],
@@ -64,13 +155,12 @@ def restore(
     new_head: Mapping[str, np.ndarray] | None = None,
     chosen: Mapping[str, Any] = types.MappingProxyType({}),
     average: bool = True,
-    sha256: str | None = None,
     is_recorded: bool = False,
 ) -> Checkpoint:
     """Reads a checkpoint of any known format into the variables of a network.
 
     Args:
-      path: the file, or the folder of one orbax step.
+      weights: the file, or the folder of one orbax step; or such a file that `read_file` has read.
       family: name of the network's family, such as "vit".
       module: the network.
       shapes: shapes of its variables: `jax.eval_shape(module.init, key, images)`.
@@ -82,8 +172,8 @@ def restore(
         layer of `Traits.widths` goes with the old head where `chosen` has 0 for its field.
       chosen: the fields of the network that the caller has set. Of the others the weights decide
         those that change no array, and num_classes.
-      average: whether to take the moving average of the weights where a file has both.
-      sha256: of the file, if it is known; None to compute it.
+      average: whether to take the moving average of the weights where a file has both; for a file
+        that has been read, that is decided.
       is_recorded: whether the run that wrote the file has recorded its network, so that nothing has
         to be assumed that the arrays do not show.
 
@@ -91,36 +181,33 @@ def restore(
       The checkpoint, with float32 NumPy arrays.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ImportError: the file is PyTorch's, and torch is not installed.
-      ValueError: the file cannot be read, its format is unknown or belongs to another family, or
-        its keys and shapes are not the network's, and one message lists both sides; or what lies
-        beside the weights contradicts them or is not supported.
+      FileNotFoundError, ImportError: see `read_file`.
+      ValueError: see `read_file`; or keys and shapes are not the network's, and one message lists
+        both sides; or what lies beside the weights contradicts them.
 
     Warns:
       UserWarning: a field that the caller has set contradicts what lies beside the weights, or the
         weights were trained with images of another size than the network's.
     """
-    path = storage.as_path(path, "the path of a checkpoint")
     traits = models.traits(family)
-    contents, expected = open_file(path, average), flat(shapes)
-    raw, network = _one_network(contents, average, path)
-    name, file_format = _find_format(path, raw, family, expected)
-    label = f"{path.name} (format {name!r})"
-    sha256 = sha256 or digest(path)
-    provenance = {"path": path.name, "sha256": sha256, "format": name}
-    if network is not None:
-        provenance["network"] = network
-    said = implied.read(path, sha256, contents.architecture, name, file_format)
+    expected = flat(shapes)
+    file = (
+        weights
+        if isinstance(weights, WeightsFile)
+        else read_file(weights, family, expected, average=average)
+    )
+    raw, label, said = file.arrays, file.label, file.implied
+    provenance = {"path": file.path.name, "sha256": file.sha256, "format": file.format_name}
+    if file.network is not None:
+        provenance["network"] = file.network
+    if file.types:
+        provenance["cast_to_float32"] = list(file.types)
     said = dataclasses.replace(said, assumed={}) if is_recorded else said
     fields, contradictions = implied.adopted(said, module, shapes, chosen, label)
     if contradictions:
         provenance["contradicted"] = contradictions
         warnings.warn(f"{label} is used with {'; '.join(contradictions)}", stacklevel=3)
-    try:
-        arrays = file_format.convert(raw, module)
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from error
+    arrays = file.convert(module)
     _check_classes(arrays, said, traits, label, new_head)
     if new_head is not None:
         hidden = tuple(  # layers in front of the head that the caller leaves out
@@ -204,6 +291,31 @@ def _one_network(
     return arrays, network
 
 
+def _without_prefix(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays without what training scripts put in front of the names of a network.
+
+    It is the longest beginning of at least half of the keys without which they are those of a known
+    format; keys that begin otherwise stay, and the merge reports them.
+
+    Raises:
+      ValueError: two keys are the same without it.
+    """
+    known = [_format(name) for name in lookup.names_in(formats)]
+    if any(file.matches(list(arrays)) for file in known):
+        return arrays
+    starts = collections.Counter(key[:start] for key in arrays for start in _starts(key)[1:])
+    common = [start for start, count in starts.items() if 2 * count >= len(arrays)]
+    for start in sorted(common, key=len, reverse=True):
+        names = [(key.removeprefix(start), key) for key in arrays]
+        distinct = list(dict(names))
+        if any(file.matches(distinct) for file in known):
+            try:
+                return {name: arrays[key] for name, key in renamed(names).items()}
+            except ValueError as error:
+                raise ValueError(f"{path.name}: {error}") from error
+    return arrays
+
+
 def _check_classes(
     arrays: Mapping[str, np.ndarray],
     said: implied.Implied,
@@ -222,7 +334,7 @@ def _check_classes(
 
 
 def _find_format(
-    path: Path, keys: Iterable[str], family: str, expected: Iterable[str]
+    path: Path, keys: Iterable[str], family: str | None, expected: Iterable[str]
 ) -> tuple[str, ModuleType]:
     """Returns the format of a checkpoint, with its name.
 
@@ -239,7 +351,7 @@ def _find_format(
     known = {name: _format(name) for name in lookup.names_in(formats)}
     matching = {name: file for name, file in known.items() if file.matches(keys)}
     for name, file in matching.items():
-        if family == file.FAMILY:
+        if family in (None, file.FAMILY):
             return name, file
     if own_names.matches(keys, expected):
         return own
@@ -248,6 +360,7 @@ def _find_format(
             f"{path.name} is of the format {name!r}, which holds weights of the family "
             f"{file.FAMILY!r}, but the network is of the family {family!r}"
         )
+    sidecars.check_architecture(path)
     shown = ", ".join(map(repr, keys[:6])) + (" ..." if len(keys) > 6 else "")
     raise ValueError(
         f"{path.name}: no known format has its {len(keys)} keys, which are {shown}; known formats: "

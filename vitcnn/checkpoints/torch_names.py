@@ -174,13 +174,15 @@ def mlps(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int, bool]]:
             yield mlp, hidden, kernel.shape[1] == 2 * hidden
 
 
-def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
+def check_gates(arrays: Mapping[str, np.ndarray], module: nn.Module | None) -> None:
     """Raises ValueError, saying what to set, if only one of a file and a ViT has gated MLPs.
 
     Args:
       arrays: by our names.
-      module: the network.
+      module: the network; None if it is not known yet.
     """
+    if module is None:
+        return
     expected = getattr(module, "gated", False)
     for _, hidden, gated in mlps(arrays):
         if gated and not expected:

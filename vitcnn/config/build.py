@@ -33,11 +33,12 @@ def ablation(name: str) -> ConfigDict:
     return _with_defaults(fields_of(Ablation), {"name": name})
 
 
-def model(family: str, variant: str, **fields: Any) -> ConfigDict:
+def model(family: str = "", variant: str = "", **fields: Any) -> ConfigDict:
     """Returns the config of a model to measure.
 
     Args:
-      family, variant: see `vitcnn.load`.
+      family, variant: see `vitcnn.load`; without a variant the weights decide about it, and without
+        a family about all fields of the network.
       **fields: arguments of `vitcnn.load` and fields of the network that differ from their
         defaults; `weights=""` requires the user to give the weights.
     """

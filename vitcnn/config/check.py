@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -258,13 +258,18 @@ def _check_schema(config: Fields, schema: type, where: str) -> dict[str, Any]:
     return values
 
 
-def _check_part(fields: Fields, kind: str, where: str) -> dict[str, Any]:
-    """Returns the fields that name a plugin, which have to be there, and its own fields."""
+def _check_part(
+    fields: Fields, kind: str, where: str, optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """Returns the fields that name a plugin and its own fields.
+
+    The former have to be there, unless they are `optional`: then they may be "".
+    """
     part = PARTS[kind]
     for required in part.identity:
-        if not fields.get(required):
+        if not fields.get(required) and required not in optional:
             raise ValueError(f"{where}.{required} is not set")
-    identity = {name: fields[name] for name in part.identity}
+    identity = {name: fields.get(name) or "" for name in part.identity}
     rest = {name: value for name, value in fields.items() if name not in identity}
     return {**identity, **_check_fields(rest, part.fields(*identity.values()), where)}
 
@@ -274,7 +279,9 @@ def _check_model(fields: Fields, where: str, kind: str) -> dict[str, Any]:
         raise ValueError(f'{where}.weights is empty; give a path, or "random" for random weights')
     if fields.get("family") and fields.get("variant"):
         models.variant(fields["family"], fields["variant"])
-    return _check_part(fields, kind, where)
+    trained = fields.get("weights") not in (None, "random")
+    decided = ("variant",) if fields.get("family") else ("family", "variant")
+    return _check_part(fields, kind, where, decided if trained else ())
 
 
 def _check_source(fields: Fields, where: str) -> dict[str, Any]:

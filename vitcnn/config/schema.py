@@ -263,8 +263,13 @@ class Ablation:
 
 
 def model_fields(family: str) -> dict[str, Any]:
-    """Returns the fields of a model: those of `vitcnn.load`, its network and its `Preprocess`."""
+    """Returns the fields of a model: those of `vitcnn.load`, its network and its `Preprocess`.
+
+    Without a family there are none of a network: the weights decide about all of them.
+    """
     load_fields = fields_of(load, ("family", "variant", "overrides"))
+    if not family:
+        return {**load_fields, "preprocess": fields_of(Preprocess)}
     module_fields = fields_of(models.network(family), ("parent", "name", *NO_FIELDS))
     return {**load_fields, **module_fields, "preprocess": fields_of(Preprocess)}
 
@@ -288,8 +293,10 @@ class Part:
 
 
 _MODEL = {
-    "family": "a file of vitcnn/models; families differ in their fields: change it in the config",
-    "variant": "usual name of the network, such as B/16 or R50x1",
+    "family": "a file of vitcnn/models; families differ in their fields: change it in the config; "
+    "left out where the weights decide it",
+    "variant": "usual name of the network, such as B/16 or R50x1; left out where the weights "
+    "decide it",
 }
 PARTS = {
     "model": Part(_MODEL, lambda family, variant: model_fields(family)),

@@ -72,7 +72,7 @@ def _walk_part(values: Fields, kind: str, where: str) -> Iterator[tuple[str, Any
         return
     part = PARTS[kind]
     fields = part.fields(*(values[name] for name in part.identity))
-    if "family" in values:
+    if values.get("family"):
         variant = models.variant(values["family"], values["variant"])
         fields = {
             name: dataclasses.replace(field, default=variant[name]) if name in variant else field

@@ -25,7 +25,8 @@ def kind(provenance: Mapping[str, Any], model: str) -> str:
 def describe_model(provenance: Mapping[str, Any], model: str) -> str:
     """Returns what a model is, such as "vit B/16", from the provenance of a Result."""
     record = provenance.get("models", {}).get(model, {})
-    description = " ".join(str(record[key]) for key in ("family", "variant") if record.get(key))
+    names = record.get("family"), record.get("variant") or record.get("architecture")
+    description = " ".join(filter(None, names))
     random = record.get("weights", {}).get("format") == "random"
     return description + " (random weights)" * random
 

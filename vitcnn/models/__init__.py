@@ -26,9 +26,27 @@ def network(family: str) -> type[nn.Module]:
     return _file(family).NETWORK
 
 
+def variants(family: str) -> list[str]:
+    """Returns the names of the variants of a family."""
+    return list(_file(family).VARIANTS)
+
+
 def variant(family: str, name: str) -> dict[str, Any]:
-    """Returns the fields that make a variant; a ValueError gives the nearest variants."""
+    """Returns the fields that make a variant ({} for ""); a ValueError gives the nearest ones."""
     return _variant(family, name)
+
+
+def fields(family: str, variant: str) -> dict[str, Any]:
+    """Returns every field of a variant, those with the default of the family too."""
+    return {**_defaults(network(family)), **_variant(family, variant)}
+
+
+def _defaults(network_class: type[nn.Module]) -> dict[str, Any]:
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(network_class)
+        if field.name not in ("parent", "name")
+    }
 
 
 def _file(family: str) -> ModuleType:
@@ -36,6 +54,8 @@ def _file(family: str) -> ModuleType:
 
 
 def _variant(family: str, name: str) -> dict[str, Any]:  # `create` has an argument `variant`
+    if not name:
+        return {}
     variants = _file(family).VARIANTS
     lookup.check_name(f"variant of {family}", name, variants)
     return dict(variants[name])
@@ -46,7 +66,8 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
 
     Args:
       family: name of a file of this folder, such as "vit" or "resnet".
-      variant: one of the family's `VARIANTS`, such as "B/16" or "R50x1".
+      variant: one of the family's `VARIANTS`, such as "B/16" or "R50x1"; "" for the defaults of
+        `NETWORK`.
       **overrides: fields of the family's `NETWORK` that differ from the variant's, such as
         `num_classes=10` or `image_size=384`.
 
@@ -56,11 +77,7 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
     """
     network_class = network(family)
     variant_fields = _variant(family, variant)
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(network_class)
-        if field.name not in ("parent", "name")
-    }
+    defaults = _defaults(network_class)
     for name, value in overrides.items():
         lookup.check_name(f"field of {family}", name, defaults)
         if value is None:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 
 from vitcnn import storage
+from vitcnn.checkpoints import files
 from vitcnn.checkpoints.fetch import bucket, hub, url, workdir
 from vitcnn.checkpoints.fetch.source import Source
+
+
+def is_address(name: str | os.PathLike) -> bool:
+    """Whether a name is the address or the path of weights, and not the name of a network."""
+    if not isinstance(name, str) or name.startswith("hf:") or "://" in name:
+        return True
+    return os.path.exists(name) or files.is_named_like_weights(name)
 
 
 def locate(weights: str | os.PathLike | None) -> Source:

@@ -1,4 +1,4 @@
-"""Weights in a bucket: a copy on this machine, with the JSON beside them."""
+"""Weights in a bucket: a copy on this machine, with what is beside them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import weakref
 from vitcnn import storage
 from vitcnn.checkpoints import sidecars
 from vitcnn.checkpoints.fetch.source import Source
+from vitcnn.checkpoints.files import SHARDS, shards
 
 
 def fetch(source: Source) -> Source:
@@ -33,7 +34,8 @@ def fetch(source: Source) -> Source:
     weakref.finalize(here, shutil.rmtree, folder, ignore_errors=True)
     copy.write_bytes(content)
     own = source.path.with_suffix(sidecars.OWN).name
-    for name in (own, *sidecars.PUBLISHED):
+    parts = set(shards.names(copy).values()) if copy.name.endswith(SHARDS) else ()
+    for name in (own, *sidecars.PUBLISHED, *parts):
         if (content := storage.read(source.path.parent / name)) is not None:
             (copy.parent / name).write_bytes(content)
     return here

@@ -9,8 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from vitcnn.checkpoints import sidecars
 from vitcnn.checkpoints.fetch.source import Source
+from vitcnn.checkpoints.files import SHARDS, shards
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Names of the weights in repositories of timm, transformers and open_clip, in the order in which
+# they are tried: files without pickles first.
+WEIGHTS = (
+    *("model.safetensors", f"model.safetensors{SHARDS}", "open_clip_model.safetensors"),
+    *("pytorch_model.bin", f"pytorch_model.bin{SHARDS}", "open_clip_pytorch_model.bin"),
+)
 _ADDRESS = re.compile(r"hf:(?P<repo>[^/@:]+/[^/@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<file>.+))?")
 _REMEDY = "download the file where there is a connection, and give its path as weights"
 
@@ -18,9 +24,9 @@ _REMEDY = "download the file where there is a connection, and give its path as w
 def fetch(address: str) -> Source:
     """Downloads a weights file into Hugging Face's cache, or finds it there.
 
-    The JSON files that describe the preprocessing are fetched into the same folder. Interrupted
-    downloads resume. HF_HUB_OFFLINE, HF_HOME, HF_TOKEN and the other variables of huggingface_hub
-    have their usual effect.
+    The shards of weights in several files, and the JSON files that describe the network and its
+    preprocessing, are fetched into the same folder. Interrupted downloads resume. HF_HUB_OFFLINE,
+    HF_HOME, HF_TOKEN and the other variables of huggingface_hub have their usual effect.
 
     Args:
       address: "hf:<owner>/<repo>[@<revision>][:<file>]"; without a file, the names in `WEIGHTS` are
@@ -56,10 +62,15 @@ def fetch(address: str) -> Source:
         ) from unreachable
     if path is None:
         raise ValueError(
-            f"{repo} has no file {' or '.join(map(repr, names))}; name the file that holds its "
+            f"{repo} has no file {' or '.join(map(repr, names[:4]))}; name the file that holds its "
             f"weights: hf:{repo}:<file>"
         )
     commit = _commit(path)
+    if path.name.endswith(SHARDS):
+        folder = _path_in_repository(path, commit).removesuffix(path.name)
+        for shard in sorted(set(shards.names(path).values())):
+            with _connection_errors(f"{shard} of {repo}"):
+                huggingface_hub.hf_hub_download(repo, folder + shard, revision=commit or revision)
     for name in sidecars.PUBLISHED:
         # Many repositories lack one of these files, and offline the cache may lack both.
         optional = contextlib.suppress(errors.EntryNotFoundError)

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from vitcnn.checkpoints import progress
 from vitcnn.checkpoints.digest import sha256
 from vitcnn.checkpoints.fetch.source import Source
 from vitcnn.storage import cache_folder
@@ -84,10 +85,16 @@ def _download(address: str, partial: pathlib.Path) -> None:
     with response:
         resumed = response.status == 206  # else the server sends the file from its beginning
         length = response.headers.get("Content-Length")
-        received = 0
-        with partial.open("ab" if resumed else "wb") as file:
+        received, before = 0, start if resumed else 0
+        total = None if length is None else before + int(length)
+        name = partial.name.removesuffix(".partial")
+        with (
+            partial.open("ab" if resumed else "wb") as file,
+            progress.of_bytes(name, total, before) as bar,
+        ):
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 received += len(chunk)
+                bar.update(len(chunk))
         if length is not None and received < int(length):
             raise OSError(f"cut off after {received} of {length} bytes")

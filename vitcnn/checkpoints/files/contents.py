@@ -19,11 +19,13 @@ class Contents:
       architecture: name of the network as the training script wrote it; None if it did not.
       network: which of several networks in the file these arrays are, such as "state_dict_ema" of
         "state_dict" and "state_dict_ema"; None if the file holds one network.
+      types: the types of floats that were cast to float32, such as ("bfloat16",).
     """
 
     arrays: Mapping[str, np.ndarray]
     architecture: str | None = None
     network: str | None = None
+    types: tuple[str, ...] = ()
 
 
 def distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

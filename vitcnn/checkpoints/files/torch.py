@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import pathlib
 import re
 from collections.abc import Mapping
@@ -13,9 +14,14 @@ import numpy as np
 from vitcnn.checkpoints.files.contents import Contents, distinct
 
 # Training scripts nest the weights under these names, next to the optimiser's state.
-_WEIGHTS = ("state_dict", "model_state_dict", "model", "student", "net", "network")
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "student", "net", "network", "weights")
 # The moving average of the weights, where a file has one: timm, DeiT, DINO, iBOT, Lightning.
-_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher")
+_AVERAGES = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher"),
+    *("model_ema_state_dict", "teacher_state_dict"),
+)
+# Arguments of a training script may be paths.
+_PATHS = (pathlib.PosixPath, pathlib.PurePosixPath)
 _SAVE_AGAIN = (
     "where you trust the file, load it with torch.load(path, weights_only=False) and save the "
     "weights alone: torch.save(checkpoint['model'], 'weights.pth')"
@@ -25,8 +31,9 @@ _SAVE_AGAIN = (
 def read(path: pathlib.Path, average: bool) -> Contents:
     """Reads the tensors of a `state_dict`, which may be nested under one of the usual names.
 
-    Next to the tensors a checkpoint may hold plain values and an `argparse.Namespace`, which the
-    training scripts of timm, DeiT, MAE and DINO save. No other object is unpickled.
+    Next to the tensors a checkpoint may hold plain values, paths, scalars of NumPy and an
+    `argparse.Namespace`, which the training scripts of timm, DeiT, MAE and DINO save. No other
+    object is unpickled.
 
     Args:
       path: the file.
@@ -45,8 +52,10 @@ def read(path: pathlib.Path, average: bool) -> Contents:
             f'pip install "vitcnn[torch]"'
         ) from error
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        allowed = [argparse.Namespace, *_PATHS, *_scalars()]
+        # From a stream, because torch judges the kind of a file by the end of its name.
+        with torch.serialization.safe_globals(allowed), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a damaged file
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
@@ -76,7 +85,25 @@ def read(path: pathlib.Path, average: bool) -> Contents:
             f"{type(content[others[0]]).__name__}; save the weights alone"
         )
     arrays = distinct((str(key), _plain(path, key, value)) for key, value in tensors.items())
-    return Contents(arrays, architecture, network)
+    floats = {
+        str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()
+    }
+    return Contents(arrays, architecture, network, tuple(sorted(floats - {"float32"})))
+
+
+def _scalars() -> list[Any]:
+    """Returns what a pickle needs for a scalar of NumPy, such as the best accuracy so far.
+
+    None of them runs code of the file: they make a number out of a type and of bytes.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    return [
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
+        np.dtype,
+        *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
+        codecs.encode,
+    ]
 
 
 def _networks(content: Mapping[str, Any]) -> list[str]:

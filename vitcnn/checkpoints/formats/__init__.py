@@ -4,7 +4,8 @@ A format declares
 
 - `FAMILY`, the file of `vitcnn.models` whose networks it holds;
 - `matches(keys)`, whether a file with these keys has this format;
-- `convert(raw, module)`, its arrays under our names ("params/..." and "batch_stats/...");
+- `convert(raw, module)`, its arrays under our names ("params/..." and "batch_stats/..."); with None
+  for the module, without what only its fields tell, so that their shapes can tell its fields;
 - `PREPROCESS`, the preprocessing that the weights were trained with, as fields of
   `vitcnn.data.preprocess.Preprocess`; without mean and std if the keys do not determine them;
 

@@ -15,7 +15,14 @@ from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
 SIDECAR = sidecars.read_published
-FIELDS = {"epsilon": 1e-5, "padding": "both", "shortcut": "pad"}
+FIELDS = {
+    "epsilon": 1e-5,
+    "padding": "both",
+    "shortcut": "pad",
+    "stem_stride": 1,
+    "stem_pool": False,
+    "stride_conv": 2,
+}
 PREPROCESS = {
     "size": (32, 32),
     "resize": 32,
@@ -35,7 +42,7 @@ def matches(keys: Iterable[str]) -> bool:
     return names >= SIGNATURE and not deeper & names
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names and axis orders."""
     return torch_names.convert(raw, torch_names.Names(_layer))
 

@@ -70,6 +70,6 @@ def matches(keys: Iterable[str]) -> bool:
     return torch_names.bare_names(keys) >= SIGNATURE
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, heads on an axis of their own as `module` has them."""
     return torch_names.convert(raw, _NAMES, getattr(module, "heads", None))

@@ -38,7 +38,7 @@ def matches(keys: Iterable[str]) -> bool:
     return {"resnet/root_block/standardized_conv2d/kernel", "resnet/group_norm/gamma"} <= names
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names."""
     arrays = {}
     for key, value in google_names.arrays(raw).items():

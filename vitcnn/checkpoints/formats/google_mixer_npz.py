@@ -23,6 +23,6 @@ def matches(keys: Iterable[str]) -> bool:
     return {"stem/kernel", "pre_head_layer_norm/scale"} <= set(google_names.bare(keys))
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names."""
     return {f"params/{name}": value for name, value in google_names.arrays(raw).items()}

@@ -24,7 +24,7 @@ def matches(keys: Iterable[str]) -> bool:
     return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(google_names.bare(keys))
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under "params/", running statistics under "batch_stats/"."""
     statistics = {k: np.asarray(v, np.float32) for k, v in raw.items() if k.startswith(_STATISTICS)}
     arrays = google_names.arrays({k: v for k, v in raw.items() if k not in statistics})

@@ -41,7 +41,7 @@ def matches(keys: Iterable[str]) -> bool:
     return "embedding/kernel" in names and any(name.startswith("Transformer/") for name in names)
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names.
 
     Raises:
@@ -89,9 +89,12 @@ def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dic
       module: the network; its grid tells which tokens have a position.
       fixed: whether a file without positions means big_vision's sines and cosines.
     """
-    rows, columns = image_sizes.grid(module.image_size, module.patch)
     if _POSITIONS in arrays:
         return arrays
+    if module is None:  # the grid is not known yet
+        names = {name: _POSITIONS for name in _OTHER_POSITIONS if name in arrays}
+        return {names.get(key, key): value for key, value in arrays.items()}
+    rows, columns = image_sizes.grid(module.image_size, module.patch)
     if names := [key for key in _OTHER_POSITIONS if key in arrays]:
         table = arrays.pop(names[0])
     elif fixed and module.positions == "learned":

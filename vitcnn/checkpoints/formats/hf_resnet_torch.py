@@ -16,7 +16,7 @@ from vitcnn.checkpoints import sidecars, torch_names
 
 FAMILY = "resnet"
 SIDECAR = functools.partial(sidecars.read_published, model_type="resnet")
-FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both"}
+FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both", "stem_stride": 2, "stem_pool": True}
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -42,7 +42,7 @@ def matches(keys: Iterable[str]) -> bool:
     return {name.removeprefix("resnet.") for name in torch_names.bare_names(keys)} >= SIGNATURE
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names and axis orders."""
     return torch_names.convert(raw, torch_names.Names(_layer))
 

@@ -94,7 +94,7 @@ def matches(keys: Iterable[str]) -> bool:
     )
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, heads on an axis of their own as `module` has them.
 
     Raises:

@@ -21,7 +21,13 @@ import numpy as np
 from vitcnn.checkpoints.files.contents import renamed
 
 FAMILY = "resnet"
-FIELDS = {"epsilon": 1.001e-5, "stride_conv": 1, "padding": "both"}
+FIELDS = {
+    "epsilon": 1.001e-5,
+    "stride_conv": 1,
+    "padding": "both",
+    "stem_stride": 2,
+    "stem_pool": True,
+}
 DOCUMENTED = True  # keras.applications has one preprocessing for all of its ResNets
 PREPROCESS = {
     "size": (224, 224),
@@ -64,7 +70,7 @@ def matches(keys: Iterable[str]) -> bool:
     return _REQUIRED.issubset(name for key in keys if (name := _name(key)) != key)
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, the first convolution taking RGB.
 
     Raises:

@@ -45,7 +45,7 @@ def matches(keys: Iterable[str]) -> bool:
     return names >= SIGNATURE and _BATCH_NORM not in names
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names and axis orders; timm's head is a 1x1 convolution.
 
     Raises:

@@ -47,7 +47,7 @@ def matches(keys: Iterable[str]) -> bool:
     return torch_names.bare_names(keys) >= SIGNATURE
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names and axis orders.
 
     Raises:

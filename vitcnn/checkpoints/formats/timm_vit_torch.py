@@ -78,7 +78,7 @@ def matches(keys: Iterable[str]) -> bool:
     return torch_names.bare_names(keys) >= SIGNATURE
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, heads on an axis of their own as `module` has them.
 
     Where only patches have positions (timm's `no_embed_class`), the class and distillation tokens
@@ -99,7 +99,9 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     return {**arrays, vit.POSITIONS: table}
 
 
-def _positions(module: nn.Module) -> int:
-    """Returns how many tokens of the network have a position."""
+def _positions(module: nn.Module | None) -> int:
+    """Returns how many tokens of the network have a position; 0 if it is not known."""
+    if module is None:
+        return 0
     rows, columns = image_sizes.grid(module.image_size, module.patch)
     return rows * columns + (module.pool == "token") + module.distilled

@@ -64,7 +64,7 @@ def matches(keys: Iterable[str]) -> bool:
     return torch_names.bare_names(keys) >= SIGNATURE
 
 
-def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
+def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:
     """Returns the arrays under our names, heads on an axis of their own as `module` has them."""
     # torch has no layer "in_proj", only its arrays.
     raw = {key.replace("in_proj_", "in_proj."): value for key, value in raw.items()}

@@ -74,5 +74,15 @@ def read_published(path: pathlib.Path, model_type: str | None = None) -> Sidecar
     return network
 
 
+def check_architecture(path: pathlib.Path) -> None:
+    """Raises ValueError if config.json beside weights names a network that vitcnn does not support.
+
+    It says more about weights of an unknown format than their keys do.
+    """
+    config = _json(path.parent / timm.FILE)
+    if timm.wrote(config) and timm.knows(str(config.get("architecture"))):
+        timm.read({"architecture": config["architecture"]})
+
+
 def _json(path: pathlib.Path) -> dict[str, Any]:
     return parse(path.read_bytes(), path.name) if path.is_file() else {}

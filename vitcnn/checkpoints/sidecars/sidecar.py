@@ -18,6 +18,7 @@ class Sidecar:
       family: family of the network; None if the files do not say.
       classes: number of classes of the head; None if the files do not say.
       class_names: names of these classes, by number; () if the files do not say.
+      architecture: name of the network in timm; None if the files do not say.
     """
 
     preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -26,6 +27,7 @@ class Sidecar:
     family: str | None = None
     classes: int | None = None
     class_names: tuple[str, ...] = ()
+    architecture: str | None = None
 
     def with_preprocess(self, preprocess: Mapping[str, Any], file: str) -> Sidecar:
         """Returns the same with the preprocessing of another file."""

@@ -17,6 +17,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from vitcnn.checkpoints import families
 from vitcnn.checkpoints.sidecars import facts
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.sidecars.sidecar import Sidecar
@@ -26,8 +27,8 @@ from vitcnn.lookup import nearest
 FILE = "config.json"
 WRAPPER = "timm_wrapper"  # model_type of timm's networks that transformers has saved
 
+_SAME = "same as "  # of an old name, in the table
 _TABLE = pathlib.Path(__file__).with_name("architectures.tsv")
-_GELU = {"gelu": "exact", "gelu_tanh": "tanh"}
 
 # Nothing here changes what a trained network computes, or the arrays show it.
 _DESCRIPTION = (
@@ -43,51 +44,6 @@ _TRAINING = (
     *("init_values", "pretrained", "scriptable", "exportable", "no_jit", "dynamic_img_size"),
     *("strict_img_size", "nlhb", "stem_init"),
 )
-_IN_ARRAYS = {
-    "vit": (
-        *("embed_dim", "depth", "mlp_ratio", "qkv_bias", "proj_bias", "qk_norm", "class_token"),
-        *("no_embed_class", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "distilled"),
-        *("scale_attn_norm", "scale_mlp_norm", "representation_size"),
-    ),
-    "mixer": ("embed_dim", "num_blocks", "mlp_ratio"),
-    "resnet": ("layers", "channels"),
-    "bit": ("layers", "channels", "width_factor"),
-}
-# Arguments of a ViT -> our fields that they change.
-_CHANGES = {
-    "embed_dim": ("width", "mlp_dim"),
-    "depth": ("depth",),
-    "mlp_ratio": ("mlp_dim",),
-    "reg_tokens": ("registers",),
-    "fc_norm": ("norm_pooled",),
-    "class_token": ("norm_pooled",),
-    "global_pool": ("norm_pooled",),
-}
-# Arguments that our networks have in one form only, and no array shows.
-_ONLY = {
-    "vit": {
-        "dynamic_img_pad": (False,),
-        "pool_include_prefix": (False,),
-        "pos_embed": ("learn",),
-        "norm_layer": ("layernorm",),
-    },
-    "mixer": {"act_layer": ("gelu",), "global_pool": ("avg",), "norm_layer": ("layernorm",)},
-    "resnet": {
-        "act_layer": ("relu",),
-        "norm_layer": ("batchnorm2d", "batchnorm"),
-        "output_stride": (32,),
-        "cardinality": (1,),
-        "base_width": (64,),
-        "stem_width": (64,),
-        "stem_type": ("",),
-        "replace_stem_pool": (False,),
-        "block_reduce_first": (1,),
-        "down_kernel_size": (1,),
-        "avg_down": (False,),
-        "global_pool": ("avg",),
-    },
-    "bit": {"output_stride": (32,), "global_pool": ("avg",), "stem_type": ("fixed",)},
-}
 
 
 @functools.cache
@@ -103,17 +59,16 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
     """Returns the family and the fields of our network that computes what an architecture does.
 
     Args:
-      name: an architecture of timm, such as "vit_base_patch16_224"; a tag after a dot is ignored.
+      name: an architecture of timm, such as "vit_base_patch16_224", or a name that another library
+        has for it; a tag after a dot is ignored.
 
     Raises:
       ValueError: no family of ours has such a network, or the name is unknown.
     """
-    bare = str(name).partition(".")[0]
-    if bare not in _table():
+    if not knows(name):
+        bare = str(name).partition(".")[0]
         raise ValueError(f"unknown architecture {name!r} of timm: {nearest(bare, list(_table()))}")
-    family, fields = _table()[bare]
-    if fields.startswith("same as "):
-        return architecture(fields.removeprefix("same as "))
+    family, fields = _table()[canonical(name)]
     if not fields.startswith("{"):
         raise ValueError(
             f"the architecture {name!r} of timm has {fields}, which the family {family!r} does "
@@ -124,7 +79,52 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
 
 def knows(name: str) -> bool:
     """Whether `architecture` has a name."""
-    return name.partition(".")[0] in _table()
+    return canonical(name) in _table()
+
+
+def canonical(name: str) -> str:
+    """Returns timm's present name of an architecture, without tag; an unknown name stays."""
+    bare = str(name).partition(".")[0]
+    bare = _other_names().get(bare, bare)
+    _, fields = _table().get(bare, ("", ""))
+    return fields.removeprefix(_SAME) if fields.startswith(_SAME) else bare
+
+
+def architectures(family: str = "") -> list[str]:
+    """Returns the architectures of timm that a family of ours has, or that any has."""
+    return [
+        name
+        for name, (own_family, fields) in _table().items()
+        if fields.startswith("{") and family in ("", own_family)
+    ]
+
+
+def find(family: str, **fields: Any) -> str:
+    """Returns an architecture with these fields.
+
+    Raises:
+      ValueError: there is none.
+    """
+    for name in architectures():
+        own_family, own = architecture(name)
+        if own_family == family and all(_plain(own[k]) == _plain(v) for k, v in fields.items()):
+            return name
+    shown = ", ".join(f"{name} = {value!r}" for name, value in fields.items())
+    raise ValueError(
+        f"timm has no network of the family {family!r} with {shown}: export it as an archive of "
+        "ours (.npz) instead"
+    )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@functools.cache
+def _other_names() -> dict[str, str]:
+    """Returns a name of another library -> architecture of timm."""
+    readers = map(families.find, families.names())
+    return {name: ours for reader in readers for name, ours in reader.OTHER_NAMES.items()}
 
 
 def wrote(config: Mapping[str, Any]) -> bool:
@@ -148,11 +148,12 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         names = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}
         weights = {name: top.get(name) for name in names if name in config}
     cfg = Facts(FILE, weights)
-    family, fields = None, {}
+    family, fields, known = None, {}, None
     for name in (top.get("architecture"), cfg.get("architecture")):
         if name is not None and not fields:
             try:
                 family, fields = architecture(name)
+                known = canonical(name)
             except ValueError as error:
                 raise ValueError(f"{FILE} beside the weights: {error}") from None
     shape = lambda v: facts.three(v, facts.whole) and v[0] == 3  # noqa: E731
@@ -161,10 +162,15 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         rows, columns = cfg.take("input_size", Rule(shape, channels))[1:]
         fields["image_size"] = rows if rows == columns else (rows, columns)
     arguments = Facts(FILE, top.take("model_args", Rule(is_object, "an object", {})))
-    _arguments(arguments, family, fields)
+    arguments.only({"in_chans": (3,), "features_only": (False,)})
+    arguments.ignore(_TRAINING)
     pool = top.get("global_pool")
     pool = arguments.get("global_pool") if pool is None else pool
-    _pool(top, pool, arguments.get("class_token"), family, fields)
+    if family is not None:
+        families.find(family).arguments(arguments, fields)
+    if pool is not None:
+        reader = families.find(family or "vit")  # whose rule for heads is the widest
+        reader.pool(top, pool, arguments.get("class_token"), fields)
     classes = [t.get("num_classes") for t in (arguments, top, cfg)]
     offset = cfg.get("label_offset")
     if offset not in (None, 0, False):
@@ -188,44 +194,8 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         family,
         count,
         tuple(map(str, names)) if count == len(names) else (),
+        known,
     )
-
-
-def _arguments(arguments: Facts, family: str | None, fields: dict[str, Any]) -> None:
-    """Adds the fields that the arguments of an architecture set; see timm's `model_args`."""
-    arguments.only({"in_chans": (3,), "features_only": (False,)})
-    arguments.ignore((*_TRAINING, *_IN_ARRAYS.get(family, ()), "num_classes", "global_pool"))
-    arguments.only({k: v for k, v in _ONLY.get(family, {}).items() if k != "global_pool"})
-    if family in ("vit", "mixer"):
-        fields |= arguments.given({"img_size": "image_size", "patch_size": "patch"}, facts.SIDE)
-    else:
-        arguments.ignore(("img_size", "patch_size"))
-    if family != "vit":
-        return
-    fields |= arguments.given({"num_heads": "heads"}, facts.COUNT)
-    if arguments.get("act_layer") is not None:
-        fields["gelu"] = _GELU[arguments.take("act_layer", facts.one_of(tuple(_GELU), "gelu"))]
-    for argument, names in _CHANGES.items():  # the arrays show what they change
-        if arguments.get(argument) is not None:
-            for name in names:
-                fields.pop(name, None)
-
-
-def _pool(
-    top: Facts, pool: Any, class_token: bool | None, family: str | None, fields: dict[str, Any]
-) -> None:
-    """Checks what the head of a network reads, `global_pool` of timm."""
-    if pool is None:
-        return
-    if family in ("vit", None):
-        if pool not in ("token", "avg"):
-            raise top.unsupported(f"global_pool {pool!r} (a ViT pools by 'token' or 'avg')")
-        has_token = fields.get("pool") == "token" if class_token is None else class_token
-        if has_token and pool == "avg":
-            raise top.unsupported("global_pool 'avg' of an architecture with a class token")
-        fields["pool"] = {"token": "token", "avg": "gap"}[pool]
-    elif pool not in _ONLY[family]["global_pool"]:
-        raise top.unsupported(f"global_pool {pool!r} (the family {family!r} pools by 'avg')")
 
 
 def _preprocess(cfg: Facts) -> dict[str, Any]:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from vitcnn.checkpoints.sidecars import facts
+from vitcnn.checkpoints import families
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.sidecars.sidecar import Sidecar
 
 FILE = "config.json"
-
-_GELU = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh"}
-# Epsilon of the norms where the file does not say it.
-_VITS = {
-    "vit": 1e-12,
-    "deit": 1e-12,
-    "vit_msn": 1e-6,
-    "dinov2": 1e-6,
-    "dinov2_with_registers": 1e-6,
-}
-MODEL_TYPES = (*_VITS, "resnet", "bit")
 
 # No key of these changes what a trained network computes on images.
 _EVERY_CONFIG = (
@@ -43,11 +32,6 @@ _EVERY_CONFIG = (
 )
 # Which layers a backbone returns, and what only training or a decoder reads.
 _BACKBONE = ("out_features", "out_indices", "stage_names", "apply_layernorm", "return_class_token")
-_VIT_ONLY_TRAINING = (
-    *("encoder_stride", "use_mask_token", "layerscale_value", "reshape_hidden_states"),
-    *("interpolate_antialias", "interpolate_offset", "pooler_output_size", "qkv_bias"),
-    *("mlp_ratio",),  # the arrays show the last three
-)
 
 
 def read(config: Mapping[str, Any]) -> Sidecar:
@@ -58,22 +42,27 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         for something that our networks do not compute.
     """
     config_facts = Facts(FILE, config)
-    is_ours = Rule(lambda v: v in MODEL_TYPES, f"one of {MODEL_TYPES}")
-    model_type = config_facts.take("model_type", is_ours)
+    readers = _readers()
+    is_ours = Rule(lambda v: v in readers, f"one of {tuple(readers)}")
+    family, fields_of = readers[config_facts.take("model_type", is_ours)]
     config_facts.ignore((*_EVERY_CONFIG, *_BACKBONE))
     config_facts.only({"num_channels": (3,), "pruned_heads": ({},), "quantization_config": ()})
-    if model_type == "resnet":
-        family, fields = "resnet", _resnet(config_facts)
-    elif model_type == "bit":
-        family, fields = "bit", _bit(config_facts)
-    else:
-        family, fields = "vit", _vit(config_facts, model_type)
+    fields = fields_of(config_facts)
     config_facts.finish()
     labels = config.get("id2label")
     classes = len(labels) if isinstance(labels, Mapping) else None
     return Sidecar(
         fields=fields, family=family, classes=classes, class_names=_class_names(labels or {})
     )
+
+
+def _readers() -> dict[str, tuple[str, Callable[[Facts], dict[str, Any]]]]:
+    """Returns the `model_type` of a network -> (family, what reads its fields)."""
+    return {
+        model_type: (family, fields_of)
+        for family in families.names()
+        for model_type, fields_of in families.find(family).MODEL_TYPES.items()
+    }
 
 
 def _class_names(labels: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,57 +75,3 @@ def _class_names(labels: Mapping[str, Any]) -> tuple[str, ...]:
     if len(names) == 1000 or any(name in ("", f"LABEL_{i}") for i, name in enumerate(names)):
         return ()
     return tuple(names)
-
-
-def _vit(config: Facts, model_type: str) -> dict[str, Any]:
-    config.ignore(_VIT_ONLY_TRAINING)
-    config.only({"pooler_act": ("tanh",)})
-    number = Rule(facts.positive, "a number above 0", _VITS[model_type])
-    fields = {
-        "epsilon": float(config.take("layer_norm_eps", number)),
-        "gelu": _GELU[config.take("hidden_act", facts.one_of(tuple(_GELU), "gelu"))],
-    }
-    counts = {
-        "hidden_size": "width",
-        "num_hidden_layers": "depth",
-        "num_attention_heads": "heads",
-        "intermediate_size": "mlp_dim",
-    }
-    fields |= config.given(counts, facts.COUNT)
-    if model_type == "dinov2_with_registers":
-        tokens = Rule(lambda v: type(v) is int and v >= 0, "an integer, at least 0")
-        fields |= config.given({"num_register_tokens": "registers"}, tokens)
-    if model_type.startswith("dinov2"):
-        gated = Rule(lambda v: isinstance(v, bool), "true or false", False)
-        fields["gated"] = config.take("use_swiglu_ffn", gated)
-        fields.pop("mlp_dim", None)  # no key of this type; mlp_ratio says it
-    sizes = {"image_size": "image_size", "patch_size": "patch"}
-    return fields | config.given(sizes, facts.SIDE)
-
-
-def _resnet(config: Facts) -> dict[str, Any]:
-    config.ignore(("embedding_size", "hidden_sizes", "layer_type"))  # the arrays show them
-    config.only({"hidden_act": ("relu",), "downsample_in_first_stage": (False,)})
-    first = Rule(lambda v: isinstance(v, bool), "true or false", False)
-    fields = {"stride_conv": 1 if config.take("downsample_in_bottleneck", first) else 2}
-    return fields | _units(config)
-
-
-def _bit(config: Facts) -> dict[str, Any]:
-    config.ignore(("embedding_size", "hidden_sizes", "width_factor"))
-    ours = {
-        "layer_type": ("preactivation",),
-        "global_padding": (),
-        "num_groups": (32,),
-        "hidden_act": ("relu",),
-        "embedding_dynamic_padding": (False,),
-        "output_stride": (32,),
-    }
-    config.only(ours)
-    return _units(config)
-
-
-def _units(config: Facts) -> dict[str, Any]:
-    """Returns the number of units of each stage."""
-    counts = Rule(lambda v: isinstance(v, list) and all(map(facts.whole, v)), "a list of integers")
-    return config.given({"depths": "units"}, counts)
