@@ -20,7 +20,7 @@ OUT = flags.DEFINE_string("out", None, "Folder of the two tables.")
 
 # Names of arrays that every network of a format has; see `vitcnn.checkpoints.formats`.
 SIGNATURES = {
-    "vit": {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
+    "vit": {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
     "resnet": {"conv1.weight", "bn1.running_mean", "layer4.0.conv2.weight"},
     "mixer": {"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"},
     "bit": {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"},
@@ -32,8 +32,9 @@ _TOKENS = {"GELU", "GELUTanh", "LayerNorm", "Mlp", "PatchEmbed"}
 LAYERS = {
     "vit": _EVERYWHERE
     | _TOKENS
-    | {"Attention", "Block", "GluMlp", "LayerScale", "SiLU"}
-    | {"VisionTransformer", "VisionTransformerDistilled"},
+    | {"Attention", "AttentionPoolLatent", "Block", "GluMlp", "LayerScale", "QuickGELU", "SiLU"}
+    | {"ModuleList", "ReLU", "RelPosAttention", "RelPosBlock", "RelPosMlp"}
+    | {"VisionTransformer", "VisionTransformerDistilled", "VisionTransformerRelPos"},
     "mixer": _EVERYWHERE | _TOKENS | {"MixerBlock", "MlpMixer"},
     "resnet": _EVERYWHERE | _POOL | {"BasicBlock", "BatchNorm2d", "Bottleneck", "ResNet"},
     "bit": _EVERYWHERE
@@ -41,10 +42,18 @@ LAYERS = {
     | {"ClassifierHead", "ConstantPad2d", "DownsampleConv", "GroupNormAct", "PreActBottleneck"}
     | {"ResNetStage", "ResNetV2", "StdConv2d"},
 }
+# Whether a ViT has a class token, and timm's global_pool -> our pool.
+_POOLS = {
+    (True, "token"): "token",
+    (False, "avg"): "gap",
+    (True, "avg"): "clsgap",
+    (False, "map"): "map",
+}
 # Modules of timm, apart from those that share no name of an array with ours.
 MODULES = {"deit", "eva", "mlp_mixer", "resnet", "resnetv2", "vision_transformer"} | {
     "cait",
     "vision_transformer_hybrid",
+    "vision_transformer_relpos",
     "vision_transformer_sam",
 }
 
@@ -107,18 +116,27 @@ def describe(network, family: str) -> tuple[dict, str]:
 def _vit(network) -> tuple[dict, str]:
     block = network.blocks[0]
     has_class_token = network.cls_token is not None
-    if type(network.norm_pre).__name__ != "Identity":
-        return {}, "a norm before its blocks"
     if {type(n).__name__ for n in (block.attn.q_norm, block.attn.k_norm)} != {"Identity"}:
         return {}, "norms of queries and keys"
-    if (network.global_pool == "token") != has_class_token or network.global_pool not in (
-        "token",
-        "avg",
-    ):
+    inner = [getattr(part, "norm", None) for part in (block.attn, block.mlp)]
+    if {type(norm).__name__ for norm in inner} - {"Identity", "NoneType"}:
+        return {}, "norms inside its attention and its MLPs"
+    pool = _POOLS.get((has_class_token, network.global_pool))
+    if pool is None:
         token = "a" if has_class_token else "no"
         return {}, f"{token} class token, and global_pool {network.global_pool!r}"
+    if getattr(network, "pool_include_prefix", False):
+        return {}, "pooling that includes its prefix tokens"
     gated = type(block.mlp).__name__ == "GluMlp"
+    activation = type(block.mlp.act).__name__
+    has = {
+        name: type(getattr(network, name, None)).__name__ not in ("Identity", "NoneType")
+        for name in ("norm_pre", "norm", "fc_norm")
+    }
     (epsilon,) = {layer.eps for layer in network.modules() if hasattr(layer, "eps")}
+    relative = getattr(block.attn, "rel_pos", None) or getattr(network, "shared_rel_pos", None)
+    if relative is not None and relative.mode != "cr":
+        return {}, f"biases of relative positions of the kind {relative.mode!r}"
     return {
         "width": network.embed_dim,
         "depth": len(network.blocks),
@@ -126,14 +144,30 @@ def _vit(network) -> tuple[dict, str]:
         "heads": block.attn.num_heads,
         "patch": _side(network.patch_embed.patch_size),
         "image_size": _side(network.patch_embed.img_size),
-        "pool": "token" if has_class_token else "gap",
-        "norm_pooled": type(network.fc_norm).__name__ != "Identity",
+        "pool": pool,
+        "final_norm": has["norm"] or has["fc_norm"],
+        "norm_pooled": has["fc_norm"],
+        "embed_norm": has["norm_pre"],
         "distilled": type(network).__name__ == "VisionTransformerDistilled",
         "registers": getattr(network, "num_reg_tokens", 0),
         "gated": gated,
-        "gelu": "tanh" if "GELUTanh" in _layers(network) else "exact",
+        "layer_scale": float(getattr(block.ls1, "init_values", 0)),
+        "qkv_bias": block.attn.qkv.bias is not None,
+        "gelu": {"GELUTanh": "tanh", "QuickGELU": "quick"}.get(activation, "exact"),
         "epsilon": epsilon,
+        **_positions(network, relative),
     }, ""
+
+
+def _positions(network, relative) -> dict:
+    """Returns the fields of relative positions; {} for learned ones."""
+    if relative is None:
+        return {}
+    shared = network.shared_rel_pos is not None
+    return {
+        "positions": "relative_shared" if shared else "relative",
+        "relative_mlp_dim": relative.mlp.fc1.out_features,
+    }
 
 
 def _mixer(network) -> tuple[dict, str]:

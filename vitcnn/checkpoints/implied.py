@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax import traverse_util
 
 from vitcnn.checkpoints import published, sidecars
@@ -30,6 +31,7 @@ class Implied:
     Attributes:
       fields: fields of the network, as the format and the JSON beside the weights have them.
       assumed: fields that are likely, but that nothing beside the weights says.
+      unsaid: fields that nothing says, and the advice what to set.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess`.
       origin: where the preprocessing comes from, for provenance; None if there is none.
       is_guess: whether nothing says that the preprocessing is that of these weights.
@@ -40,6 +42,7 @@ class Implied:
 
     fields: Mapping[str, Any]
     assumed: Mapping[str, Any]
+    unsaid: Mapping[str, str]
     preprocess: Mapping[str, Any]
     origin: str | None
     is_guess: bool
@@ -54,6 +57,7 @@ def read(
     architecture: str | None,
     format_name: str,
     file_format: ModuleType,
+    arrays: Mapping[str, np.ndarray],
 ) -> Implied:
     """Returns what a file of weights implies.
 
@@ -63,6 +67,7 @@ def read(
       architecture: name of the network that a training script wrote into the file; a name that is
         not timm's says nothing.
       format_name, file_format: the format of the file.
+      arrays: what the file holds.
 
     Raises:
       ValueError: the JSON beside the weights is damaged, is of another family, or asks for
@@ -71,6 +76,8 @@ def read(
     sidecar = getattr(file_format, "SIDECAR", sidecars.read_own)(path)
     family = getattr(file_format, "FAMILY", None)
     fields, source = dict(getattr(file_format, "FIELDS", {})), f"the format {format_name!r}"
+    if hasattr(file_format, "fields"):
+        fields |= file_format.fields(arrays)
     families = [(sidecar.family, "the JSON beside it")]
     if architecture is not None and timm.knows(architecture):
         own_family, own_fields = timm.architecture(architecture)
@@ -86,6 +93,8 @@ def read(
     if sidecar.fields:
         fields, source = fields | sidecar.fields, "the JSON beside the weights"
     assumed = {k: v for k, v in getattr(file_format, "ASSUMED", {}).items() if k not in fields}
+
+    unsaid = {k: v for k, v in getattr(file_format, "UNSAID", {}).items() if k not in fields}
 
     preprocess, origin = dict(file_format.PREPROCESS), f"the format {format_name!r}"
     is_guess = not getattr(file_format, "DOCUMENTED", False)
@@ -103,6 +112,7 @@ def read(
     return Implied(
         fields=fields,
         assumed=assumed,
+        unsaid=unsaid,
         preprocess=preprocess,
         origin=origin,
         is_guess=is_guess and origin is not None,
@@ -133,8 +143,12 @@ def adopted(
       caller has set to something else).
 
     Raises:
-      ValueError: a field that the arrays depend on differs; the message says what to set.
+      ValueError: a field that the arrays depend on differs, or nothing says a field; the message
+        says what to set.
     """
+    for name, advice in implied.unsaid.items():
+        if name not in chosen:
+            raise ValueError(f"{label} does not say its {name}: {advice}")
     names = [f.name for f in dataclasses.fields(module)]
     fields = {**implied.assumed, **implied.fields}
     differing = {

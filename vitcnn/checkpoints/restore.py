@@ -111,7 +111,7 @@ def restore(
     provenance = {"path": path.name, "sha256": sha256, "format": name}
     if network is not None:
         provenance["network"] = network
-    said = implied.read(path, sha256, contents.architecture, name, file_format)
+    said = implied.read(path, sha256, contents.architecture, name, file_format, raw)
     said = dataclasses.replace(said, assumed={}) if is_recorded else said
     fields, contradictions = implied.adopted(said, module, shapes, chosen, label)
     if contradictions:

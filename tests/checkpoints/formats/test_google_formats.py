@@ -246,11 +246,19 @@ def test_positions_that_do_not_fit_are_refused(tmp_path):
         restore(tmp_path, "vit", module, shapes, arrays)
 
 
-@pytest.mark.parametrize("key", ["MAPHead_0/probe", "probe"])
-def test_map_head_is_refused_by_name(tmp_path, key):
-    module, shapes, arrays = tiny("vit", **GAP)
-    raw = big_vision(arrays) | {f"params/{key}": np.ones((1, 1, 12), np.float32)}
-    with pytest.raises(ValueError, match=f'MAP head .*\'{key}\'.* pools by "token" or "gap"'):
+def test_the_images_of_a_siglip(tmp_path):
+    module, shapes, arrays = tiny("vit", pool="map", num_classes=0)
+    assert arrays["MAPHead_0/MultiHeadDotProductAttention_0/query/kernel"].shape == (12, 3, 4)
+    raw = {key.replace("params/", "params/img/"): v for key, v in big_vision(arrays).items()}
+    texts = {"params/t": np.ones(1), "params/txt/head/kernel": np.ones((12, 12))}
+    assert_same(restore(tmp_path, "vit", module, shapes, raw | texts), arrays)
+
+
+@pytest.mark.parametrize(("pool", "file"), [("gap", "map"), ("map", "gap"), ("token", "map")])
+def test_a_map_head_needs_a_network_that_has_it(tmp_path, pool, file):
+    module, shapes, _ = tiny("vit", pool=pool)
+    raw = big_vision(tiny("vit", pool=file)[2])
+    with pytest.raises(ValueError, match=f"than the network, pool='{pool}': set pool='{file}'"):
         restore(tmp_path, "vit", module, shapes, raw)
 
 

@@ -178,8 +178,9 @@ def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("norm_pre.weight", "'norm_pre.weight' belongs to a ViT with a norm before its blocks"),
-        ("attn_pool.q.weight", "pools by attention"),
+        ("norm_pre.weight", "than the network, embed_norm=False: set embed_norm=True"),
+        ("attn_pool.q.weight", "than the network, pool='token': set pool='map'"),
+        ("attn_pool.q_norm.weight", "pools by attention of another kind"),
         ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
         ("blocks.0.mlp.fc1_g.weight", "a ViT whose gates are layers of their own"),
         ("patch_embed.backbone.conv.weight", "a hybrid"),
@@ -223,7 +224,7 @@ def test_wrong_family_and_unknown_format_say_what_the_keys_look_like(tmp_path):
         ValueError, match="'timm_vit_torch', which holds weights of the family 'vit'"
     ):
         vitcnn.load("resnet", "18", path)
-    strange = {f"visual.trunk.{key}": value for key, value in made.items()}
+    strange = {f"visual.tower.{key}": value for key, value in made.items()}
     with pytest.raises(ValueError, match=r"nearest: 'timm_vit_torch' .*'pos_embed' too \(other"):
         load(torch_vits.save(tmp_path / "b.safetensors", strange))
     del strange["visual.trunk.pos_embed"]

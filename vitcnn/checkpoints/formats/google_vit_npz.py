@@ -3,7 +3,8 @@
 Our parameter names are those of vision_transformer (ViT, AugReg). Files of big_vision number the
 parts of a block by their kind, may have all blocks stacked in one array, and have no position
 embedding for the class token, or a fixed one that is not in the file. Names may be under
-"opt/target/" or "params/".
+"opt/target/" or "params/"; those of the image tower of a SigLIP are under "params/img/", and what
+reads texts is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import google_names
+from vitcnn.checkpoints import google_names, vit_parts
 from vitcnn.layers import image_sizes, positions
 from vitcnn.models import vit
 
@@ -45,7 +46,8 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names.
 
     Raises:
-      ValueError: the network of the file pools by attention (a MAP head), or is a hybrid.
+      ValueError: the network of the file is a hybrid, or the file and `module` do not have the same
+        parts.
     """
     arrays = google_names.arrays(raw)
     if stem := [key for key in arrays if key.startswith(("conv_root/", "block1/unit1/"))]:
@@ -53,14 +55,12 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
             f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, "
             "and the family 'vit' reads pixels"
         )
-    if head := [key for key in arrays if key == "probe" or key.startswith("MAPHead_")]:
-        raise ValueError(
-            f"the checkpoint has a MAP head (pooling by attention, {head[0]!r}), and the family "
-            f'\'vit\' pools by "token" or "gap" only'
-        )
     arrays = _unstack(arrays)
     fixed = "Transformer/encoderblock_0/LayerNorm_1/scale" in arrays and "cls" not in arrays
-    return {f"params/{_name(k)}": v for k, v in _place(arrays, module, fixed).items()}
+    named = {f"params/{_name(k)}": v for k, v in _place(arrays, module, fixed).items()}
+    if ("params/MAPHead_0/probe" in named) != (getattr(module, "pool", "") == "map"):
+        vit_parts.check(named, module)
+    return named
 
 
 def _name(key: str) -> str:

@@ -27,7 +27,8 @@ FILE = "config.json"
 WRAPPER = "timm_wrapper"  # model_type of timm's networks that transformers has saved
 
 _TABLE = pathlib.Path(__file__).with_name("architectures.tsv")
-_GELU = {"gelu": "exact", "gelu_tanh": "tanh"}
+_POOLS = {"token": "token", "avg": "gap", "map": "map"}
+_GELU = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 
 # Nothing here changes what a trained network computes, or the arrays show it.
 _DESCRIPTION = (
@@ -62,6 +63,10 @@ _CHANGES = {
     "fc_norm": ("norm_pooled",),
     "class_token": ("norm_pooled",),
     "global_pool": ("norm_pooled",),
+    "final_norm": ("final_norm", "norm_pooled"),
+    "pre_norm": ("embed_norm",),
+    "qkv_bias": ("qkv_bias",),
+    "init_values": ("layer_scale",),
 }
 # Arguments that our networks have in one form only, and no array shows.
 _ONLY = {
@@ -218,12 +223,13 @@ def _pool(
     if pool is None:
         return
     if family in ("vit", None):
-        if pool not in ("token", "avg"):
-            raise top.unsupported(f"global_pool {pool!r} (a ViT pools by 'token' or 'avg')")
-        has_token = fields.get("pool") == "token" if class_token is None else class_token
-        if has_token and pool == "avg":
-            raise top.unsupported("global_pool 'avg' of an architecture with a class token")
-        fields["pool"] = {"token": "token", "avg": "gap"}[pool]
+        if pool not in ("token", "avg", "map"):
+            raise top.unsupported(f"global_pool {pool!r} (a ViT pools by 'token', 'avg' or 'map')")
+        if class_token is None:
+            class_token = fields.get("pool") in ("token", "clsgap")
+        if pool == "map" and class_token:
+            raise top.unsupported("global_pool 'map' of an architecture with a class token")
+        fields["pool"] = "clsgap" if class_token and pool == "avg" else _POOLS[pool]
     elif pool not in _ONLY[family]["global_pool"]:
         raise top.unsupported(f"global_pool {pool!r} (the family {family!r} pools by 'avg')")
 

@@ -20,7 +20,15 @@ _VITS = {
     "dinov2": 1e-6,
     "dinov2_with_registers": 1e-6,
 }
-MODEL_TYPES = (*_VITS, "resnet", "bit")
+# model_type of a whole CLIP or SigLIP, or of its image tower -> epsilon of the norms and activation
+# where the file does not say them.
+_CLIPS = {
+    "clip": (1e-5, "quick_gelu"),
+    "clip_vision_model": (1e-5, "quick_gelu"),
+    "siglip": (1e-6, "gelu_pytorch_tanh"),
+    "siglip_vision_model": (1e-6, "gelu_pytorch_tanh"),
+}
+MODEL_TYPES = (*_VITS, *_CLIPS, "resnet", "bit")
 
 # No key of these changes what a trained network computes on images.
 _EVERY_CONFIG = (
@@ -40,6 +48,11 @@ _EVERY_CONFIG = (
     *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens"),
     *("begin_suppress_tokens", "tokenizer_class", "prefix", "bos_token_id", "pad_token_id"),
     *("eos_token_id", "sep_token_id", "decoder_start_token_id", "task_specific_params"),
+)
+# What reads texts, and how training compares them with images.
+_TEXTS = (
+    *("text_config", "text_config_dict", "vision_config_dict", "logit_scale_init_value"),
+    *("projection_dim", "initializer_factor", "dropout", "attention_dropout", "vision_use_head"),
 )
 # Which layers a backbone returns, and what only training or a decoder reads.
 _BACKBONE = ("out_features", "out_indices", "stage_names", "apply_layernorm", "return_class_token")
@@ -66,6 +79,8 @@ def read(config: Mapping[str, Any]) -> Sidecar:
         family, fields = "resnet", _resnet(config_facts)
     elif model_type == "bit":
         family, fields = "bit", _bit(config_facts)
+    elif model_type in _CLIPS:
+        family, fields = "vit", _clip(config_facts, model_type)
     else:
         family, fields = "vit", _vit(config_facts, model_type)
     config_facts.finish()
@@ -112,6 +127,37 @@ def _vit(config: Facts, model_type: str) -> dict[str, Any]:
         fields.pop("mlp_dim", None)  # no key of this type; mlp_ratio says it
     sizes = {"image_size": "image_size", "patch_size": "patch"}
     return fields | config.given(sizes, facts.SIDE)
+
+
+def _clip(config: Facts, model_type: str) -> dict[str, Any]:
+    """Returns the fields of the image tower of a CLIP or SigLIP."""
+    config.ignore(_TEXTS)
+    tower = config
+    if not model_type.endswith("_vision_model"):
+        is_object = Rule(lambda v: isinstance(v, Mapping), "an object", {})
+        tower = Facts(FILE, config.take("vision_config", is_object))
+        tower.ignore((*_EVERY_CONFIG, *_TEXTS, "model_type"))
+        tower.only({"num_channels": (3,), "pruned_heads": ({},)})
+    epsilon, activation = _CLIPS[model_type]
+    activations = (*_GELU, "quick_gelu")
+    activation = tower.take("hidden_act", facts.one_of(activations, activation))
+    number = Rule(facts.positive, "a number above 0", epsilon)
+    heads = Rule(facts.whole, "an integer above 0", 12)
+    fields = {
+        "epsilon": float(tower.take("layer_norm_eps", number)),
+        "gelu": "quick" if activation == "quick_gelu" else _GELU[activation],
+        "heads": tower.take("num_attention_heads", heads),
+    }
+    counts = {
+        "hidden_size": "width",
+        "num_hidden_layers": "depth",
+        "intermediate_size": "mlp_dim",
+    }
+    sizes = {"image_size": "image_size", "patch_size": "patch"}
+    fields |= tower.given(counts, facts.COUNT) | tower.given(sizes, facts.SIDE)
+    if tower is not config:
+        tower.finish()
+    return fields
 
 
 def _resnet(config: Facts) -> dict[str, Any]:
