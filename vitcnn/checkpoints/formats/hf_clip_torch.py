@@ -1,6 +1,7 @@
 """Image towers of CLIP and SigLIP of Hugging Face transformers: "vision_model.encoder.layers.0...".
 
-Of a whole CLIP or SigLIP, what reads texts is left out.
+Of a whole CLIP or SigLIP, what reads texts is left out. Since version 5 a tower in memory has its
+names without "vision_model.".
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import flax.linen as nn
 import numpy as np
 
 from vitcnn.checkpoints import sidecars, torch_names, vit_parts
+from vitcnn.checkpoints.files.contents import renamed
 from vitcnn.checkpoints.torch_names import ATTENTION
 from vitcnn.models import vit
 
 FAMILY = "vit"
 SIDECAR = functools.partial(sidecars.read_published, model_type=None)
-FIELDS = {}
 UNSAID = {
     name: "config.json beside the weights says it; without it, set " + advice
     for name, advice in (
@@ -28,16 +29,16 @@ UNSAID = {
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset(
     {
-        "vision_model.embeddings.patch_embedding.weight",
-        "vision_model.embeddings.position_embedding.weight",
-        "vision_model.encoder.layers.0.self_attn.q_proj.weight",
+        "embeddings.patch_embedding.weight",
+        "embeddings.position_embedding.weight",
+        "encoder.layers.0.self_attn.q_proj.weight",
     }
 )
 
 _POOL = "MAPHead_0/MultiHeadDotProductAttention_0"
 _NAMES = torch_names.Names(
     layer=torch_names.transformer(
-        r"vision_model\.encoder\.layers\.(\d+)\.(.+)",
+        r"encoder\.layers\.(\d+)\.(.+)",
         {
             "layer_norm1": "LayerNorm_0",
             "self_attn.q_proj": f"{ATTENTION}/query",
@@ -49,21 +50,21 @@ _NAMES = torch_names.Names(
             "mlp.fc2": "MlpBlock_3/Dense_1",
         },
         {
-            "vision_model.embeddings.patch_embedding": "embedding",
-            "vision_model.pre_layrnorm": "Transformer/pre_norm",  # the name in the files
-            "vision_model.post_layernorm": "Transformer/encoder_norm",
-            "vision_model.head.attention.in_proj": f"{_POOL}/qkv",
-            "vision_model.head.attention.out_proj": f"{_POOL}/out",
-            "vision_model.head.layernorm": "MAPHead_0/LayerNorm_0",
-            "vision_model.head.mlp.fc1": "MAPHead_0/MlpBlock_0/Dense_0",
-            "vision_model.head.mlp.fc2": "MAPHead_0/MlpBlock_0/Dense_1",
+            "embeddings.patch_embedding": "embedding",
+            "pre_layrnorm": "Transformer/pre_norm",  # the name in the files
+            "post_layernorm": "Transformer/encoder_norm",
+            "head.attention.in_proj": f"{_POOL}/qkv",
+            "head.attention.out_proj": f"{_POOL}/out",
+            "head.layernorm": "MAPHead_0/LayerNorm_0",
+            "head.mlp.fc1": "MAPHead_0/MlpBlock_0/Dense_0",
+            "head.mlp.fc2": "MAPHead_0/MlpBlock_0/Dense_1",
             "visual_projection": "projection",
         },
     ),
     arrays={
-        "vision_model.embeddings.class_embedding": "params/cls",
-        "vision_model.embeddings.position_embedding.weight": vit.POSITIONS,
-        "vision_model.head.probe": "params/MAPHead_0/probe",
+        "embeddings.class_embedding": "params/cls",
+        "embeddings.position_embedding.weight": vit.POSITIONS,
+        "head.probe": "params/MAPHead_0/probe",
     },
     dropped=(
         r".*\.position_ids",
@@ -78,7 +79,7 @@ _NAMES = torch_names.Names(
 
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds a CLIP or SigLIP whose images are read by a ViT."""
-    return torch_names.bare_names(keys) >= SIGNATURE
+    return _images(keys).keys() >= SIGNATURE
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.ndarray]:
@@ -90,11 +91,17 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
       ValueError: the file and `module` do not have the same parts.
     """
     # torch has no layer "in_proj", only its arrays.
-    raw = {key.replace("in_proj_", "in_proj."): value for key, value in raw.items()}
-    arrays = torch_names.convert(raw, _NAMES, getattr(module, "heads", None))
+    images = {n.replace("in_proj_", "in_proj."): raw[key] for n, key in _images(raw).items()}
+    arrays = torch_names.convert(images, _NAMES, getattr(module, "heads", None))
     if "params/cls" in arrays:
         arrays["params/cls"] = arrays["params/cls"].reshape(1, 1, -1)
     arrays[vit.POSITIONS] = arrays[vit.POSITIONS][None]
     arrays = vit_parts.without_projection(arrays, module)
     vit_parts.check(arrays, module)
     return arrays
+
+
+def _images(keys: Iterable[str]) -> dict[str, str]:
+    """Maps the names in the image tower, and other names that are not in it, to keys of a file."""
+    bare = torch_names.stripped(keys)
+    return renamed((name.removeprefix("vision_model."), key) for name, key in bare.items())
