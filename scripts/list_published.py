@@ -34,6 +34,8 @@ LAYERS = {
     | _TOKENS
     | {"Attention", "AttentionPoolLatent", "Block", "GluMlp", "LayerScale", "QuickGELU", "SiLU"}
     | {"ModuleList", "ReLU", "RelPosAttention", "RelPosBlock", "RelPosMlp"}
+    | {"Bottleneck", "ClassifierHead", "DownsampleConv", "GroupNormAct", "HybridEmbed"}
+    | {"MaxPool2dSame", "ResNetStage", "ResNetV2", "SelectAdaptivePool2d", "StdConv2dSame"}
     | {"VisionTransformer", "VisionTransformerDistilled", "VisionTransformerRelPos"},
     "mixer": _EVERYWHERE | _TOKENS | {"MixerBlock", "MlpMixer"},
     "resnet": _EVERYWHERE | _POOL | {"BasicBlock", "BatchNorm2d", "Bottleneck", "ResNet"},
@@ -133,7 +135,7 @@ def _vit(network) -> tuple[dict, str]:
         name: type(getattr(network, name, None)).__name__ not in ("Identity", "NoneType")
         for name in ("norm_pre", "norm", "fc_norm")
     }
-    (epsilon,) = {layer.eps for layer in network.modules() if hasattr(layer, "eps")}
+    (epsilon,) = {x.eps for x in network.modules() if type(x).__name__ == "LayerNorm"}
     relative = getattr(block.attn, "rel_pos", None) or getattr(network, "shared_rel_pos", None)
     if relative is not None and relative.mode != "cr":
         return {}, f"biases of relative positions of the kind {relative.mode!r}"
@@ -142,7 +144,7 @@ def _vit(network) -> tuple[dict, str]:
         "depth": len(network.blocks),
         "mlp_dim": block.mlp.fc2.in_features,
         "heads": block.attn.num_heads,
-        "patch": _side(network.patch_embed.patch_size),
+        "patch": _side(_patch(network.patch_embed)),
         "image_size": _side(network.patch_embed.img_size),
         "pool": pool,
         "final_norm": has["norm"] or has["fc_norm"],
@@ -156,7 +158,27 @@ def _vit(network) -> tuple[dict, str]:
         "gelu": {"GELUTanh": "tanh", "QuickGELU": "quick"}.get(activation, "exact"),
         "epsilon": epsilon,
         **_positions(network, relative),
+        **_stem(network.patch_embed),
     }, ""
+
+
+def _patch(embed) -> tuple[int, int]:
+    """Returns the pixels that a token covers; timm counts the positions of a map."""
+    pairs = zip(embed.img_size, embed.grid_size, strict=True)
+    return tuple(size // cells for size, cells in pairs)
+
+
+def _stem(embed) -> dict:
+    """Returns the fields of the ResNet of a hybrid; {} if there is none."""
+    backbone = getattr(embed, "backbone", None)
+    if backbone is None:
+        return {}
+    stages = getattr(backbone, "stages", ())
+    return {
+        "stem": "resnet",
+        "stem_units": [len(stage.blocks) for stage in stages],
+        "stem_form": "timm",
+    }
 
 
 def _positions(network, relative) -> dict:

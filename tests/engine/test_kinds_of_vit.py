@@ -1,5 +1,7 @@
 """ViTs of every kind that differs in what it computes run through every analysis and figure."""
 
+import warnings
+
 import numpy as np
 import pytest
 from networks import randomised
@@ -16,6 +18,7 @@ KINDS = {
     "clip": {"embed_norm": True, "gelu": "quick", "epsilon": 1e-5, "projection": 12},
     "siglip": {"pool": "map", "registers": 2},
     "relpos": {"pool": "clsgap", "norm_pooled": True, "positions": "relative", "qkv_bias": False},
+    "hybrid": {"stem": "resnet", "stem_units": (1,)},
     "radio": {"final_norm": False, "positions": "relative_shared", "layer_scale": 0.1},
 }
 WRITTEN = ("embed", "*/attn_weights", "block01/heads", "block01/skip*", "p*")  # pooled, projection
@@ -24,7 +27,9 @@ WRITTEN = ("embed", "*/attn_weights", "block01/heads", "block01/skip*", "p*")  #
 @pytest.fixture(scope="module")
 def models():
     load = lambda fields: vitcnn.load("vit", "B/16", image_size=32, **SMALL, **fields)  # noqa: E731
-    return {name: randomised(load(fields)) for name, fields in KINDS.items()}
+    networks = {name: randomised(load(fields)) for name, fields in KINDS.items()}
+    resnet = vitcnn.load("resnet", "20", units=(1, 1, 1), num_classes=4)
+    return networks | {"resnet": randomised(resnet)}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,8 @@ def measured(models, tmp_path_factory, fast_compilation):
     config.group = 20
     fields = {
         "decoding": {"targets": ("position", "colour"), "folds": 3},
-        "head_cka": {"subset": 1},
+        "attention_distance": {"models": tuple(KINDS)},
+        "head_cka": {"subset": 1, "models": ("relpos", "resnet")},
         "receptive_field": {"channels": 4, "images": 4},
         "similarity": {"measures": ("cka", "neighbours"), "images": 40},
         "localization": {"max_positions": 16},
@@ -49,7 +55,9 @@ def measured(models, tmp_path_factory, fast_compilation):
     )
     config.analyses.probe = configs.analysis("probe", penalties=(1.0, 100.0))
     workdir = tmp_path_factory.mktemp("kinds")
-    return workdir, vitcnn.analyze(config, workdir, models=models, progress=False)
+    with warnings.catch_warnings():  # zeros behind a ReLU of the small ResNets
+        warnings.filterwarnings("ignore", "skip_ratio.* a skip, a branch or their sum")
+        return workdir, vitcnn.analyze(config, workdir, models=models, progress=False)
 
 
 def test_every_analysis_ran(measured):
@@ -58,6 +66,7 @@ def test_every_analysis_ran(measured):
     assert kinds == set(analyses.names()) - {"probe_fit"}
     layers = found["cka"].layer_x.values.tolist()
     assert "clip/projection" in layers and "siglip/pooled" in layers
+    assert "hybrid/stage1/unit01/out" in layers and "hybrid/block01/out" in layers
     assert "radio/norm" not in layers and "relpos/norm" not in layers
     for name in KINDS:
         assert np.isfinite(found[f"attention_distance.{name}"].distance.values).all()

@@ -17,7 +17,7 @@ _WRAPPERS = ("module.", "backbone.", "model.", "student.", "timm_model.", "_orig
 # In front of a second network, which is a moving average of the first one.
 _AVERAGES = ("teacher.", "ema.", "model_ema.", "ema_model.", "momentum_encoder.")
 _NORM = re.compile(
-    r"(LayerNorm_\d|encoder_norm|pre_norm|fc_norm|pre_head_layer_norm|bn(_root|_proj|\d))"
+    r"(LayerNorm_\d|encoder_norm|pre_norm|fc_norm|pre_head_layer_norm|[bg]n(_root|_proj|\d))"
 )
 WEIGHT = {
     "weight": "params/{}/kernel",
@@ -220,6 +220,28 @@ def transformer(
         return elsewhere.get(name)
 
     return layer
+
+
+_HYBRID = re.compile(r"patch_embed\.backbone\.(?:stages\.(\d)\.blocks\.(\d+)\.|stem\.)?([a-z\d.]+)")
+_ROOT = {"conv": "conv_root", "norm": "gn_root"}
+_UNIT = {
+    **{f"conv{i}": f"conv{i}" for i in (1, 2, 3)},
+    **{f"norm{i}": f"gn{i}" for i in (1, 2, 3)},
+    "downsample.conv": "conv_proj",
+    "downsample.norm": "gn_proj",
+}
+
+
+def hybrid_resnet(name: str) -> str | None:
+    """Returns our name of a layer of the ResNet in timm's hybrids; None if it is no such layer."""
+    part = _HYBRID.fullmatch(name)
+    if part is None:
+        return None
+    stage, unit, layer = part.groups()
+    if stage is None:
+        return _ROOT.get(layer)
+    ours = _UNIT.get(layer)
+    return ours and f"block{int(stage) + 1}/unit{int(unit) + 1}/{ours}"
 
 
 def bit(unit: str, elsewhere: Mapping[str, str]) -> Callable[[str], str | None]:

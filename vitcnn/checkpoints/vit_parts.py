@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from vitcnn.models import vit
 
 _ATTENTION = "params/Transformer/encoderblock_0/MultiHeadDotProductAttention_1"
 _SHARED = "params/Transformer/rel_pos/fc1/bias"
+_UNIT = re.compile(r"params/block(\d+)/unit(\d+)/")
 _OWN = f"{_ATTENTION}/rel_pos/fc1/bias"
 
 
@@ -23,12 +25,17 @@ def read(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     layers = {name.rpartition("/")[0] for name in arrays}
     parts: dict[str, Any] = {
+        "stem": "resnet" if "params/conv_root" in layers else "none",
         "embed_norm": "params/Transformer/pre_norm" in layers,
         "qkv_bias": f"{_ATTENTION}/query/bias" in arrays,
         "norm_pooled": "params/fc_norm" in layers,
         "projection": arrays.get("params/projection/kernel", np.zeros((0, 0))).shape[-1],
     }
     parts["final_norm"] = parts["norm_pooled"] or "params/Transformer/encoder_norm" in layers
+    if parts["stem"] == "resnet":
+        units = {m.groups() for layer in layers if (m := _UNIT.match(layer))}
+        stages = sorted({stage for stage, _ in units})
+        parts["stem_units"] = tuple(sum(stage == s for s, _ in units) for stage in stages)
     if any(layer.startswith("params/MAPHead_0") for layer in layers):
         parts["pool"] = "map"
     elif "params/cls" not in arrays:
@@ -65,8 +72,10 @@ def check(arrays: Mapping[str, np.ndarray], module: nn.Module) -> None:
         del parts["pool"]  # the merge reports the class token that is missing
     if not parts["projection"] or not module.projection:
         del parts["projection"]  # the merge says how to leave it out or take it
-    different = {k: v for k, v in parts.items() if getattr(module, k) != v}
+    network = {k: getattr(module, k) for k in parts}
+    network |= {k: tuple(v) for k, v in network.items() if isinstance(v, list)}
+    different = {k: v for k, v in parts.items() if network[k] != v}
     if different:
-        network = ", ".join(f"{name}={getattr(module, name)!r}" for name in different)
+        ours = ", ".join(f"{name}={network[name]!r}" for name in different)
         settings = ", ".join(f"{name}={value!r}" for name, value in different.items())
-        raise ValueError(f"it is a ViT of other parts than the network, {network}: set {settings}")
+        raise ValueError(f"it is a ViT of other parts than the network, {ours}: set {settings}")

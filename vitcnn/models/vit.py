@@ -18,7 +18,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vitcnn.layers import attention_pool, common, fields, image_sizes, positions, transformer
+from vitcnn.layers import (
+    attention_pool,
+    common,
+    fields,
+    image_sizes,
+    positions,
+    resnet_stem,
+    transformer,
+)
 from vitcnn.layers.residual import Skips
 from vitcnn.lookup import check_name
 from vitcnn.taps import alias, tap
@@ -28,6 +36,7 @@ HEADS = ("head", "head_dist")
 POSITIONS = "params/Transformer/posembed_input/pos_embedding"
 WIDTHS = {"pre_logits": "params/pre_logits/bias", "projection": "params/projection/kernel"}
 
+STEMS = ("none", "resnet")
 POOLS = ("token", "gap", "clsgap", "map")
 PLACES = ("learned", "sincos2d", "relative", "relative_shared")
 
@@ -96,6 +105,11 @@ class ViT(nn.Module):
       num_classes: width of the head; 0 for no head: the output is what the head would read.
       image_size: side of the images in pixels, or (rows, columns).
       patch: side of a patch in pixels, or (rows, columns); it divides the image size.
+      stem: "none": patches are cut from pixels; "resnet": from the map of a ResNet of the paper's
+        form (a hybrid), whose taps come first. The patch is a multiple of what a position of the
+        map covers: 4 pixels, and twice as much for each stage but the first.
+      stem_units: number of units of each stage of this ResNet; () for its root alone.
+      stem_form: "google" or "timm", whose epsilons differ; see `ResNetStem`.
       width: size of a token.
       depth: number of blocks.
       mlp_dim: width of the hidden layer of each block's MLP, which is what its last layer reads.
@@ -151,6 +165,9 @@ class ViT(nn.Module):
     num_classes: int = 1000
     image_size: int | tuple[int, int] = 224
     patch: int | tuple[int, int] = 16
+    stem: str = "none"
+    stem_units: tuple[int, ...] = (3, 4, 9)
+    stem_form: str = "google"
     width: int = 768
     depth: int = 12
     mlp_dim: int = 3072
@@ -225,6 +242,10 @@ class ViT(nn.Module):
         # From pixels to tokens.
         x = jnp.asarray(images, self.dtype)
         patch = image_sizes.pair(self.patch)
+        if self.stem == "resnet":
+            stem = resnet_stem.ResNetStem(tuple(self.stem_units), self.stem_form, train, self.dtype)
+            x = stem(self, x)
+            patch = tuple(side // stem.reduction for side in self._check_patch(stem.reduction))
         embed = functools.partial(common.PatchEmbedding, use_bias=not self.embed_norm)
         x = embed(patch, self.width, dtype=self.dtype, name="embedding")(x)
         tokens = [self._tokens(name, x) for name in ("cls", "dist")[:positioned]]
@@ -280,8 +301,20 @@ class ViT(nn.Module):
         tokens = self.param(name, start, (1, count, self.width))
         return jnp.broadcast_to(tokens.astype(self.dtype), shape)
 
+    def _check_patch(self, reduction: int) -> tuple[int, int]:
+        """Returns the patch, or raises a ValueError if positions of a map do not fill it."""
+        patch = image_sizes.pair(self.patch)
+        if any(side % reduction for side in patch):
+            raise ValueError(
+                f"patch {self.patch} is not a multiple of {reduction}, the pixels that a position "
+                f"of the ResNet's map covers with stem_units={tuple(self.stem_units)}"
+            )
+        return patch
+
     def _check_fields(self) -> None:
         """Raises ValueError if the fields do not fit together."""
+        check_name("stem of vit", self.stem, STEMS)
+        check_name("stem_form of vit", self.stem_form, resnet_stem.FORMS)
         check_name("pool of vit", self.pool, POOLS)
         check_name("gelu of vit", self.gelu, transformer.GELUS)
         check_name("positions of vit", self.positions, PLACES)
@@ -351,6 +384,18 @@ _VIT = {
     f"{size}/{patch}": _fields(f"{size}/{patch}")
     for size in ("Ti", "S", "B", "L", "H")
     for patch in (8, 14, 16, 32)
+}
+
+# Google's hybrids: R50+ViT-B/16 is that of the ViT paper, the others are AugReg's. The tokens of
+# R+Ti/16, whose ResNet is a root alone, are 32 pixels wide in spite of its name.
+_HYBRIDS = {
+    f"{resnet}+{size}/{name}": _fields(f"{size}/{patch}", stem="resnet", stem_units=units)
+    for resnet, size, name, patch, units in (
+        ("R", "Ti", 16, 32, ()),
+        ("R26", "S", 32, 32, (2, 2, 2, 2)),
+        ("R50", "B", 16, 16, (3, 4, 9)),
+        ("R50", "L", 32, 32, (3, 4, 6, 3)),
+    )
 }
 
 # Touvron et al. 2020, arXiv 2012.12877.
@@ -531,6 +576,6 @@ _SMALL = {
 }
 
 VARIANTS = {
-    **{**_VIT, **_DEIT, **_DEIT3, **_DINO, **_DINOV2, **_TIPS, **_IJEPA, **_SBB},
+    **{**_VIT, **_HYBRIDS, **_DEIT, **_DEIT3, **_DINO, **_DINOV2, **_TIPS, **_IJEPA, **_SBB},
     **{**_RELPOS, **_CLIP, **_SIGLIP, **_OTHERS, **_SMALL},
 }

@@ -262,11 +262,20 @@ def test_a_map_head_needs_a_network_that_has_it(tmp_path, pool, file):
         restore(tmp_path, "vit", module, shapes, raw)
 
 
-def test_hybrid_is_refused_by_name(tmp_path):
-    module, shapes, arrays = tiny("vit")
-    raw = {**arrays, "conv_root/kernel": np.ones((7, 7, 3, 64), np.float32)}
-    with pytest.raises(ValueError, match="hybrid \\('conv_root/kernel'\\): its ViT reads the map"):
-        restore(tmp_path, "vit", module, shapes, raw)
+def test_hybrids(tmp_path):
+    module, shapes, arrays = tiny("vit", stem="resnet", stem_units=(1, 2), patch=8)
+    assert arrays["embedding/kernel"].shape == (1, 1, 512, 12)
+    raw = {k: v[None, None, None] if "/gn" in k else v for k, v in arrays.items()}
+    assert_same(restore(tmp_path, "vit", module, shapes, raw), arrays)
+    units = {"units": (1, 2), "widths": (64, 128), "num_classes": 0}
+    resnet = models.create("resnet", "R50x1", **units)
+    alone = {k: v for k, v in arrays.items() if k.startswith(("conv_root", "gn_root", "block"))}
+    got = restore(tmp_path, "resnet", resnet, shapes_of(resnet)[0], raw)
+    assert_same(got, alone)
+    plain, plain_shapes, _ = tiny("vit", patch=8)
+    message = r"stem='none', stem_units=\(3, 4, 9\): set stem='resnet', stem_units=\(1, 2\)"
+    with pytest.raises(ValueError, match=message):
+        restore(tmp_path, "vit", plain, plain_shapes, raw)
 
 
 @pytest.mark.oracle

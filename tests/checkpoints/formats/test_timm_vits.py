@@ -59,6 +59,52 @@ def test_vits_of_timm(tmp_path, name, cells):
     compare(torch, network, model, network.blocks, names, cells * patch)
 
 
+HYBRIDS = {
+    "vit_tiny_r_s16_p8_224": ("R+Ti/16", 32),
+    "vit_small_r26_s32_224": ("R26+S/32", 32),
+    "vit_base_r50_s16_224": ("R50+B/16", 16),
+}
+
+
+@pytest.mark.parametrize("cells", [3, 5])
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrids_of_timm(tmp_path, name, cells):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    variant, patch = HYBRIDS[name]
+    sizes = {**SMALL, "img_size": 3 * patch}
+    trained = randomised(torch, timm.create_model(name, **sizes))
+    path = save(tmp_path / "a.safetensors", trained)
+    arguments = {k: v for k, v in sizes.items() if k != "num_classes"}
+    config = {"architecture": name, "num_classes": 5, "model_args": arguments}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    network = timm.create_model(name, **sizes | {"img_size": cells * patch}).eval()
+    network.load_state_dict(checkpoint_filter_fn(dict(trained.state_dict()), network))
+    model = vitcnn.load("vit", variant, path, image_size=cells * patch, preprocess=HALF, **OURS)
+    assert (model.module.epsilon, model.module.stem_form) == (1e-6, "timm")
+    units = [
+        unit
+        for stage in getattr(network.patch_embed.backbone, "stages", ())
+        for unit in stage.blocks
+    ]
+    names = [name for name in model.taps if name.endswith("/out")]
+    compare(torch, network, model, [*units, *network.blocks], names, cells * patch)
+    if not units:
+        return
+    backbone = network.patch_embed.backbone
+    counts = tuple(len(stage.blocks) for stage in backbone.stages)
+    widths = tuple(64 * 2**i for i in range(len(counts)))
+    settings = {"units": counts, "widths": widths, "num_classes": 0, "image_size": cells * patch}
+    alone = vitcnn.load("resnet", "R50x1", path, **settings)
+    assert alone.module.epsilon == 1e-5
+    images = np.random.default_rng(0).normal(size=(2, *[cells * patch] * 2, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = backbone(torch.from_numpy(images).permute(0, 3, 1, 2)).mean((2, 3)).numpy()
+    # Google standardises filters with another epsilon than timm.
+    assert np.abs(alone.run(images)[0] - expected).max() < 3e-3 * expected.std()
+
+
 @pytest.mark.parametrize("gelu", ["exact", "quick"])
 def test_the_head_of_a_clip_is_its_projection(tmp_path, gelu):
     torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")

@@ -175,6 +175,19 @@ def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
     assert load(tmp_path / "deit.bin", num_classes=0).digest() == reference.digest()
 
 
+def test_positions_of_registers_are_added_to_them(tmp_path):
+    made = torch_vits.state((8, 8), cls=False, registers=2, fc_norm=True)
+    places = np.random.default_rng(1).normal(size=(1, 2, 12)).astype(np.float32)
+    with_places = {**made, "pos_embed": np.concatenate([places, made["pos_embed"]], axis=1)}
+    made["reg_token"] = made["reg_token"] + places
+    fields = {"pool": "gap", "registers": 2, "norm_pooled": True}
+    expected, got = (
+        load(torch_vits.save(tmp_path / f"{i}.safetensors", arrays), **fields)
+        for i, arrays in enumerate((made, with_places))
+    )
+    assert got.digest() == expected.digest()
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [
@@ -183,7 +196,7 @@ def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
         ("attn_pool.q_norm.weight", "pools by attention of another kind"),
         ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
         ("blocks.0.mlp.fc1_g.weight", "a ViT whose gates are layers of their own"),
-        ("patch_embed.backbone.conv.weight", "a hybrid"),
+        ("patch_embed.backbone.conv1.weight", "a hybrid with batch norms"),
         ("strange.weight", r"unexpected in the checkpoint \(1\):\n    strange.weight"),
     ],
 )

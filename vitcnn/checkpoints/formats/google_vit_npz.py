@@ -33,6 +33,7 @@ _RENUMBERED = {
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
     "MlpBlock_0": "MlpBlock_3",
 }
+_STEM_NORM = re.compile(r"(block\d+/unit\d+/)?gn(\d|_root|_proj)/(scale|bias)")
 _BLOCK_PART = re.compile(r"(Transformer/encoderblock_\d+)/(\w+)/(.+)")
 
 
@@ -46,19 +47,19 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module) -> dict[str, np.nd
     """Returns the arrays under our names.
 
     Raises:
-      ValueError: the network of the file is a hybrid, or the file and `module` do not have the same
-        parts.
+      ValueError: the file and `module` do not have the same parts.
     """
     arrays = google_names.arrays(raw)
-    if stem := [key for key in arrays if key.startswith(("conv_root/", "block1/unit1/"))]:
-        raise ValueError(
-            f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, "
-            "and the family 'vit' reads pixels"
-        )
+    for key, value in arrays.items():
+        if _STEM_NORM.fullmatch(key):  # (1, 1, 1, C) in some files
+            arrays[key] = google_names.flat(value)
     arrays = _unstack(arrays)
     fixed = "Transformer/encoderblock_0/LayerNorm_1/scale" in arrays and "cls" not in arrays
     named = {f"params/{_name(k)}": v for k, v in _place(arrays, module, fixed).items()}
-    if ("params/MAPHead_0/probe" in named) != (getattr(module, "pool", "") == "map"):
+    is_map, is_hybrid = (
+        f"params/{key}" in named for key in ("MAPHead_0/probe", "conv_root/kernel")
+    )
+    if (is_map, is_hybrid) != (module.pool == "map", module.stem == "resnet"):
         vit_parts.check(named, module)
     return named
 

@@ -39,42 +39,50 @@ SIGNATURE = frozenset({"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qk
 _RELATIVE = ("blocks.0.attn.rel_pos.mlp.fc1.weight", "shared_rel_pos.mlp.fc1.weight")
 _TRUNK = "visual.trunk."
 _POOL = "MAPHead_0/MultiHeadDotProductAttention_0"
+_transformer = torch_names.transformer(
+    r"blocks\.(\d+)\.(.+)",
+    {
+        "norm1": "LayerNorm_0",
+        "attn.qkv": f"{ATTENTION}/qkv",
+        "attn.proj": f"{ATTENTION}/out",
+        "attn.rel_pos.mlp.fc1": f"{ATTENTION}/rel_pos/fc1",
+        "attn.rel_pos.mlp.fc2": f"{ATTENTION}/rel_pos/fc2",
+        "ls1": "ls1",
+        "norm2": "LayerNorm_2",
+        "mlp.fc1": "MlpBlock_3/Dense_0",
+        "mlp.fc2": "MlpBlock_3/Dense_1",
+        "mlp.w12": "MlpBlock_3/Dense_0",
+        "mlp.w3": "MlpBlock_3/Dense_1",
+        "ls2": "ls2",
+    },
+    {
+        "patch_embed.proj": "embedding",
+        "norm_pre": "Transformer/pre_norm",
+        "shared_rel_pos.mlp.fc1": "Transformer/rel_pos/fc1",
+        "shared_rel_pos.mlp.fc2": "Transformer/rel_pos/fc2",
+        "norm": "Transformer/encoder_norm",
+        "attn_pool.q": f"{_POOL}/query",
+        "attn_pool.kv": f"{_POOL}/kv",
+        "attn_pool.proj": f"{_POOL}/out",
+        "attn_pool.norm": "MAPHead_0/LayerNorm_0",
+        "attn_pool.mlp.fc1": "MAPHead_0/MlpBlock_0/Dense_0",
+        "attn_pool.mlp.fc2": "MAPHead_0/MlpBlock_0/Dense_1",
+        "visual.head.proj": "projection",
+        "fc_norm": "fc_norm",
+        "pre_logits.fc": "pre_logits",
+        "head": "head",
+        "head_dist": "head_dist",
+    },
+)
+
+
+def _layer(name: str) -> str | None:
+    """Returns our name of a layer, in the ResNet of a hybrid or in the ViT."""
+    return torch_names.hybrid_resnet(name) or _transformer(name)
+
+
 _NAMES = torch_names.Names(
-    layer=torch_names.transformer(
-        r"blocks\.(\d+)\.(.+)",
-        {
-            "norm1": "LayerNorm_0",
-            "attn.qkv": f"{ATTENTION}/qkv",
-            "attn.proj": f"{ATTENTION}/out",
-            "attn.rel_pos.mlp.fc1": f"{ATTENTION}/rel_pos/fc1",
-            "attn.rel_pos.mlp.fc2": f"{ATTENTION}/rel_pos/fc2",
-            "ls1": "ls1",
-            "norm2": "LayerNorm_2",
-            "mlp.fc1": "MlpBlock_3/Dense_0",
-            "mlp.fc2": "MlpBlock_3/Dense_1",
-            "mlp.w12": "MlpBlock_3/Dense_0",
-            "mlp.w3": "MlpBlock_3/Dense_1",
-            "ls2": "ls2",
-        },
-        {
-            "patch_embed.proj": "embedding",
-            "norm_pre": "Transformer/pre_norm",
-            "shared_rel_pos.mlp.fc1": "Transformer/rel_pos/fc1",
-            "shared_rel_pos.mlp.fc2": "Transformer/rel_pos/fc2",
-            "norm": "Transformer/encoder_norm",
-            "attn_pool.q": f"{_POOL}/query",
-            "attn_pool.kv": f"{_POOL}/kv",
-            "attn_pool.proj": f"{_POOL}/out",
-            "attn_pool.norm": "MAPHead_0/LayerNorm_0",
-            "attn_pool.mlp.fc1": "MAPHead_0/MlpBlock_0/Dense_0",
-            "attn_pool.mlp.fc2": "MAPHead_0/MlpBlock_0/Dense_1",
-            "visual.head.proj": "projection",
-            "fc_norm": "fc_norm",
-            "pre_logits.fc": "pre_logits",
-            "head": "head",
-            "head_dist": "head_dist",
-        },
-    ),
+    layer=_layer,
     arrays={
         "cls_token": "params/cls",
         "dist_token": "params/dist",
@@ -93,7 +101,8 @@ _NAMES = torch_names.Names(
         r"blocks\.\d+\.attn\.norm\..+": "a ViT with a norm inside its attention",
         r"blocks\.\d+\.mlp\.fc1_[gx]\..+": "a ViT whose gates are layers of their own (AIMv2's)",
         r"blocks\.\d+\.\d+\..+": "a model in chunks, as FSDP saves it (save it without FSDP)",
-        r"patch_embed\.(backbone|norm)\..+": "a hybrid, or to a ViT that normalises its patches",
+        r"patch_embed\.norm\..+": "a ViT that normalises its patches",
+        r"patch_embed\.backbone\.(conv1|bn1|layer\d|\d)\..+": "a hybrid with batch norms",
     },
     weight={**torch_names.WEIGHT, "gamma": "params/{}/gamma"},
 )
@@ -109,7 +118,12 @@ def fields(raw: Mapping[str, np.ndarray]) -> dict[str, Any]:
     is_clip, is_siglip = (name in names for name in ("norm_pre.weight", "attn_pool.latent"))
     others = ("cls_token", "reg_token", "fc_norm.weight", "blocks.0.ls1.gamma", *_RELATIVE)
     varies = is_clip or is_siglip or not any(name in names for name in others)
-    return {"epsilon": 1e-5 if is_clip else 1e-6, **({} if varies else {"gelu": "exact"})}
+    is_hybrid = any(name.startswith("patch_embed.backbone.") for name in names)
+    return {
+        "epsilon": 1e-5 if is_clip else 1e-6,
+        **({} if varies else {"gelu": "exact"}),
+        **({"stem_form": "timm"} if is_hybrid else {}),
+    }
 
 
 def matches(keys: Iterable[str]) -> bool:
