@@ -120,9 +120,10 @@ def _vit(network) -> tuple[dict, str]:
     has_class_token = network.cls_token is not None
     if {type(n).__name__ for n in (block.attn.q_norm, block.attn.k_norm)} != {"Identity"}:
         return {}, "norms of queries and keys"
-    inner = [getattr(part, "norm", None) for part in (block.attn, block.mlp)]
-    if {type(norm).__name__ for norm in inner} - {"Identity", "NoneType"}:
-        return {}, "norms inside its attention and its MLPs"
+    inner = [type(getattr(part, "norm", None)).__name__ for part in (block.attn, block.mlp)]
+    has_inner = [name not in ("Identity", "NoneType") for name in inner]
+    if len(set(has_inner)) > 1:
+        return {}, "norms inside its attention or its MLPs alone"
     pool = _POOLS.get((has_class_token, network.global_pool))
     if pool is None:
         token = "a" if has_class_token else "no"
@@ -153,6 +154,7 @@ def _vit(network) -> tuple[dict, str]:
         "distilled": type(network).__name__ == "VisionTransformerDistilled",
         "registers": getattr(network, "num_reg_tokens", 0),
         "gated": gated,
+        "inner_norms": has_inner[0],
         "layer_scale": float(getattr(block.ls1, "init_values", 0)),
         "qkv_bias": block.attn.qkv.bias is not None,
         "gelu": {"GELUTanh": "tanh", "QuickGELU": "quick"}.get(activation, "exact"),

@@ -122,6 +122,8 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
             joined.append(weights[-1] @ v)
         out[f"{o}/attn_weights"] = np.stack(weights, axis=1)
         out[f"{o}/heads"] = z = np.stack(joined, axis=2)
+        if f"{a}/inner_norm/scale" in p:
+            z = norm(z.reshape(x.shape), f"{a}/inner_norm").reshape(z.shape)
         z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
         out[f"{o}/attn"] = z = z * p.get(f"{b}/ls1/gamma", 1)
         out[f"{o}/skip_attn"] = x
@@ -133,6 +135,8 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
             y = gate / (1 + np.exp(-gate)) * value
         else:
             y = activated(y, gelu)
+        if f"{b}/MlpBlock_3/inner_norm/scale" in p:
+            y = norm(y, f"{b}/MlpBlock_3/inner_norm")
         out[f"{o}/hidden"] = y
         y = y @ p[f"{b}/MlpBlock_3/Dense_1/kernel"] + p[f"{b}/MlpBlock_3/Dense_1/bias"]
         out[f"{o}/mlp"] = y = y * p.get(f"{b}/ls2/gamma", 1)
@@ -194,7 +198,10 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
         ),
         (
             *("gap", "exact"),
-            {"positions": "relative_shared", "qkv_bias": False, "final_norm": False},
+            {
+                **{"positions": "relative_shared", "qkv_bias": False, "final_norm": False},
+                "inner_norms": True,
+            },
         ),
     ],
 )
@@ -407,7 +414,7 @@ def test_parameter_counts_are_the_published_ones(variant, count):
 PLAIN = [
     name
     for name, fields in vit.VARIANTS.items()
-    if not fields.keys() & {"pool", "embed_norm", "positions", "final_norm"}
+    if not fields.keys() & {"pool", "embed_norm", "positions", "final_norm", "stem"}
 ]
 
 
@@ -496,12 +503,16 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
         ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
         (
             {"distilled": True, "pool": "gap"},
-            'distilled=True .* needs pool="token" and pre_logits=0',
+            'distilled=True .* needs pool="token", pre_logits=0 and projection=0',
         ),
         (
             {"distilled": True, "pre_logits": 3},
-            'distilled=True .* needs pool="token" and pre_logits=0',
+            'distilled=True .* needs pool="token", pre_logits=0 and projection=0',
         ),
+        ({"projection": 3, "pre_logits": 3}, "both come before the head: set one to 0"),
+        ({"positions": "relative", "relative_mlp_dim": 0}, "relative_mlp_dim is 0; it must be"),
+        ({"stem": "convnext"}, "unknown stem of vit 'convnext': the choices are 'none', 'resnet'"),
+        ({"stem": "resnet"}, r"patch \(4, 5\) is not a multiple of 16, the pixels that a position"),
         ({"positions": "sincos"}, "unknown positions of vit 'sincos': did you mean 'sincos2d'"),
         (
             {"positions": "sincos2d", "width": 30},
@@ -513,6 +524,10 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
         (
             {"norm_pooled": True},
             'norm_pooled=True is the norm of a mean over tokens: set pool="gap"',
+        ),
+        (
+            {"norm_pooled": True, "pool": "clsgap", "final_norm": False},
+            'set pool="gap" or "clsgap", and final_norm=True',
         ),
     ],
 )

@@ -17,7 +17,7 @@ _WRAPPERS = ("module.", "backbone.", "model.", "student.", "timm_model.", "_orig
 # In front of a second network, which is a moving average of the first one.
 _AVERAGES = ("teacher.", "ema.", "model_ema.", "ema_model.", "momentum_encoder.")
 _NORM = re.compile(
-    r"(LayerNorm_\d|encoder_norm|pre_norm|fc_norm|pre_head_layer_norm|[bg]n(_root|_proj|\d))"
+    r"(LayerNorm_\d|(encoder|pre|fc|inner)_norm|pre_head_layer_norm|[bg]n(_root|_proj|\d))"
 )
 WEIGHT = {
     "weight": "params/{}/kernel",

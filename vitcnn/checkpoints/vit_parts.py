@@ -28,6 +28,7 @@ def read(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "stem": "resnet" if "params/conv_root" in layers else "none",
         "embed_norm": "params/Transformer/pre_norm" in layers,
         "qkv_bias": f"{_ATTENTION}/query/bias" in arrays,
+        "inner_norms": f"{_ATTENTION}/inner_norm" in layers,
         "norm_pooled": "params/fc_norm" in layers,
         "projection": arrays.get("params/projection/kernel", np.zeros((0, 0))).shape[-1],
     }

@@ -49,6 +49,8 @@ class Config:
       qkv_bias: whether the projections to queries, keys and values have biases.
       layer_scale: initial value of a learned factor for each channel of each branch; 0 for no
         factors.
+      inner_norms: whether there are norms inside the branches too: of the joined heads, and of the
+        hidden layer of each MLP.
       epsilon: added to the variance in the norms.
       relative_mlp_dim: hidden width of the MLP that makes the biases of relative positions; 0 where
         no block has an MLP of its own.
@@ -71,6 +73,7 @@ class Config:
     gated: bool
     qkv_bias: bool
     layer_scale: float
+    inner_norms: bool
     epsilon: float
     relative_mlp_dim: int
     grid: tuple[int, int]
@@ -215,6 +218,8 @@ class _Attention(nn.Module):
             x = jnp.matmul(edited.astype(value.dtype), value)
         x = x.transpose(0, 2, 1, 3)
         x = tap(self, f"{self.block}/heads", x, role="heads", **taps)
+        if config.inner_norms:
+            x = config.norm("inner_norm")(x.reshape(*x.shape[:2], width)).reshape(x.shape)
         return config.drop(project(width, axis=(-2, -1), name="out")(x))
 
     def _attend(
@@ -240,7 +245,8 @@ class RelativePositionBias(nn.Module):
 
     The MLP reads sign(d) log(1 + |d|) of the distance d in rows and in columns, and returns one
     number for each head (timm's `RelPosMlp`, after Swin V2, Liu et al. 2021, arXiv 2111.09883). So
-    the same weights fit any grid. Prefix tokens have no place: their biases are zero.
+    the same weights fit any grid. Prefix tokens have no place: their biases are zero. timm drops
+    hidden numbers of the MLP in training, and we do not.
     """
 
     config: Config
@@ -285,6 +291,7 @@ class _Mlp(nn.Module):
         else:
             x = activate(x, config.gelu)
         x = config.drop(x)
+        x = config.norm("inner_norm")(x) if config.inner_norms else x
         x = tap(self, f"{self.block}/hidden", x, role="hidden", **config.positions)
         return config.drop(_dense(width, dtype=config.dtype, name="Dense_1")(x))
 

@@ -129,6 +129,8 @@ class ViT(nn.Module):
         the end.
       layer_scale: initial value of a learned factor for each channel of each branch; 0 for no
         factors. The taps `attn` and `mlp` are what is added to the skip, so they contain it.
+      inner_norms: whether there are norms inside the branches too: of the joined heads, and of the
+        hidden layer of each MLP (BEiT-3).
       qkv_bias: whether the projections to queries, keys and values have biases.
       gelu: "tanh", the approximation that Google's models use; "exact"; or "quick", x sigmoid(1.702
         x), with which OpenAI trained CLIP.
@@ -179,6 +181,7 @@ class ViT(nn.Module):
     distilled: bool = False
     registers: int = 0
     layer_scale: float = 0.0
+    inner_norms: bool = False
     qkv_bias: bool = True
     gelu: str = "tanh"
     gated: bool = False
@@ -220,6 +223,7 @@ class ViT(nn.Module):
             gated=self.gated,
             qkv_bias=self.qkv_bias,
             layer_scale=self.layer_scale,
+            inner_norms=self.inner_norms,
             epsilon=self.epsilon,
             relative_mlp_dim=self.relative_mlp_dim * (self.positions == "relative"),
             grid=image_sizes.grid(self.image_size, self.patch),
@@ -521,6 +525,29 @@ _CLIP = {
     for gelu in gelus
 }
 
+# Weights of timm that were trained with the quick GELU, under the names of networks with the exact
+# one. timm computes them with either, by the name of the architecture ("clip_quickgelu").
+TRAINED_WITH_QUICK_GELU = frozenset(
+    {
+        "vit_base_patch32_clip_224.laion400m_e32",
+        "vit_large_patch14_clip_224.dfn2b",
+        "vit_huge_patch14_clip_224.dfn5b",
+        "vit_huge_patch14_clip_378.dfn5b",
+        "vit_huge_patch14_clip_224.metaclip2_worldwide",
+        *(
+            f"vit_{size}_clip_224.metaclip_{data}"
+            for size in ("base_patch32", "base_patch16", "large_patch14")
+            for data in ("400m", "2pt5b")
+        ),
+        "vit_huge_patch14_clip_224.metaclip_2pt5b",
+        "vit_gigantic_patch14_clip_224.metaclip_2pt5b",
+        "vit_base_patch32_clip_224.openai",
+        "vit_base_patch16_clip_224.openai",
+        "vit_large_patch14_clip_224.openai",
+        "vit_large_patch14_clip_336.openai",
+    }
+)
+
 # Image towers of SigLIP: Zhai et al. 2023, arXiv 2303.15343; with "-gap" without the pooling by
 # attention, with which they were trained. The GELU is that of timm; big_vision's is "tanh" for all.
 _SIGLIP = {
@@ -536,6 +563,14 @@ _SIGLIP = {
         ("giantopt/16", 256, "tanh"),
     )
     for pool in ("map", "gap")
+}
+
+# BEiT-3: Wang et al. 2022, arXiv 2208.10442.
+_BEIT3 = {
+    f"BEiT-3-{name}": _fields(
+        name, gelu="exact", pool="clsgap", norm_pooled=True, inner_norms=True, epsilon=1e-5
+    )
+    for name in ("B/16", "L/16")
 }
 
 # EVA (Fang et al. 2022, arXiv 2211.07636), its plain ViT-L; InternViT (Chen et al. 2023, arXiv
@@ -577,5 +612,5 @@ _SMALL = {
 
 VARIANTS = {
     **{**_VIT, **_HYBRIDS, **_DEIT, **_DEIT3, **_DINO, **_DINOV2, **_TIPS, **_IJEPA, **_SBB},
-    **{**_RELPOS, **_CLIP, **_SIGLIP, **_OTHERS, **_SMALL},
+    **{**_RELPOS, **_CLIP, **_SIGLIP, **_BEIT3, **_OTHERS, **_SMALL},
 }

@@ -120,6 +120,36 @@ def test_a_network_of_timm_in_a_file_of_open_clip(tmp_path):
     np.testing.assert_array_equal(model.run(images, "pooled")[1]["pooled"], other.run(images)[0])
 
 
+@pytest.mark.parametrize(("tag", "gelu"), [("openai", "quick"), ("laion2b", "exact")])
+def test_weights_of_timm_have_the_gelu_of_their_training(tmp_path, tag, gelu):
+    made = torch_vits.state((8, 8), classes=7)
+    made |= {f"norm_pre.{name}": made[f"norm.{name}"] for name in ("weight", "bias")}
+    del made["patch_embed.proj.bias"]
+    made["head.bias"] = np.zeros(7, np.float32)
+    path = torch_vits.save(tmp_path / "a.safetensors", made)
+    fields = {**torch_vits.SIZES, "patch": 4, "image_size": 32, "preprocess": HALF}
+    fields |= {"projection": 7, "num_classes": 0}
+    with pytest.raises(ValueError, match=r"does not say its gelu: config\.json says it"):
+        vitcnn.load("vit", "CLIP-B/16", path, **fields)
+    sizes = {"embed_dim": 12, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 4}
+    config = {
+        "architecture": "vit_base_patch16_clip_224",
+        "model_args": {**sizes, "mlp_ratio": 5 / 3},
+        "pretrained_cfg": {"tag": tag},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = vitcnn.load("vit", "CLIP-B/16", path, **fields)
+    messages = [str(warning.message) for warning in caught]
+    assert ["trained with the quick GELU" in text for text in messages] == [True] * (
+        tag == "openai"
+    )
+    assert (model.module.gelu, model.module.epsilon) == (gelu, 1e-5)
+    kernel = model.variables["params"]["projection"]["kernel"]
+    np.testing.assert_array_equal(kernel, made["head.weight"].T)
+
+
 class _Call:
     def __reduce__(self):
         return print, ("run",)

@@ -29,6 +29,7 @@ NETWORKS = {  # one of each kind -> timm's further arguments, our variant, our f
     "vit_base_patch16_clip_224": ({}, "CLIP-B/16", {"projection": 0}),
     "vit_base_patch16_clip_quickgelu_224": ({}, "CLIP-B/16-quickgelu", {"projection": 0}),
     "eva_large_patch14_196": ({}, "EVA-L/14", {}),
+    "beit3_base_patch16_224": ({}, "BEiT-3-B/16", {}),
     "vit_intern300m_patch14_448": ({}, "InternViT-300M/14", {}),
     "vit_relpos_medium_patch16_224": ({}, "relpos-M/16", {}),
     "vit_relpos_medium_patch16_cls_224": ({}, "relpos-M/16-token", {}),

@@ -44,12 +44,14 @@ _transformer = torch_names.transformer(
     {
         "norm1": "LayerNorm_0",
         "attn.qkv": f"{ATTENTION}/qkv",
+        "attn.norm": f"{ATTENTION}/inner_norm",
         "attn.proj": f"{ATTENTION}/out",
         "attn.rel_pos.mlp.fc1": f"{ATTENTION}/rel_pos/fc1",
         "attn.rel_pos.mlp.fc2": f"{ATTENTION}/rel_pos/fc2",
         "ls1": "ls1",
         "norm2": "LayerNorm_2",
         "mlp.fc1": "MlpBlock_3/Dense_0",
+        "mlp.norm": "MlpBlock_3/inner_norm",
         "mlp.fc2": "MlpBlock_3/Dense_1",
         "mlp.w12": "MlpBlock_3/Dense_0",
         "mlp.w3": "MlpBlock_3/Dense_1",
@@ -98,7 +100,6 @@ _NAMES = torch_names.Names(
     refused={
         r"attn_pool\.(pos_embed|[qk]_norm\..+)": "a ViT that pools by attention of another kind",
         r"blocks\.\d+\.attn\.[qk]_norm\..+": "a ViT that normalises queries and keys",
-        r"blocks\.\d+\.attn\.norm\..+": "a ViT with a norm inside its attention",
         r"blocks\.\d+\.mlp\.fc1_[gx]\..+": "a ViT whose gates are layers of their own (AIMv2's)",
         r"blocks\.\d+\.\d+\..+": "a model in chunks, as FSDP saves it (save it without FSDP)",
         r"patch_embed\.norm\..+": "a ViT that normalises its patches",
@@ -116,11 +117,12 @@ def fields(raw: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     names = _trunk(raw)
     is_clip, is_siglip = (name in names for name in ("norm_pre.weight", "attn_pool.latent"))
+    is_beit3 = "blocks.0.attn.norm.weight" in names
     others = ("cls_token", "reg_token", "fc_norm.weight", "blocks.0.ls1.gamma", *_RELATIVE)
     varies = is_clip or is_siglip or not any(name in names for name in others)
     is_hybrid = any(name.startswith("patch_embed.backbone.") for name in names)
     return {
-        "epsilon": 1e-5 if is_clip else 1e-6,
+        "epsilon": 1e-5 if is_clip or is_beit3 else 1e-6,
         **({} if varies else {"gelu": "exact"}),
         **({"stem_form": "timm"} if is_hybrid else {}),
     }

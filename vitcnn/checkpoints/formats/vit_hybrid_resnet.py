@@ -19,6 +19,7 @@ import numpy as np
 from vitcnn.checkpoints import google_names, sidecars, torch_names
 
 FAMILY = "resnet"
+DOCUMENTED = True  # all published hybrids are Google's
 PREPROCESS = {"interpolation": "bicubic", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 _TIMM = frozenset(
