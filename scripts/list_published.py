@@ -130,6 +130,10 @@ def _vit(network) -> tuple[dict, str]:
         return {}, f"{token} class token, and global_pool {network.global_pool!r}"
     if getattr(network, "pool_include_prefix", False):
         return {}, "pooling that includes its prefix tokens"
+    embed = network.patch_embed
+    pixels = [cells * p for cells, p in zip(embed.grid_size, _patch(embed), strict=True)]
+    if pixels != list(embed.img_size):
+        return {}, "patches that do not fill its images"
     gated = type(block.mlp).__name__ == "GluMlp"
     activation = type(block.mlp.act).__name__
     has = {
@@ -166,6 +170,8 @@ def _vit(network) -> tuple[dict, str]:
 
 def _patch(embed) -> tuple[int, int]:
     """Returns the pixels that a token covers; timm counts the positions of a map."""
+    if not hasattr(embed, "backbone"):
+        return embed.patch_size
     pairs = zip(embed.img_size, embed.grid_size, strict=True)
     return tuple(size // cells for size, cells in pairs)
 

@@ -2,10 +2,10 @@
 
 Blocks are pre-norm: `x = x + attention(norm(x)); x = x + mlp(norm(x))`. Parameters have the names
 and shapes of Google's released checkpoints, so loading these needs no table of names. DeiT's
-distillation token, DINOv2's layer scale and registers, SigLIP's pooling by attention, and CLIP's
-norm before the blocks and its projection are fields; the parameters that they add have the names of
-their releases where these have such names. The gated MLP of DINOv2's giants is a field too: it adds
-no parameter, but makes Dense_0 twice as wide.
+distillation token, DINOv2's layer scale and registers, SigLIP's pooling by attention, CLIP's norm
+before the blocks and its projection, and the ResNet of hybrids are fields; the parameters that they
+add have the names of their releases where these have such names. The gated MLP of DINOv2's giants
+is a field too: it adds no parameter, but makes Dense_0 twice as wide.
 """
 
 from __future__ import annotations
