@@ -34,6 +34,7 @@ LAYERS = {
     | _TOKENS
     | {"Attention", "AttentionPoolLatent", "Block", "GluMlp", "LayerScale", "QuickGELU", "SiLU"}
     | {"ModuleList", "ReLU", "RelPosAttention", "RelPosBlock", "RelPosMlp"}
+    | {"ResPostBlock", "ResPostRelPosBlock"}
     | {"Bottleneck", "ClassifierHead", "DownsampleConv", "GroupNormAct", "HybridEmbed"}
     | {"MaxPool2dSame", "ResNetStage", "ResNetV2", "SelectAdaptivePool2d", "StdConv2dSame"}
     | {"VisionTransformer", "VisionTransformerDistilled", "VisionTransformerRelPos"},
@@ -158,8 +159,9 @@ def _vit(network) -> tuple[dict, str]:
         "distilled": type(network).__name__ == "VisionTransformerDistilled",
         "registers": getattr(network, "num_reg_tokens", 0),
         "gated": gated,
+        "norm_after": type(block).__name__.startswith("ResPost"),
         "inner_norms": has_inner[0],
-        "layer_scale": float(getattr(block.ls1, "init_values", 0)),
+        "layer_scale": float(getattr(getattr(block, "ls1", None), "init_values", 0)),
         "qkv_bias": block.attn.qkv.bias is not None,
         "gelu": {"GELUTanh": "tanh", "QuickGELU": "quick"}.get(activation, "exact"),
         "epsilon": epsilon,

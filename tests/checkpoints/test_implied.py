@@ -35,7 +35,7 @@ def load(folder, arrays, config=None, processor=None, family="vit", variant="min
 
 
 REFUSED_BY_TIMM = [
-    ({"architecture": "vit_base_patch16_rpn_224"}, "has its layers ResPostBlock"),
+    ({"architecture": "vit_base_patch16_rpn_224"}, "norm_pooled = False: set norm_pooled=True"),
     (
         {"architecture": "vit_base_patch16_clip_quickgelu_224"},
         "embed_norm = False: set embed_norm=",

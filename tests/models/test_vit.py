@@ -54,7 +54,7 @@ def activated(x, gelu):
     return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
 
-def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
+def oracle(p, images, patch, heads, pool, gelu, positions="learned", norm_after=False):
     """Every intermediate in float64, from Dosovitskiy et al., equations 1 to 4."""
     p = {k.removeprefix("params/"): np.asarray(v, np.float64) for k, v in flat(p).items()}
     out = {}
@@ -105,7 +105,9 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
         b, o = f"Transformer/encoderblock_{i}", f"block{i:02d}"
         a = f"{b}/MultiHeadDotProductAttention_1"
         out[f"{o}/in"] = x
-        out[f"{o}/ln1"] = y = norm(x, f"{b}/LayerNorm_0")
+        y = x
+        if not norm_after:
+            out[f"{o}/ln1"] = y = norm(x, f"{b}/LayerNorm_0")
         weights, joined = [], []
         for h in range(heads):
             q, k, v = (
@@ -125,10 +127,13 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
         if f"{a}/inner_norm/scale" in p:
             z = norm(z.reshape(x.shape), f"{a}/inner_norm").reshape(z.shape)
         z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
+        z = norm(z, f"{b}/LayerNorm_0") if norm_after else z
         out[f"{o}/attn"] = z = z * p.get(f"{b}/ls1/gamma", 1)
         out[f"{o}/skip_attn"] = x
         out[f"{o}/mid"] = x = x + z
-        out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
+        y = x
+        if not norm_after:
+            out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
         y = y @ p[f"{b}/MlpBlock_3/Dense_0/kernel"] + p[f"{b}/MlpBlock_3/Dense_0/bias"]
         if y.shape[-1] == 2 * len(p[f"{b}/MlpBlock_3/Dense_1/kernel"]):  # gate, value
             gate, value = np.split(y, 2, axis=-1)
@@ -139,6 +144,7 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
             y = norm(y, f"{b}/MlpBlock_3/inner_norm")
         out[f"{o}/hidden"] = y
         y = y @ p[f"{b}/MlpBlock_3/Dense_1/kernel"] + p[f"{b}/MlpBlock_3/Dense_1/bias"]
+        y = norm(y, f"{b}/LayerNorm_2") if norm_after else y
         out[f"{o}/mlp"] = y = y * p.get(f"{b}/ls2/gamma", 1)
         out[f"{o}/skip_mlp"] = x
         out[f"{o}/out"] = x = x + y
@@ -190,7 +196,7 @@ def oracle(p, images, patch, heads, pool, gelu, positions="learned"):
         ("gap", "exact", {"registers": 2, "norm_pooled": True}),
         ("token", "exact", {"gated": True, "registers": 2, "layer_scale": 0.1}),
         ("token", "tanh", {"positions": "sincos2d"}),
-        ("map", "quick", {"registers": 2}),
+        ("map", "quick", {"registers": 2, "norm_after": True}),
         ("token", "exact", {"embed_norm": True, "projection": 5}),
         (
             *("clsgap", "exact"),
@@ -214,7 +220,8 @@ def test_every_tap_equals_the_formula(pool, gelu, fields):
     assert [block[f"Dense_{i}"]["kernel"].shape for i in (0, 1)] == [(24, first), (40, 24)]
     images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
     places = fields.get("positions", "learned")
-    expected = oracle(variables, images, (4, 5), 3, pool, gelu, places)
+    norm_after = fields.get("norm_after", False)
+    expected = oracle(variables, images, (4, 5), 3, pool, gelu, places, norm_after)
     table = taps.tabulate(module, variables, images)
     assert list(table) == list(expected)
     class_token = pool in ("token", "clsgap")
@@ -499,7 +506,10 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
     [
         ({"image_size": (12, 21)}, "image_size 12 x 21 is not a multiple of the patch, 4 x 5"),
         ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
-        ({"pool": "mean"}, "unknown pool of vit 'mean': the choices are 'token', 'gap'"),
+        (
+            {"pool": "sum"},
+            "unknown pool of vit 'sum': the choices are 'token', 'gap', 'clsgap', 'map'",
+        ),
         ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
         (
             {"distilled": True, "pool": "gap"},
@@ -511,7 +521,7 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
         ),
         ({"projection": 3, "pre_logits": 3}, "both come before the head: set one to 0"),
         ({"positions": "relative", "relative_mlp_dim": 0}, "relative_mlp_dim is 0; it must be"),
-        ({"stem": "convnext"}, "unknown stem of vit 'convnext': the choices are 'none', 'resnet'"),
+        ({"stem": "vgg"}, "unknown stem of vit 'vgg': the choices are 'none', 'resnet'"),
         ({"stem": "resnet"}, r"patch \(4, 5\) is not a multiple of 16, the pixels that a position"),
         ({"positions": "sincos"}, "unknown positions of vit 'sincos': did you mean 'sincos2d'"),
         (

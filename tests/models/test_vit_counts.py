@@ -71,6 +71,15 @@ COUNTS = {
     "RADIO-H/16-v3": (631_983_360, 1_280),  # vit_huge_patch16_radio_v3
     "RADIO-H/16-v4": (631_985_920, 1_280),  # vit_huge_patch16_radio_v4
     "RADIO-so400m/16-v4": (413_543_664, 1_152),  # vit_so400m_patch16_radio_v4
+    "R+Ti/16": 6_337_704,  # vit_tiny_r_s16_p8_224
+    "R26+S/32": 36_431_912,  # vit_small_r26_s32_224
+    "R50+B/16": 97_890_112 + 769_000,  # vit_base_r50_s16_224, which has no head
+    "R50+L/32": 328_994_856,  # vit_large_r50_s32_224
+    "BEiT-3-B/16": 86_659_816,  # beit3_base_patch16_224
+    "BEiT-3-L/16": 304_572_392,  # beit3_large_patch16_224
+    "relpos-M/16-rpn": 38_734_920,  # vit_relpos_medium_patch16_rpn_224
+    "relpos-plus/32-rpn": 119_423_760,  # vit_relpos_base_patch32_plus_rpn_256
+    "B/16-rpn": 86_538_472,  # vit_base_patch16_rpn_224
 }
 COUNTS |= {f"{name}-quickgelu": COUNTS[name] for name in ("CLIP-B/32", "CLIP-B/16", "CLIP-L/14")}
 COUNTS |= {f"{name}-quickgelu": COUNTS[name] for name in ("CLIP-H/14", "CLIP-gigantic/14")}

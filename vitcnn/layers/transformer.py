@@ -49,6 +49,7 @@ class Config:
       qkv_bias: whether the projections to queries, keys and values have biases.
       layer_scale: initial value of a learned factor for each channel of each branch; 0 for no
         factors.
+      norm_after: whether the norms of a block come after its branches and not before them.
       inner_norms: whether there are norms inside the branches too: of the joined heads, and of the
         hidden layer of each MLP.
       epsilon: added to the variance in the norms.
@@ -73,6 +74,7 @@ class Config:
     gated: bool
     qkv_bias: bool
     layer_scale: float
+    norm_after: bool
     inner_norms: bool
     epsilon: float
     relative_mlp_dim: int
@@ -328,18 +330,22 @@ class Block(nn.Module):
         config, block, where = self.config, self.block, self.config.positions
         skips, has_skips = config.skips, config.skips.has(self.number)
         local = self.number in config.local_blocks
-        y = config.norm("LayerNorm_0")(x)
-        y = tap(self, f"{block}/ln1", y, role="norm", **where)
+        y = x
+        if not config.norm_after:
+            y = tap(self, f"{block}/ln1", config.norm("LayerNorm_0")(x), role="norm", **where)
         y = _Attention(config, block, local, name="MultiHeadDotProductAttention_1")(y, bias)
+        y = config.norm("LayerNorm_0")(y) if config.norm_after else y
         y = _LayerScale(config, name="ls1")(y) if config.layer_scale else y
         y = skips.drop(self, self.number, y)
         skip = f"{block}/in" if has_skips else None
         y = tap(self, f"{block}/attn", y, role="attention", skip=skip, **where)
         y = skip_connection(self, f"{block}/skip_attn", x, skip) + y if has_skips else y
         x = tap(self, f"{block}/mid", y, role="residual", **where)
-        y = config.norm("LayerNorm_2")(x)
-        y = tap(self, f"{block}/ln2", y, role="norm", **where)
+        y = x
+        if not config.norm_after:
+            y = tap(self, f"{block}/ln2", config.norm("LayerNorm_2")(x), role="norm", **where)
         y = _Mlp(config, block, name="MlpBlock_3")(y)
+        y = config.norm("LayerNorm_2")(y) if config.norm_after else y
         y = _LayerScale(config, name="ls2")(y) if config.layer_scale else y
         y = skips.drop(self, self.number, y)
         skip = f"{block}/mid" if has_skips else None

@@ -129,6 +129,8 @@ class ViT(nn.Module):
         the end.
       layer_scale: initial value of a learned factor for each channel of each branch; 0 for no
         factors. The taps `attn` and `mlp` are what is added to the skip, so they contain it.
+      norm_after: whether the norms of a block come after its branches and not before them, x +
+        norm(attention(x)). The taps `attn` and `mlp` contain them; there is no `ln1` and no `ln2`.
       inner_norms: whether there are norms inside the branches too: of the joined heads, and of the
         hidden layer of each MLP (BEiT-3).
       qkv_bias: whether the projections to queries, keys and values have biases.
@@ -181,6 +183,7 @@ class ViT(nn.Module):
     distilled: bool = False
     registers: int = 0
     layer_scale: float = 0.0
+    norm_after: bool = False
     inner_norms: bool = False
     qkv_bias: bool = True
     gelu: str = "tanh"
@@ -223,6 +226,7 @@ class ViT(nn.Module):
             gated=self.gated,
             qkv_bias=self.qkv_bias,
             layer_scale=self.layer_scale,
+            norm_after=self.norm_after,
             inner_norms=self.inner_norms,
             epsilon=self.epsilon,
             relative_mlp_dim=self.relative_mlp_dim * (self.positions == "relative"),
@@ -497,6 +501,19 @@ _RELPOS = {
     for size in ("S", "M")
 }
 
+# The same with norms after the branches.
+_RPN = {
+    "relpos-M/16-rpn": _fields(
+        "M/16", gelu="exact", positions="relative", qkv_bias=False, pool="gap", norm_after=True
+    ),
+    "relpos-plus/32-rpn": _fields(
+        "plus/32", gelu="exact", image_size=256, positions="relative", pool="gap", norm_after=True
+    ),
+    "B/16-rpn": _fields(
+        "B/16", gelu="exact", qkv_bias=False, pool="gap", norm_pooled=True, norm_after=True
+    ),
+}
+
 # Image towers of CLIP: Radford et al. 2021, arXiv 2103.00020, and open_clip. The number is the
 # width of the projection. OpenAI, MetaCLIP and DFN trained with the quick GELU.
 _CLIP = {
@@ -612,5 +629,5 @@ _SMALL = {
 
 VARIANTS = {
     **{**_VIT, **_HYBRIDS, **_DEIT, **_DEIT3, **_DINO, **_DINOV2, **_TIPS, **_IJEPA, **_SBB},
-    **{**_RELPOS, **_CLIP, **_SIGLIP, **_BEIT3, **_OTHERS, **_SMALL},
+    **{**_RELPOS, **_RPN, **_CLIP, **_SIGLIP, **_BEIT3, **_OTHERS, **_SMALL},
 }

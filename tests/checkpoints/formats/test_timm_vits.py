@@ -34,6 +34,8 @@ NETWORKS = {  # one of each kind -> timm's further arguments, our variant, our f
     "vit_relpos_medium_patch16_224": ({}, "relpos-M/16", {}),
     "vit_relpos_medium_patch16_cls_224": ({}, "relpos-M/16-token", {}),
     "vit_relpos_base_patch16_clsgap_224": ({}, "relpos-B/16-clsgap", {}),
+    "vit_relpos_medium_patch16_rpn_224": ({}, "relpos-M/16-rpn", {}),
+    "vit_base_patch16_rpn_224": ({}, "B/16-rpn", {}),
     "vit_srelpos_small_patch16_224": ({}, "relpos-S/16-shared", {}),
 }
 
