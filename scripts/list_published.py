@@ -78,9 +78,18 @@ def empty(name: str):
 
 
 def family_of(network) -> str | None:
-    """Returns the family whose format reads the names of the arrays of a network of timm."""
+    """Returns the family whose format reads the names of the arrays of a network of timm.
+
+    Of several, it is the one that asks for the most arrays.
+    """
     keys = network.state_dict().keys()
-    return next((f for f in families.names() if keys >= families.find(f).SIGNATURE), None)
+    fitting = [
+        (len(signature), family)
+        for family in families.names()
+        for signature in families.find(family).SIGNATURES
+        if keys >= signature
+    ]
+    return max(fitting)[1] if fitting else None
 
 
 def describe(network, family: str) -> tuple[dict, str]:

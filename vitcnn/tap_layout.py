@@ -27,6 +27,7 @@ PAPER_LAYERS = (
     "stage*/unit*/*",
     "norm",
     "pooled",
+    "projection",
     "pre_logits",
     "logits",
 )

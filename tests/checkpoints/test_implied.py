@@ -35,21 +35,21 @@ def load(folder, arrays, config=None, processor=None, family="vit", variant="min
 
 
 REFUSED_BY_TIMM = [
-    ({"architecture": "vit_base_patch16_rpn_224"}, "has its layers ResPostBlock"),
-    ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "has its layers QuickGELU"),
-    ({"architecture": "vit_base_patch16_clip_224.openai"}, "has a norm before its blocks"),
+    ({"architecture": "vit_base_patch16_rpn_224"}, "norm_pooled = False: set norm_pooled=True"),
+    (
+        {"architecture": "vit_base_patch16_clip_quickgelu_224"},
+        "embed_norm = False: set embed_norm=",
+    ),
+    ({"architecture": "vit_base_patch16_clip_224.openai"}, "embed_norm = False: set embed_norm=Tr"),
     ({"architecture": "vit_small_patch16_rope_ape_224"}, "layers AttentionRope"),
-    ({"architecture": "vit_base_patch16_siglip_224"}, "layers AttentionPoolLatent"),
-    ({"architecture": "eva_large_patch14_196"}, "a class token, and global_pool 'avg'"),
+    ({"architecture": "vit_base_patch16_siglip_224"}, "has pool = 'token': set pool='map'"),
+    ({"architecture": "eva_large_patch14_196"}, "norm_pooled = False: set norm_pooled=True"),
     ({"architecture": "vit_base_patch16_2244"}, "unknown architecture .* did you mean 'vit_base_p"),
     ({"architecture": "my_vit"}, "unknown architecture 'my_vit'"),
     ({"architecture": "resnet50", "model_args": {"num_heads": None}}, "of the family 'resnet'"),
-    ({"global_pool": "avg"}, "global_pool 'avg' of an architecture with a class token"),
-    ({"global_pool": "map"}, "global_pool 'map'"),
+    ({"global_pool": "map"}, "global_pool 'map' of an architecture with a class token"),
     ({"global_pool": "avgmax"}, "global_pool 'avgmax'"),
-    ({"model_args": {"global_pool": "avg"}}, "global_pool 'avg' of an architecture with a class"),
     ({"model_args": {"act_layer": "silu"}}, "act_layer is 'silu'; expected one of"),
-    ({"model_args": {"act_layer": "quick_gelu"}}, "act_layer is 'quick_gelu'; expected one of"),
     ({"model_args": {"norm_layer": "rmsnorm"}}, "norm_layer is 'rmsnorm'; expected 'layernorm'"),
     ({"model_args": {"block_fn": "ResPostBlock"}}, "does not know what block_fn 'ResPostBlock'"),
     ({"model_args": {"in_chans": 1}}, "in_chans is 1; expected 3"),
@@ -98,6 +98,21 @@ def test_old_files_of_timm_have_everything_at_the_top(tmp_path, arrays):
     config = {"architecture": "vit_base_patch16_224_in21k", "num_classes": 5, "labels": [], **CFG}
     model = load(tmp_path, arrays, {**config, "model_args": {"num_heads": 3}}, preprocess=None)
     assert model.preprocess.mean == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        ({"global_pool": "avg"}, "pool", "clsgap"),
+        ({"model_args": {"global_pool": "avg"}}, "pool", "clsgap"),
+        ({"model_args": {"act_layer": "quick_gelu"}}, "gelu", "quick"),
+    ],
+)
+def test_what_timm_says_of_pool_and_gelu_is_taken(tmp_path, arrays, config, field, value):
+    config = {**VIT, **config}
+    config["model_args"] = {"num_heads": 3, **config.get("model_args", {})}
+    model = load(tmp_path, arrays, config)
+    assert getattr(model.module, field) == value
 
 
 REFUSED_BY_TRANSFORMERS = [

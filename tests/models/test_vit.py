@@ -46,7 +46,15 @@ def random_variables(module, seed=0):
     return jax.tree_util.tree_map_with_path(draw, shapes_of(module)[0])
 
 
-def oracle(p, images, patch, heads, pool, gelu):
+def activated(x, gelu):
+    if gelu == "exact":
+        return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+    if gelu == "quick":
+        return x / (1 + np.exp(-1.702 * x))
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def oracle(p, images, patch, heads, pool, gelu, positions="learned", norm_after=False):
     """Every intermediate in float64, from Dosovitskiy et al., equations 1 to 4."""
     p = {k.removeprefix("params/"): np.asarray(v, np.float64) for k, v in flat(p).items()}
     out = {}
@@ -61,12 +69,16 @@ def oracle(p, images, patch, heads, pool, gelu):
     for r in range(height // ph):
         for c in range(width // pw):
             piece = images[:, r * ph : (r + 1) * ph, c * pw : (c + 1) * pw].astype(np.float64)
-            tokens.append(np.tensordot(piece, p["embedding/kernel"], 3) + p["embedding/bias"])
+            tokens.append(
+                np.tensordot(piece, p["embedding/kernel"], 3) + p.get("embedding/bias", 0)
+            )
     prefix = [np.repeat(p[name][0], n, axis=0) for name in ("cls", "dist") if name in p]
     x = np.stack(prefix + tokens, axis=1)
     if "Transformer/posembed_input/pos_embedding" in p:
         x += p["Transformer/posembed_input/pos_embedding"]
-    else:  # sines and cosines of the column, then of the row; the class token has no position
+    elif (
+        positions == "sincos2d"
+    ):  # sines and cosines of the column, then of the row; the class token has no position
         for t in range(len(tokens)):
             places, quarter = (t % (width // pw), t // (width // pw)), x.shape[-1] // 4
             angles = [[q / 10_000 ** (k / (quarter - 1)) for k in range(quarter)] for q in places]
@@ -74,39 +86,65 @@ def oracle(p, images, patch, heads, pool, gelu):
             x[:, len(prefix) + t] += waves
     for i, register in enumerate(p.get("registers", [[]])[0]):  # after the class token, in order
         x = np.insert(x, len(prefix) + i, register, axis=1)
+    if "Transformer/pre_norm/scale" in p:
+        x = norm(x, "Transformer/pre_norm")
     out["embed"] = x
+    before, columns = x.shape[1] - len(tokens), width // pw
+
+    def bias_of(query, key, mlp):
+        """Of relative positions, for each head; tokens before the patches have none."""
+        if query < before or key < before:
+            return np.zeros(heads)
+        a, b = (divmod(token - before, columns) for token in (query, key))
+        away = [math.copysign(math.log(1 + abs(s - t)), s - t) for s, t in zip(a, b, strict=True)]
+        hidden = np.maximum(away @ p[f"{mlp}/fc1/kernel"] + p[f"{mlp}/fc1/bias"], 0)
+        return hidden @ p[f"{mlp}/fc2/kernel"] + p[f"{mlp}/fc2/bias"]
+
     i = 0
     while f"Transformer/encoderblock_{i}/LayerNorm_0/scale" in p:
         b, o = f"Transformer/encoderblock_{i}", f"block{i:02d}"
         a = f"{b}/MultiHeadDotProductAttention_1"
         out[f"{o}/in"] = x
-        out[f"{o}/ln1"] = y = norm(x, f"{b}/LayerNorm_0")
+        y = x
+        if not norm_after:
+            out[f"{o}/ln1"] = y = norm(x, f"{b}/LayerNorm_0")
         weights, joined = [], []
         for h in range(heads):
             q, k, v = (
-                y @ p[f"{a}/{m}/kernel"][:, h] + p[f"{a}/{m}/bias"][h]
+                y @ p[f"{a}/{m}/kernel"][:, h] + p.get(f"{a}/{m}/bias", [0] * heads)[h]
                 for m in ("query", "key", "value")
             )
-            s = np.exp(q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]))
+            s = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])
+            for mlp in (f"{a}/rel_pos", "Transformer/rel_pos"):
+                if f"{mlp}/fc1/bias" in p:
+                    every = range(x.shape[1])
+                    s += np.array([[bias_of(t, u, mlp)[h] for u in every] for t in every])
+            s = np.exp(s)
             weights.append(s / s.sum(-1, keepdims=True))
             joined.append(weights[-1] @ v)
         out[f"{o}/attn_weights"] = np.stack(weights, axis=1)
         out[f"{o}/heads"] = z = np.stack(joined, axis=2)
+        if f"{a}/inner_norm/scale" in p:
+            z = norm(z.reshape(x.shape), f"{a}/inner_norm").reshape(z.shape)
         z = np.tensordot(z, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"]
+        z = norm(z, f"{b}/LayerNorm_0") if norm_after else z
         out[f"{o}/attn"] = z = z * p.get(f"{b}/ls1/gamma", 1)
         out[f"{o}/skip_attn"] = x
         out[f"{o}/mid"] = x = x + z
-        out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
+        y = x
+        if not norm_after:
+            out[f"{o}/ln2"] = y = norm(x, f"{b}/LayerNorm_2")
         y = y @ p[f"{b}/MlpBlock_3/Dense_0/kernel"] + p[f"{b}/MlpBlock_3/Dense_0/bias"]
         if y.shape[-1] == 2 * len(p[f"{b}/MlpBlock_3/Dense_1/kernel"]):  # gate, value
             gate, value = np.split(y, 2, axis=-1)
             y = gate / (1 + np.exp(-gate)) * value
-        elif gelu == "exact":
-            y = y * (1 + np.vectorize(math.erf)(y / math.sqrt(2))) / 2
         else:
-            y = y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3))) / 2
+            y = activated(y, gelu)
+        if f"{b}/MlpBlock_3/inner_norm/scale" in p:
+            y = norm(y, f"{b}/MlpBlock_3/inner_norm")
         out[f"{o}/hidden"] = y
         y = y @ p[f"{b}/MlpBlock_3/Dense_1/kernel"] + p[f"{b}/MlpBlock_3/Dense_1/bias"]
+        y = norm(y, f"{b}/LayerNorm_2") if norm_after else y
         out[f"{o}/mlp"] = y = y * p.get(f"{b}/ls2/gamma", 1)
         out[f"{o}/skip_mlp"] = x
         out[f"{o}/out"] = x = x + y
@@ -115,10 +153,29 @@ def oracle(p, images, patch, heads, pool, gelu):
     if "fc_norm/scale" in p:
         out["pooled"] = x = norm(x[:, spatial].mean(1), "fc_norm")
     else:
-        out["norm"] = x = norm(x, "Transformer/encoder_norm")
+        if "Transformer/encoder_norm/scale" in p:
+            out["norm"] = x = norm(x, "Transformer/encoder_norm")
         read = x
-        x = x[:, spatial].mean(1) if pool == "gap" else x[:, : len(prefix)].mean(1)
+        if pool == "map":
+            x = x[:, spatial]
+            a, joined = "MAPHead_0/MultiHeadDotProductAttention_0", []
+            for h in range(heads):
+                q, k, v = (
+                    y @ p[f"{a}/{m}/kernel"][:, h] + p[f"{a}/{m}/bias"][h]
+                    for m, y in (("query", p["MAPHead_0/probe"]), ("key", x), ("value", x))
+                )
+                s = np.exp(q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1]))
+                joined.append(s / s.sum(-1, keepdims=True) @ v)
+            x = np.stack(joined, axis=2)
+            x = (np.tensordot(x, p[f"{a}/out/kernel"], 2) + p[f"{a}/out/bias"])[:, 0]
+            y, m = norm(x, "MAPHead_0/LayerNorm_0"), "MAPHead_0/MlpBlock_0"
+            y = activated(y @ p[f"{m}/Dense_0/kernel"] + p[f"{m}/Dense_0/bias"], gelu)
+            x = x + y @ p[f"{m}/Dense_1/kernel"] + p[f"{m}/Dense_1/bias"]
+        else:
+            x = x[:, spatial].mean(1) if "gap" in pool else x[:, : len(prefix)].mean(1)
         out["pooled"] = x
+    if "projection/kernel" in p:
+        out["projection"] = x = x @ p["projection/kernel"]
     if "dist" in p:
         both = (read[:, i] @ p[f"{h}/kernel"] for i, h in enumerate(("head", "head_dist")))
         out["logits"] = (sum(both) + p["head/bias"] + p["head_dist/bias"]) / 2
@@ -139,22 +196,38 @@ def oracle(p, images, patch, heads, pool, gelu):
         ("gap", "exact", {"registers": 2, "norm_pooled": True}),
         ("token", "exact", {"gated": True, "registers": 2, "layer_scale": 0.1}),
         ("token", "tanh", {"positions": "sincos2d"}),
+        ("map", "quick", {"registers": 2, "norm_after": True}),
+        ("token", "exact", {"embed_norm": True, "projection": 5}),
+        (
+            *("clsgap", "exact"),
+            {"norm_pooled": True, "positions": "relative", "relative_mlp_dim": 6},
+        ),
+        (
+            *("gap", "exact"),
+            {
+                **{"positions": "relative_shared", "qkv_bias": False, "final_norm": False},
+                "inner_norms": True,
+            },
+        ),
     ],
 )
 def test_every_tap_equals_the_formula(pool, gelu, fields):
     module = models.create("vit", "B/16", **SMALL, pool=pool, gelu=gelu, **fields)
     variables = random_variables(module)
-    assert ("cls" in variables["params"]) == (pool == "token")
+    assert ("cls" in variables["params"]) == (pool in ("token", "clsgap"))
     block = shapes_of(module)[0]["params"]["Transformer"]["encoderblock_0"]["MlpBlock_3"]
     first = 80 if fields.get("gated") else 40
     assert [block[f"Dense_{i}"]["kernel"].shape for i in (0, 1)] == [(24, first), (40, 24)]
     images = np.random.default_rng(1).normal(size=(2, 12, 20, 3)).astype(np.float32)
-    expected = oracle(variables, images, (4, 5), 3, pool, gelu)
+    places = fields.get("positions", "learned")
+    norm_after = fields.get("norm_after", False)
+    expected = oracle(variables, images, (4, 5), 3, pool, gelu, places, norm_after)
     table = taps.tabulate(module, variables, images)
     assert list(table) == list(expected)
-    prefix = (pool == "token") + fields.get("distilled", False) + fields.get("registers", 0)
+    class_token = pool in ("token", "clsgap")
+    prefix = class_token + fields.get("distilled", False) + fields.get("registers", 0)
     assert {table[f"block02/{name}"].prefix_tokens for name in ("attn_weights", "mlp")} == {prefix}
-    assert {table[tap].class_token for tap in ("embed", "block02/heads")} == {pool == "token"}
+    assert {table[tap].class_token for tap in ("embed", "block02/heads")} == {class_token}
     assert not table["pooled"].class_token
     assert table["embed"].shape == (prefix + 12, 24)
     assert table["block02/hidden"].shape == (prefix + 12, 40)
@@ -345,8 +418,15 @@ def test_parameter_counts_are_the_published_ones(variant, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
 
-@pytest.mark.parametrize("variant", vit.VARIANTS)
-def test_parameter_counts_of_all_variants_are_those_of_their_sizes(variant):
+PLAIN = [
+    name
+    for name, fields in vit.VARIANTS.items()
+    if not fields.keys() & {"pool", "embed_norm", "positions", "final_norm", "stem"}
+]
+
+
+@pytest.mark.parametrize("variant", PLAIN)  # tests/models/test_vit_counts.py has the others
+def test_parameter_counts_of_plain_variants_are_those_of_their_sizes(variant):
     module = models.create("vit", variant, depth=2)  # tracing forty blocks takes seconds
     w, h, p, classes = module.width, module.mlp_dim, module.patch, module.num_classes
     prefix = 1 + module.distilled
@@ -426,16 +506,23 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
     [
         ({"image_size": (12, 21)}, "image_size 12 x 21 is not a multiple of the patch, 4 x 5"),
         ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
-        ({"pool": "mean"}, "unknown pool of vit 'mean': the choices are 'token', 'gap'"),
+        (
+            {"pool": "sum"},
+            "unknown pool of vit 'sum': the choices are 'token', 'gap', 'clsgap', 'map'",
+        ),
         ({"gelu": "erf"}, "unknown gelu of vit 'erf'"),
         (
             {"distilled": True, "pool": "gap"},
-            'distilled=True .* needs pool="token" and pre_logits=0',
+            'distilled=True .* needs pool="token", pre_logits=0 and projection=0',
         ),
         (
             {"distilled": True, "pre_logits": 3},
-            'distilled=True .* needs pool="token" and pre_logits=0',
+            'distilled=True .* needs pool="token", pre_logits=0 and projection=0',
         ),
+        ({"projection": 3, "pre_logits": 3}, "both come before the head: set one to 0"),
+        ({"positions": "relative", "relative_mlp_dim": 0}, "relative_mlp_dim is 0; it must be"),
+        ({"stem": "vgg"}, "unknown stem of vit 'vgg': the choices are 'none', 'resnet'"),
+        ({"stem": "resnet"}, r"patch \(4, 5\) is not a multiple of 16, the pixels that a position"),
         ({"positions": "sincos"}, "unknown positions of vit 'sincos': did you mean 'sincos2d'"),
         (
             {"positions": "sincos2d", "width": 30},
@@ -447,6 +534,10 @@ def test_a_fresh_network_gives_zero_logits_and_varied_features():
         (
             {"norm_pooled": True},
             'norm_pooled=True is the norm of a mean over tokens: set pool="gap"',
+        ),
+        (
+            {"norm_pooled": True, "pool": "clsgap", "final_norm": False},
+            'set pool="gap" or "clsgap", and final_norm=True',
         ),
     ],
 )

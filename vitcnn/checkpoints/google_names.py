@@ -13,7 +13,8 @@ from vitcnn.checkpoints.files.contents import renamed
 # No size: the files are for many sizes, and whole images are resized to the network's.
 PREPROCESS = {"interpolation": "bilinear", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
-_PREFIXES = ("opt/target/params/", "opt/target/", "params/")
+# "params/img/" are the images of a model of images and texts (LiT, SigLIP).
+_PREFIXES = ("opt/target/params/", "opt/target/", "params/img/", "params/")
 # In front of a second network, which is a moving average of the first one.
 _AVERAGES = ("params_ema/", "ema_params/", "ema/params/", "ema/")
 

@@ -153,9 +153,10 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
         variant = next(v for v in candidates if v in fitting)
         fields = {**models.fields(family, variant), **fields}
         return Identity(Network(family, variant, _differing(family, variant, fields)), file)
-    if not (implied.is_named or chosen.keys() >= set(reader.UNSEEN)):
+    unseen = [f for f in (*reader.UNSEEN, *getattr(file.format, "UNSEEN", ())) if f not in seen]
+    if not (implied.is_named or chosen.keys() >= set(unseen)):
         raise ValueError(_unnamed(file, fitting))
-    unsaid = [f for f in reader.UNSEEN if f not in fields and f not in chosen]
+    unsaid = [f for f in unseen if f not in fields and f not in chosen]
     if unsaid:
         raise ValueError(
             f"{file.label}: no array shows its {' and '.join(unsaid)}, and nothing beside the "

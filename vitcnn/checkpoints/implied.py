@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax import traverse_util
 
 from vitcnn.checkpoints import published, sidecars
@@ -31,6 +32,7 @@ class Implied:
       fields: fields of the network, as the format and the JSON beside the weights have them.
       said: those of these fields that do not come from the format alone.
       assumed: fields that are likely, but that nothing beside the weights says.
+      unsaid: fields that nothing says, and the advice what to set.
       preprocess: fields of `vitcnn.data.preprocess.Preprocess`.
       origin: where the preprocessing comes from, for provenance; None if there is none.
       is_guess: whether nothing says that the preprocessing is that of these weights.
@@ -44,6 +46,7 @@ class Implied:
     fields: Mapping[str, Any]
     said: Mapping[str, Any]
     assumed: Mapping[str, Any]
+    unsaid: Mapping[str, str]
     preprocess: Mapping[str, Any]
     origin: str | None
     is_guess: bool
@@ -74,6 +77,7 @@ class Implied:
             self,
             fields={**self.fields, **fields},
             said={**fields, **self.said},
+            unsaid={k: v for k, v in self.unsaid.items() if k not in fields},
             source=self.source if self.said else f"the architecture {name!r}",
             architecture=name,
             is_named=True,
@@ -86,6 +90,7 @@ def read(
     architecture: str | None,
     format_name: str,
     file_format: ModuleType,
+    arrays: Mapping[str, np.ndarray],
 ) -> Implied:
     """Returns what a file of weights implies.
 
@@ -95,6 +100,7 @@ def read(
       architecture: name of the network that a training script wrote into the file; a name that is
         not timm's says nothing.
       format_name, file_format: the format of the file.
+      arrays: what the file holds.
 
     Raises:
       ValueError: the JSON beside the weights is damaged, is of another family, or asks for
@@ -102,7 +108,9 @@ def read(
     """
     sidecar = getattr(file_format, "SIDECAR", sidecars.read_own)(path)
     family = getattr(file_format, "FAMILY", None)
-    defaults, said = getattr(file_format, "FIELDS", {}), {}
+    defaults, said = dict(getattr(file_format, "FIELDS", {})), {}
+    if hasattr(file_format, "fields"):
+        defaults |= file_format.fields(arrays)
     source = f"the format {format_name!r}"
     documented = published.find(path, sha256)
     is_documented = documented is not None and documented.is_certain
@@ -128,6 +136,7 @@ def read(
         said, source = said | sidecar.fields, "the JSON beside the weights"
     fields = {**defaults, **said}
     assumed = {k: v for k, v in getattr(file_format, "ASSUMED", {}).items() if k not in fields}
+    unsaid = {k: v for k, v in getattr(file_format, "UNSAID", {}).items() if k not in fields}
 
     preprocess, origin = dict(file_format.PREPROCESS), f"the format {format_name!r}"
     is_guess = not getattr(file_format, "DOCUMENTED", False)
@@ -146,6 +155,7 @@ def read(
         fields=fields,
         said=said,
         assumed=assumed,
+        unsaid=unsaid,
         preprocess=preprocess,
         origin=origin,
         is_guess=is_guess and origin is not None,
@@ -179,8 +189,12 @@ def adopted(
       caller has set to something else).
 
     Raises:
-      ValueError: a field that the arrays depend on differs; the message says what to set.
+      ValueError: a field that the arrays depend on differs, or nothing says a field; the message
+        says what to set.
     """
+    for name, advice in implied.unsaid.items():
+        if name not in chosen:
+            raise ValueError(f"{label} does not say its {name}: {advice}")
     names = [f.name for f in dataclasses.fields(module)]
     fields = {**implied.assumed, **implied.fields}
     differing = {

@@ -138,7 +138,7 @@ def read_file(
     arrays = _without_prefix(arrays, path)
     format_name, file_format = _find_format(path, arrays, family, names)
     sha256 = sha256 or digest(path)
-    facts = implied.read(path, sha256, contents.architecture, format_name, file_format)
+    facts = implied.read(path, sha256, contents.architecture, format_name, file_format, arrays)
     return WeightsFile(
         path, sha256, arrays, network, contents.types, format_name, file_format, facts
     )

@@ -17,8 +17,8 @@ _WRAPPERS = ("module.", "backbone.", "model.", "student.", "timm_model.", "_orig
 # In front of a second network, which is a moving average of the first one.
 _AVERAGES = ("teacher.", "ema.", "model_ema.", "ema_model.", "momentum_encoder.")
 _NORM = re.compile(
-    r"LayerNorm_\d|encoder_norm|fc_norm|pre_head_layer_norm"
-    r"|(bn|norm)(_root\d?|_pool|_proj|_final|\d)"
+    r"LayerNorm_\d|(encoder|pre|fc|inner)_norm|pre_head_layer_norm"
+    r"|(bn|gn|norm)(_root\d?|_pool|_proj|_final|\d)"
 )
 WEIGHT = {
     "weight": "params/{}/kernel",
@@ -27,6 +27,8 @@ WEIGHT = {
     "running_var": "batch_stats/{}/var",
 }
 ATTENTION = "MultiHeadDotProductAttention_1"
+# Projections that files stack along their outputs.
+_STACKS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ def convert(
       raw: the arrays by their keys.
       names: the rules of the format.
       heads: number of attention heads, which get an axis of their own in projections. A layer whose
-        name ends in "/qkv" is split into query, key and value.
+        name ends in "/qkv" is split into query, key and value, and one in "/kv" into key and value.
 
     Raises:
       ValueError: an array belongs to a network that we do not support.
@@ -132,10 +134,12 @@ def convert(
     arrays = {}
     for name, key in renamed(ours).items():
         value = np.asarray(raw[key], np.float32)
-        if "/qkv/" in name and value.shape[0] % 3 == 0:  # stacked along the outputs
-            for part, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
-                full = name.replace("/qkv/", f"/{part}/")
-                arrays[full] = _transposed(full, third, heads)
+        stack = next((s for s in _STACKS if f"/{s}/" in name), None)
+        if stack is not None and value.shape[0] % len(_STACKS[stack]) == 0:
+            parts = _STACKS[stack]
+            for part, array in zip(parts, np.split(value, len(parts)), strict=True):
+                full = name.replace(f"/{stack}/", f"/{part}/")
+                arrays[full] = _transposed(full, array, heads)
         else:
             arrays[name] = _transposed(name, value, heads)
     return arrays
@@ -147,7 +151,7 @@ def _transposed(name: str, value: np.ndarray, heads: int | None) -> np.ndarray:
         value = value.transpose(2, 3, 1, 0)
     elif value.ndim == 2 and name.endswith("/kernel"):  # [out, in]
         value = value.T
-    if heads is None or f"/{ATTENTION}/" not in name:
+    if heads is None or "/MultiHeadDotProductAttention_" not in name:
         return value
     if re.search(r"/(query|key|value)/", name) and value.shape[-1] % heads == 0:
         return value.reshape(*value.shape[:-1], heads, -1)
@@ -239,6 +243,28 @@ def transformer(
         return elsewhere.get(name)
 
     return layer
+
+
+_HYBRID = re.compile(r"patch_embed\.backbone\.(?:stages\.(\d)\.blocks\.(\d+)\.|stem\.)?([a-z\d.]+)")
+_ROOT = {"conv": "conv_root", "norm": "gn_root"}
+_UNIT = {
+    **{f"conv{i}": f"conv{i}" for i in (1, 2, 3)},
+    **{f"norm{i}": f"gn{i}" for i in (1, 2, 3)},
+    "downsample.conv": "conv_proj",
+    "downsample.norm": "gn_proj",
+}
+
+
+def hybrid_resnet(name: str) -> str | None:
+    """Returns our name of a layer of the ResNet in timm's hybrids; None if it is no such layer."""
+    part = _HYBRID.fullmatch(name)
+    if part is None:
+        return None
+    stage, unit, layer = part.groups()
+    if stage is None:
+        return _ROOT.get(layer)
+    ours = _UNIT.get(layer)
+    return ours and f"block{int(stage) + 1}/unit{int(unit) + 1}/{ours}"
 
 
 def bit(unit: str, elsewhere: Mapping[str, str]) -> Callable[[str], str | None]:

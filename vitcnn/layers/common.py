@@ -30,17 +30,22 @@ class PatchEmbedding(nn.Module):
     patch: tuple[int, int]  # rows and columns, px
     width: int  # size of the vector
     dtype: Any
+    use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width 3"]) -> Float[Array, "batch tokens dim"]:
+    def __call__(
+        self, x: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch tokens dim"]:
         """Returns one vector for each patch, row by row."""
         (n, height, width, channels), (ph, pw) = x.shape, self.patch
         shape = (ph, pw, channels, self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
         x = x.reshape(n, height // ph, ph, width // pw, pw, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(n, -1, ph * pw * channels)
-        return x @ kernel.reshape(-1, self.width).astype(self.dtype) + bias.astype(self.dtype)
+        x = x @ kernel.reshape(-1, self.width).astype(self.dtype)
+        if not self.use_bias:
+            return x
+        return x + self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
 
 
 def convolve(

@@ -246,19 +246,36 @@ def test_positions_that_do_not_fit_are_refused(tmp_path):
         restore(tmp_path, "vit", module, shapes, arrays)
 
 
-@pytest.mark.parametrize("key", ["MAPHead_0/probe", "probe"])
-def test_map_head_is_refused_by_name(tmp_path, key):
-    module, shapes, arrays = tiny("vit", **GAP)
-    raw = big_vision(arrays) | {f"params/{key}": np.ones((1, 1, 12), np.float32)}
-    with pytest.raises(ValueError, match=f'MAP head .*\'{key}\'.* pools by "token" or "gap"'):
+def test_the_images_of_a_siglip(tmp_path):
+    module, shapes, arrays = tiny("vit", pool="map", num_classes=0)
+    assert arrays["MAPHead_0/MultiHeadDotProductAttention_0/query/kernel"].shape == (12, 3, 4)
+    raw = {key.replace("params/", "params/img/"): v for key, v in big_vision(arrays).items()}
+    texts = {"params/t": np.ones(1), "params/txt/head/kernel": np.ones((12, 12))}
+    assert_same(restore(tmp_path, "vit", module, shapes, raw | texts), arrays)
+
+
+@pytest.mark.parametrize(("pool", "file"), [("gap", "map"), ("map", "gap"), ("token", "map")])
+def test_a_map_head_needs_a_network_that_has_it(tmp_path, pool, file):
+    module, shapes, _ = tiny("vit", pool=pool)
+    raw = big_vision(tiny("vit", pool=file)[2])
+    with pytest.raises(ValueError, match=f"than the network, pool='{pool}': set pool='{file}'"):
         restore(tmp_path, "vit", module, shapes, raw)
 
 
-def test_hybrid_is_refused_by_name(tmp_path):
-    module, shapes, arrays = tiny("vit")
-    raw = {**arrays, "conv_root/kernel": np.ones((7, 7, 3, 64), np.float32)}
-    with pytest.raises(ValueError, match="hybrid \\('conv_root/kernel'\\): its ViT reads the map"):
-        restore(tmp_path, "vit", module, shapes, raw)
+def test_hybrids(tmp_path):
+    module, shapes, arrays = tiny("vit", stem="resnet", stem_units=(1, 2), patch=8)
+    assert arrays["embedding/kernel"].shape == (1, 1, 512, 12)
+    raw = {k: v[None, None, None] if "/gn" in k else v for k, v in arrays.items()}
+    assert_same(restore(tmp_path, "vit", module, shapes, raw), arrays)
+    units = {"units": (1, 2), "widths": (64, 128), "num_classes": 0}
+    resnet = models.create("resnet", "R50x1", **units)
+    alone = {k: v for k, v in arrays.items() if k.startswith(("conv_root", "gn_root", "block"))}
+    got = restore(tmp_path, "resnet", resnet, shapes_of(resnet)[0], raw)
+    assert_same(got, alone)
+    plain, plain_shapes, _ = tiny("vit", patch=8)
+    message = r"stem='none', stem_units=\(3, 4, 9\): set stem='resnet', stem_units=\(1, 2\)"
+    with pytest.raises(ValueError, match=message):
+        restore(tmp_path, "vit", plain, plain_shapes, raw)
 
 
 @pytest.mark.oracle

@@ -1,11 +1,10 @@
 """timm's and torchvision's own networks at full size: logits and every block are the same."""
 
-import math
-
 import numpy as np
 import pytest
 import torch_vits
 from networks import flat, shapes_of
+from torch_oracles import HALF, compare, randomised, save
 
 import vitcnn
 from vitcnn import models
@@ -13,7 +12,6 @@ from vitcnn.checkpoints.formats import timm_bit_torch, timm_mixer_torch, timm_vi
 from vitcnn.models import bit, mixer, resnet
 
 pytestmark = pytest.mark.oracle
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 VITS = [
     ("vit_small_patch16_224", "S/16", 224, {}),
     ("vit_small_patch16_224", "S/16", 288, {}),
@@ -59,46 +57,6 @@ KINDS = [
     *(("resnetv2_18", 75), ("resnetv2_34d", 70), ("resnetv2_50", 71), ("resnetv2_50t", 75)),
     ("resnetv2_50d_gn", 75),
 ]
-TOKENS = ("token", "pos_embed", "pos_embedding")
-
-
-def randomised(torch, network):
-    """Every weight is away from zero, scales and variances away from one."""
-    draw = torch.Generator().manual_seed(0)
-    state = network.state_dict()
-    for name, value in state.items():
-        if not value.is_floating_point():
-            continue
-        noise = torch.randn(value.shape, generator=draw)
-        if value.ndim > 1:
-            noise = noise if name.endswith(TOKENS) else noise / math.sqrt(value[0].numel())
-        elif name.endswith("running_var"):
-            noise = 0.5 + noise**2
-        else:
-            noise = 0.3 * noise + name.endswith(("weight", "gamma"))
-        value.copy_(noise)
-    network.load_state_dict(state)
-    return network.eval()
-
-
-def compare(torch, network, model, blocks, names, size, tolerance=1e-5):
-    seen = []
-    for block in blocks:
-        block.register_forward_hook(lambda _, __, out: seen.append(out.numpy()))
-    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    kind = next(network.parameters()).dtype
-    with torch.no_grad():
-        expected = network(torch.from_numpy(images).to(kind).permute(0, 3, 1, 2)).numpy()
-    logits, got = model.run(images, names)
-    assert np.abs(logits - expected).max() < tolerance * expected.std()
-    assert len(seen) == len(got)
-    for mine, theirs in zip(got.values(), seen, strict=True):
-        theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
-        assert np.abs(mine - theirs).max() < 1e-4 * max(1, theirs.std())
-
-
-def save(path, network):
-    return torch_vits.save(path, {k: v.numpy() for k, v in network.state_dict().items()})
 
 
 @pytest.mark.parametrize(("name", "variant", "size", "fields"), VITS)

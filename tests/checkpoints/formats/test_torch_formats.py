@@ -176,14 +176,28 @@ def test_nests_prefixes_and_halves_of_torch_files(tmp_path):
     assert load(tmp_path / "deit.bin", num_classes=0).digest() == reference.digest()
 
 
+def test_positions_of_registers_are_added_to_them(tmp_path):
+    made = torch_vits.state((8, 8), cls=False, registers=2, fc_norm=True)
+    places = np.random.default_rng(1).normal(size=(1, 2, 12)).astype(np.float32)
+    with_places = {**made, "pos_embed": np.concatenate([places, made["pos_embed"]], axis=1)}
+    made["reg_token"] = made["reg_token"] + places
+    fields = {"pool": "gap", "registers": 2, "norm_pooled": True}
+    expected, got = (
+        load(torch_vits.save(tmp_path / f"{i}.safetensors", arrays), **fields)
+        for i, arrays in enumerate((made, with_places))
+    )
+    assert got.digest() == expected.digest()
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("norm_pre.weight", "'norm_pre.weight' belongs to a ViT with a norm before its blocks"),
-        ("attn_pool.q.weight", "pools by attention"),
+        ("norm_pre.weight", "than the network, embed_norm=False: set embed_norm=True"),
+        ("attn_pool.q.weight", "than the network, pool='token': set pool='map'"),
+        ("attn_pool.q_norm.weight", "pools by attention of another kind"),
         ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
         ("blocks.0.mlp.fc1_g.weight", "a ViT whose gates are layers of their own"),
-        ("patch_embed.backbone.conv.weight", "a hybrid"),
+        ("patch_embed.backbone.conv1.weight", "a hybrid with batch norms"),
         ("strange.weight", r"unexpected in the checkpoint \(1\):\n    strange.weight"),
     ],
 )
@@ -191,7 +205,7 @@ def test_networks_that_this_family_is_not_are_named(tmp_path, key, message):
     made = {**torch_vits.state((8, 8)), key: np.ones(12)}
     path = torch_vits.save(tmp_path / "a.safetensors", made)
     with pytest.raises(ValueError, match=message) as error:
-        load(path)
+        load(path, gelu="exact")
     assert "a.safetensors (format 'timm_vit_torch')" in str(error.value)
 
 
@@ -297,9 +311,9 @@ def test_wrong_family_and_unknown_format_say_what_the_keys_look_like(tmp_path):
         ValueError, match="'timm_vit_torch', which holds weights of the family 'vit'"
     ):
         vitcnn.load("resnet", "18", path)
-    strange = {f"visual.trunk.{key}": value for key, value in made.items()}
+    strange = {f"visual.tower.{key}": value for key, value in made.items()}
     with pytest.raises(ValueError, match=r"nearest: 'timm_vit_torch' .*'pos_embed' too \(other"):
         load(torch_vits.save(tmp_path / "b.safetensors", strange))
-    del strange["visual.trunk.pos_embed"]
+    del strange["visual.tower.pos_embed"]
     with pytest.raises(ValueError, match=r"nearest: 'timm_vit_torch' .*but also 'pos_embed'"):
         load(torch_vits.save(tmp_path / "b.safetensors", strange))

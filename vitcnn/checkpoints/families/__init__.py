@@ -10,7 +10,7 @@ The shapes of arrays:
   beside the weights, has to say them.
 
 timm:
-- `SIGNATURE`, names of arrays that every network of the format has;
+- `SIGNATURES`, for each of its formats, names of arrays that every network of the format has;
 - `LAYERS`, the classes of the layers of timm that our network has too;
 - `describe(network)`, (the fields of our network that computes what a network of timm does, "") or
   ({}, why there is none). It is given networks that have only `LAYERS`, on the device "meta".

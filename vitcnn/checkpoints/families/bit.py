@@ -32,7 +32,7 @@ def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     }
 
 
-SIGNATURE = {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
+SIGNATURES = ({"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"},)
 LAYERS = (
     timm_networks.LAYERS
     | timm_networks.MAP_LAYERS

@@ -36,7 +36,7 @@ def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return fields
 
 
-SIGNATURE = {"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"}
+SIGNATURES = ({"stem.proj.weight", "blocks.0.mlp_channels.fc1.weight"},)
 # Arguments -> our fields that they change.
 _CHANGES = {
     "embed_dim": ("width", "tokens_mlp_dim", "channels_mlp_dim"),

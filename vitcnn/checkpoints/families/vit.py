@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vitcnn.checkpoints import timm_networks
-from vitcnn.checkpoints.sidecars import facts
+from vitcnn.checkpoints import timm_networks, vit_parts
+from vitcnn.checkpoints.sidecars import facts, transformers
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.torch_names import ATTENTION
+from vitcnn.layers import resnet_stem
 from vitcnn.models import vit
 
 NAMES = {"deit": "DeiT-", "dinov2": "DINOv2-", "dino": "DINO-", "vit": ""}
@@ -46,26 +47,32 @@ def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     mlp_dim = shapes[f"{block}/MlpBlock_3/Dense_1/kernel"][0]
     out = shapes[f"{block}/{ATTENTION}/out/kernel"]
     tokens = ("params/cls" in shapes) + ("params/dist" in shapes)
+    parts = vit_parts.read(shapes)
+    if parts["stem"] == "resnet":  # the kernel counts positions of its map
+        pixels = resnet_stem.reduction(parts["stem_units"])
+        rows, columns = rows * pixels, columns * pixels
+    if "params/cls" in shapes and parts["norm_pooled"]:
+        parts["pool"] = "clsgap"
     fields = {
         "width": width,
         "depth": len(blocks),
         "mlp_dim": mlp_dim,
         "patch": rows if rows == columns else (rows, columns),
-        "pool": "token" if "params/cls" in shapes else "gap",
-        "norm_pooled": "params/Transformer/encoder_norm/scale" not in shapes,
         "distilled": "params/dist" in shapes,
         "registers": shapes.get("params/registers", (1, 0))[1],
         "layer_scale": 1e-5 if f"{block}/ls1/gamma" in shapes else 0.0,
         "gated": shapes[f"{block}/MlpBlock_3/Dense_0/kernel"][1] == 2 * mlp_dim,
         "pre_logits": shapes.get("params/pre_logits/bias", (0,))[0],
         "num_classes": shapes.get("params/head/bias", (0,))[0],
-        "positions": "learned" if vit.POSITIONS in shapes else "sincos2d",
+        "positions": "sincos2d",
+        **parts,
     }
     if len(out) == 3:
         fields["heads"] = out[0]
-    # Not every file has positions for its class token; images are square unless the JSON says so.
+    # Class tokens and registers may have positions or not; images are square unless the JSON says
+    # otherwise.
     count = shapes.get(vit.POSITIONS, (1, 0, 0))[1]
-    for patches in (count - tokens, count):
+    for patches in (count - tokens, count, count - tokens - fields["registers"]):
         side = math.isqrt(max(patches, 0))
         if side and side * side == patches:
             height, across = side * rows, side * columns
@@ -76,14 +83,25 @@ def from_arrays(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 # timm.
 
-SIGNATURE = {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
+SIGNATURES = ({"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},)
 LAYERS = (
     timm_networks.LAYERS
     | timm_networks.TOKEN_LAYERS
-    | {"Attention", "Block", "GluMlp", "LayerScale", "SiLU"}
-    | {"VisionTransformer", "VisionTransformerDistilled"}
+    | {"Attention", "AttentionPoolLatent", "Block", "GluMlp", "LayerScale", "QuickGELU", "SiLU"}
+    | {"ModuleList", "ReLU", "RelPosAttention", "RelPosBlock", "RelPosMlp"}
+    | {"ResPostBlock", "ResPostRelPosBlock"}
+    | {"Bottleneck", "ClassifierHead", "DownsampleConv", "GroupNormAct", "HybridEmbed"}
+    | {"MaxPool2dSame", "ResNetStage", "ResNetV2", "SelectAdaptivePool2d", "StdConv2dSame"}
+    | {"VisionTransformer", "VisionTransformerDistilled", "VisionTransformerRelPos"}
 )
-_GELU = {"gelu": "exact", "gelu_tanh": "tanh"}
+# Whether a ViT has a class token, and timm's global_pool -> our pool.
+_POOLS = {
+    (True, "token"): "token",
+    (False, "avg"): "gap",
+    (True, "avg"): "clsgap",
+    (False, "map"): "map",
+}
+_GELU = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 # Arguments that the arrays show.
 _IN_ARRAYS = (
     *("embed_dim", "depth", "mlp_ratio", "qkv_bias", "proj_bias", "qk_norm", "class_token"),
@@ -99,6 +117,9 @@ _CHANGES = {
     "fc_norm": ("norm_pooled",),
     "class_token": ("norm_pooled",),
     "global_pool": ("norm_pooled",),
+    "final_norm": ("final_norm", "norm_pooled"),
+    "pre_norm": ("embed_norm",),
+    "qkv_bias": ("qkv_bias",),
     "init_values": ("layer_scale",),
 }
 # Arguments that our ViT has in one form only, and no array shows.
@@ -114,32 +135,86 @@ def describe(network: Any) -> tuple[dict[str, Any], str]:
     """Returns the fields of a network of timm, or why our ViT is no such network."""
     block = network.blocks[0]
     has_class_token = network.cls_token is not None
-    if type(network.norm_pre).__name__ != "Identity":
-        return {}, "a norm before its blocks"
     if {type(n).__name__ for n in (block.attn.q_norm, block.attn.k_norm)} != {"Identity"}:
         return {}, "norms of queries and keys"
-    if (network.global_pool == "token") != has_class_token or network.global_pool not in (
-        "token",
-        "avg",
-    ):
+    has_inner = [_has(part, "norm") for part in (block.attn, block.mlp)]
+    if len(set(has_inner)) > 1:
+        return {}, "norms inside its attention or its MLPs alone"
+    pool = _POOLS.get((has_class_token, network.global_pool))
+    if pool is None:
         token = "a" if has_class_token else "no"
         return {}, f"{token} class token, and global_pool {network.global_pool!r}"
-    (epsilon,) = {layer.eps for layer in network.modules() if hasattr(layer, "eps")}
+    if getattr(network, "pool_include_prefix", False):
+        return {}, "pooling that includes its prefix tokens"
+    embed, patch = network.patch_embed, _patch(network.patch_embed)
+    pixels = [cells * side for cells, side in zip(embed.grid_size, patch, strict=True)]
+    if pixels != list(embed.img_size):
+        return {}, "patches that do not fill its images"
+    (epsilon,) = {x.eps for x in network.modules() if type(x).__name__ == "LayerNorm"}
+    relative = getattr(block.attn, "rel_pos", None) or getattr(network, "shared_rel_pos", None)
+    if relative is not None and relative.mode != "cr":
+        return {}, f"biases of relative positions of the kind {relative.mode!r}"
+    activation = type(block.mlp.act).__name__
     return {
         "width": network.embed_dim,
         "depth": len(network.blocks),
         "mlp_dim": block.mlp.fc2.in_features,
         "heads": block.attn.num_heads,
-        "patch": timm_networks.side(network.patch_embed.patch_size),
-        "image_size": timm_networks.side(network.patch_embed.img_size),
-        "pool": "token" if has_class_token else "gap",
-        "norm_pooled": type(network.fc_norm).__name__ != "Identity",
+        "patch": timm_networks.side(patch),
+        "image_size": timm_networks.side(embed.img_size),
+        "pool": pool,
+        "final_norm": _has(network, "norm") or _has(network, "fc_norm"),
+        "norm_pooled": _has(network, "fc_norm"),
+        "embed_norm": _has(network, "norm_pre"),
         "distilled": type(network).__name__ == "VisionTransformerDistilled",
         "registers": getattr(network, "num_reg_tokens", 0),
         "gated": type(block.mlp).__name__ == "GluMlp",
-        "gelu": "tanh" if "GELUTanh" in timm_networks.layers(network) else "exact",
+        "norm_after": type(block).__name__.startswith("ResPost"),
+        "inner_norms": has_inner[0],
+        "layer_scale": float(getattr(getattr(block, "ls1", None), "init_values", 0)),
+        "qkv_bias": block.attn.qkv.bias is not None,
+        "gelu": {"GELUTanh": "tanh", "QuickGELU": "quick"}.get(activation, "exact"),
         "epsilon": epsilon,
+        **_positions(network, relative),
+        **_stem(embed),
     }, ""
+
+
+def _has(module: Any, layer: str) -> bool:
+    """Whether a module of timm has a layer that does something."""
+    return type(getattr(module, layer, None)).__name__ not in ("Identity", "NoneType")
+
+
+def _patch(embed: Any) -> tuple[int, ...]:
+    """Returns the pixels that a token covers; timm counts the positions of a map."""
+    if not hasattr(embed, "backbone"):
+        return embed.patch_size
+    pairs = zip(embed.img_size, embed.grid_size, strict=True)
+    return tuple(size // cells for size, cells in pairs)
+
+
+def _stem(embed: Any) -> dict[str, Any]:
+    """Returns the fields of the ResNet of a hybrid; {} if there is none."""
+    backbone = getattr(embed, "backbone", None)
+    if backbone is None:
+        return {}
+    stages = getattr(backbone, "stages", ())
+    return {
+        "stem": "resnet",
+        "stem_units": [len(stage.blocks) for stage in stages],
+        "stem_form": "timm",
+    }
+
+
+def _positions(network: Any, relative: Any) -> dict[str, Any]:
+    """Returns the fields of relative positions; {} for learned ones."""
+    if relative is None:
+        return {}
+    shared = network.shared_rel_pos is not None
+    return {
+        "positions": "relative_shared" if shared else "relative",
+        "relative_mlp_dim": relative.mlp.fc1.out_features,
+    }
 
 
 # Our name of a layer or an array -> timm's; see `timm_export.renamed`.
@@ -157,6 +232,7 @@ TIMM_LAYERS = {
     r"Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_0": "blocks.{0}.mlp.fc1",
     r"Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_1": "blocks.{0}.mlp.fc2",
     r"Transformer/encoder_norm": "norm",
+    r"Transformer/pre_norm": "norm_pre",
     r"(fc_norm|head|head_dist)": "{0}",
 }
 TIMM_CFG = {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"}
@@ -169,7 +245,13 @@ def to_timm(module: vit.ViT) -> tuple[str, dict[str, Any]]:
       ValueError: timm has no such network; the message names the field.
     """
     timm_networks.check_values(module, no_skip=(), local_blocks=(), pre_logits=0)
-    timm_networks.check_values(module, positions="learned", epsilon=1e-6)
+    timm_networks.check_values(module, positions="learned", epsilon=1e-6, stem="none")
+    timm_networks.check_values(module, norm_after=False, inner_norms=False, projection=0)
+    if module.pool == "map":
+        raise ValueError(
+            "networks of timm with pool = 'map' are not written yet: export it as an archive of "
+            "ours (.npz) instead"
+        )
     if module.gated:
         architecture = "vit_giant_patch14_dinov2"
     elif module.distilled:
@@ -187,17 +269,23 @@ def to_timm(module: vit.ViT) -> tuple[str, dict[str, Any]]:
         "mlp_ratio": (hidden + 0.5) / module.width,
         "init_values": module.layer_scale or None,
     }
+    for name, argument, usual in (
+        ("qkv_bias", "qkv_bias", True),
+        ("final_norm", "final_norm", True),
+        ("embed_norm", "pre_norm", False),
+    ):
+        if getattr(module, name) != usual:
+            arguments[argument] = not usual
     if not module.distilled:
-        is_gap = module.pool == "gap"
         arguments |= {
-            "class_token": not is_gap,
-            "global_pool": "avg" if is_gap else "token",
+            "class_token": module.pool != "gap",
+            "global_pool": "token" if module.pool == "token" else "avg",
             "fc_norm": module.norm_pooled,
             "reg_tokens": module.registers,
             "no_embed_class": bool(module.registers),  # or registers would have positions
         }
-    if module.gelu == "tanh" and not module.gated:
-        arguments["act_layer"] = "gelu_tanh"
+    if module.gelu != "exact" and not module.gated:
+        arguments["act_layer"] = {ours: theirs for theirs, ours in _GELU.items()}[module.gelu]
     return architecture, arguments
 
 
@@ -206,7 +294,7 @@ def timm_arrays(arrays: dict[str, np.ndarray], module: vit.ViT) -> dict[str, np.
 
     With registers only patches have positions there, so the class token contains its own.
     """
-    if not module.registers or module.pool != "token":
+    if not module.registers or "cls_token" not in arrays:
         return arrays
     positions = arrays["pos_embed"]
     token = arrays["cls_token"] + positions[:, :1]
@@ -229,12 +317,13 @@ def arguments(args: Facts, fields: dict[str, Any]) -> None:
 
 def pool(top: Facts, name: Any, class_token: bool | None, fields: dict[str, Any]) -> None:
     """Changes the fields by timm's `global_pool`: what the head reads."""
-    if name not in ("token", "avg"):
-        raise top.unsupported(f"global_pool {name!r} (a ViT pools by 'token' or 'avg')")
-    has_token = fields.get("pool") == "token" if class_token is None else class_token
-    if has_token and name == "avg":
-        raise top.unsupported("global_pool 'avg' of an architecture with a class token")
-    fields["pool"] = {"token": "token", "avg": "gap"}[name]
+    if name not in ("token", "avg", "map"):
+        raise top.unsupported(f"global_pool {name!r} (a ViT pools by 'token', 'avg' or 'map')")
+    if class_token is None:
+        class_token = fields.get("pool") in ("token", "clsgap")
+    if name == "map" and class_token:
+        raise top.unsupported("global_pool 'map' of an architecture with a class token")
+    fields["pool"] = _POOLS.get((bool(class_token), name), name)
 
 
 # transformers.
@@ -286,10 +375,61 @@ def _dinov2_with_registers(config: Facts) -> dict[str, Any]:
     return _dinov2(config) | config.given({"num_register_tokens": "registers"}, tokens)
 
 
+# What reads texts, and how training compares them with images.
+_TEXTS = (
+    *("text_config", "text_config_dict", "vision_config_dict", "logit_scale_init_value"),
+    *("projection_dim", "initializer_factor", "dropout", "attention_dropout", "vision_use_head"),
+)
+
+
+def _clip(tower: Facts, epsilon: float, activation: str) -> dict[str, Any]:
+    """Returns the fields of the image tower of a CLIP or SigLIP.
+
+    Args:
+      tower: its facts.
+      epsilon: of its norms, where the file does not say it.
+      activation: the same.
+    """
+    tower.ignore(_TEXTS)
+    activations = {**_ACTIVATIONS, "quick_gelu": "quick"}
+    number = Rule(facts.positive, "a number above 0", epsilon)
+    heads = Rule(facts.whole, "an integer above 0", 12)
+    counts = {
+        "hidden_size": "width",
+        "num_hidden_layers": "depth",
+        "intermediate_size": "mlp_dim",
+    }
+    sizes = {"image_size": "image_size", "patch_size": "patch"}
+    activation = tower.take("hidden_act", facts.one_of(tuple(activations), activation))
+    return {
+        "epsilon": float(tower.take("layer_norm_eps", number)),
+        "gelu": activations[activation],
+        "heads": tower.take("num_attention_heads", heads),
+        **tower.given(counts, facts.COUNT),
+        **tower.given(sizes, facts.SIDE),
+    }
+
+
+def _whole_clip(config: Facts, epsilon: float, activation: str) -> dict[str, Any]:
+    """Returns the same of a whole CLIP or SigLIP, whose image tower has a part of the file."""
+    config.ignore(_TEXTS)
+    is_object = Rule(lambda v: isinstance(v, Mapping), "an object", {})
+    tower = Facts(transformers.FILE, config.take("vision_config", is_object))
+    tower.ignore((*transformers.EVERY_CONFIG, "model_type"))
+    tower.only({"num_channels": (3,), "pruned_heads": ({},)})
+    fields = _clip(tower, epsilon, activation)
+    tower.finish()
+    return fields
+
+
 MODEL_TYPES = {
     "vit": lambda config: _transformers(config, 1e-12),
     "deit": lambda config: _transformers(config, 1e-12),
     "vit_msn": lambda config: _transformers(config, 1e-6),
     "dinov2": _dinov2,
     "dinov2_with_registers": _dinov2_with_registers,
+    "clip": lambda config: _whole_clip(config, 1e-5, "quick_gelu"),
+    "clip_vision_model": lambda config: _clip(config, 1e-5, "quick_gelu"),
+    "siglip": lambda config: _whole_clip(config, 1e-6, "gelu_pytorch_tanh"),
+    "siglip_vision_model": lambda config: _clip(config, 1e-6, "gelu_pytorch_tanh"),
 }

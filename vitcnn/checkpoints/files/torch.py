@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vitcnn.checkpoints.files import torchscript
 from vitcnn.checkpoints.files.contents import Contents, distinct
 
 # Training scripts nest the weights under these names, next to the optimiser's state.
@@ -33,7 +34,7 @@ def read(path: pathlib.Path, average: bool) -> Contents:
 
     Next to the tensors a checkpoint may hold plain values, paths, scalars of NumPy and an
     `argparse.Namespace`, which the training scripts of timm, DeiT, MAE and DINO save. No other
-    object is unpickled.
+    object is unpickled. A TorchScript archive is read without torch, and its program is not run.
 
     Args:
       path: the file.
@@ -44,6 +45,8 @@ def read(path: pathlib.Path, average: bool) -> Contents:
       ValueError: the file is truncated, is not PyTorch's, or holds other objects; it holds several
         networks and nothing says which one is meant; or a tensor is not a plain array.
     """
+    if torchscript.is_archive(path):
+        return Contents(torchscript.read(path))
     try:
         import torch
     except ImportError as error:

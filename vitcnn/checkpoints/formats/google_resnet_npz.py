@@ -20,8 +20,10 @@ _STATISTICS = "batch_stats/"
 
 
 def matches(keys: Iterable[str]) -> bool:
-    """Whether a file with these keys holds a ResNet in these names."""
-    return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(google_names.bare(keys))
+    """Whether a file with these keys holds a ResNet in these names, and not also a ViT."""
+    names = google_names.bare(keys)
+    is_hybrid = any(name.startswith("Transformer/") for name in names)
+    return {"conv_root/kernel", "block1/unit1/conv1/kernel"} <= set(names) and not is_hybrid
 
 
 def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str, np.ndarray]:

@@ -3,7 +3,8 @@
 Our parameter names are those of vision_transformer (ViT, AugReg). Files of big_vision number the
 parts of a block by their kind, may have all blocks stacked in one array, and have no position
 embedding for the class token, or a fixed one that is not in the file. Names may be under
-"opt/target/" or "params/".
+"opt/target/" or "params/"; those of the image tower of a SigLIP are under "params/img/", and what
+reads texts is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import flax.linen as nn
 import numpy as np
 
-from vitcnn.checkpoints import google_names
+from vitcnn.checkpoints import google_names, vit_parts
 from vitcnn.layers import image_sizes, positions
 from vitcnn.models import vit
 
@@ -32,6 +33,7 @@ _RENUMBERED = {
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
     "MlpBlock_0": "MlpBlock_3",
 }
+_STEM_NORM = re.compile(r"(block\d+/unit\d+/)?gn(\d|_root|_proj)/(scale|bias)")
 _BLOCK_PART = re.compile(r"(Transformer/encoderblock_\d+)/(\w+)/(.+)")
 
 
@@ -45,22 +47,24 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str
     """Returns the arrays under our names.
 
     Raises:
-      ValueError: the network of the file pools by attention (a MAP head), or is a hybrid.
+      ValueError: the file and `module` do not have the same parts.
     """
     arrays = google_names.arrays(raw)
-    if stem := [key for key in arrays if key.startswith(("conv_root/", "block1/unit1/"))]:
-        raise ValueError(
-            f"the checkpoint is a hybrid ({stem[0]!r}): its ViT reads the map of a ResNet, "
-            "and the family 'vit' reads pixels"
-        )
-    if head := [key for key in arrays if key == "probe" or key.startswith("MAPHead_")]:
-        raise ValueError(
-            f"the checkpoint has a MAP head (pooling by attention, {head[0]!r}), and the family "
-            f'\'vit\' pools by "token" or "gap" only'
-        )
+    for key, value in arrays.items():
+        if _STEM_NORM.fullmatch(key):  # (1, 1, 1, C) in some files
+            arrays[key] = google_names.flat(value)
     arrays = _unstack(arrays)
     fixed = "Transformer/encoderblock_0/LayerNorm_1/scale" in arrays and "cls" not in arrays
-    return {f"params/{_name(k)}": v for k, v in _place(arrays, module, fixed).items()}
+    named = {f"params/{_name(k)}": v for k, v in _place(arrays, module, fixed).items()}
+    is_map, is_hybrid = (
+        f"params/{key}" in named for key in ("MAPHead_0/probe", "conv_root/kernel")
+    )
+    if module is not None and (is_map, is_hybrid) != (
+        module.pool == "map",
+        module.stem == "resnet",
+    ):
+        vit_parts.check(named, module)
+    return named
 
 
 def _name(key: str) -> str:
@@ -81,7 +85,9 @@ def _unstack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return separate
 
 
-def _place(arrays: dict[str, np.ndarray], module: nn.Module, fixed: bool) -> dict[str, np.ndarray]:
+def _place(
+    arrays: dict[str, np.ndarray], module: nn.Module | None, fixed: bool
+) -> dict[str, np.ndarray]:
     """Returns the arrays with a position embedding for all tokens, under our name.
 
     Args:

@@ -21,6 +21,7 @@ FIELDS = {
     **{"epsilon": 1e-5, "stride_conv": 2, "padding": "both", "preactivation": True},
     **{"stem_stride": 2, "stem_pool": True},
 }
+UNSEEN = ("shortcut_pool",)
 PREPROCESS = {"interpolation": "bicubic"}
 SIGNATURE = frozenset({"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"})
 

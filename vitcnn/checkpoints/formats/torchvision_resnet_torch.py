@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -22,6 +23,7 @@ from vitcnn.checkpoints import sidecars, torch_names
 FAMILY = "resnet"
 SIDECAR = sidecars.read_published
 FIELDS = {"epsilon": 1e-5, "stride_conv": 2, "padding": "both", "stem_stride": 2, "stem_pool": True}
+UNSEEN = ("downsample",)
 PREPROCESS = {
     "size": (224, 224),
     "resize": 256,
@@ -42,6 +44,11 @@ _UNIT = re.compile(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([012])|se\.
 _POOLED_SHORTCUT = re.compile(r"layer\d\.0\.downsample\.2\.weight")
 
 
+def fields(raw: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns whether shortcuts pool, which the numbers of their layers tell."""
+    return {"shortcut_pool": _pools_shortcuts(torch_names.bare_names(raw))}
+
+
 def matches(keys: Iterable[str]) -> bool:
     """Whether a file with these keys holds such a ResNet of four stages."""
     return torch_names.bare_names(keys) >= SIGNATURE
@@ -54,7 +61,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str
       ValueError: the shortcuts or the norms of the network of the file are not those of `module`.
     """
     bare = torch_names.bare_names(raw)
-    pools = any(map(_POOLED_SHORTCUT.fullmatch, bare))
+    pools = _pools_shortcuts(bare)
     if module is not None and pools != module.shortcut_pool:
         what = "pool first, as those of a ResNet-D" if pools else "do not pool first"
         raise ValueError(
@@ -84,3 +91,7 @@ def convert(raw: Mapping[str, np.ndarray], module: nn.Module | None) -> dict[str
         if re.search(r"/(se/reduce|se/expand|eca)/kernel$", name) and value.shape[:2] == (1, 1):
             arrays[name] = value[0, 0]
     return arrays
+
+
+def _pools_shortcuts(bare: Iterable[str]) -> bool:
+    return any(map(_POOLED_SHORTCUT.fullmatch, bare))

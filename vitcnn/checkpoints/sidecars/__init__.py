@@ -11,12 +11,12 @@ import json
 import pathlib
 from typing import Any
 
-from vitcnn.checkpoints.sidecars import processor, timm, transformers
+from vitcnn.checkpoints.sidecars import open_clip, processor, timm, transformers
 from vitcnn.checkpoints.sidecars.facts import parse
 from vitcnn.checkpoints.sidecars.sidecar import Sidecar
 
 OWN = ".vitcnn.json"  # replaces the suffix of the weights: a.npz has a.vitcnn.json
-PUBLISHED = (timm.FILE, processor.FILE)
+PUBLISHED = (timm.FILE, processor.FILE, open_clip.FILE)
 
 
 def read_own(path: pathlib.Path) -> Sidecar:
@@ -54,7 +54,9 @@ def read_published(path: pathlib.Path, model_type: str | None = None) -> Sidecar
       ValueError: such a file is damaged, lacks a field, has a strange value or an unknown key, or
         asks for something that vitcnn does not support; the message names the file and the field.
     """
-    config, steps = (_json(path.parent / name) for name in PUBLISHED)
+    config, steps, clip = (_json(path.parent / name) for name in PUBLISHED)
+    if clip and not config:  # a network of timm in a file of open_clip
+        return open_clip.read(clip)
     if "model_type" in config and config["model_type"] != timm.WRAPPER:
         network = transformers.read(config)
     elif timm.wrote(config):
@@ -82,6 +84,17 @@ def check_architecture(path: pathlib.Path) -> None:
     config = _json(path.parent / timm.FILE)
     if timm.wrote(config) and timm.knows(str(config.get("architecture"))):
         timm.read({"architecture": config["architecture"]})
+
+
+def read_open_clip(path: pathlib.Path) -> Sidecar:
+    """Returns what open_clip_config.json says, in the folder of a checkpoint.
+
+    Raises:
+      ValueError: the file is damaged, lacks a field, has a strange value or an unknown key, or asks
+        for something that vitcnn does not support; the message names the field.
+    """
+    config = _json(path.with_name(open_clip.FILE))
+    return open_clip.read(config) if config else Sidecar()
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

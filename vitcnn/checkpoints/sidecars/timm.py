@@ -14,6 +14,7 @@ import functools
 import json
 import math
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.sidecars.sidecar import Sidecar
 from vitcnn.data.preprocess import INTERPOLATIONS
 from vitcnn.lookup import nearest
+from vitcnn.models import vit
 
 FILE = "config.json"
 WRAPPER = "timm_wrapper"  # model_type of timm's networks that transformers has saved
@@ -156,6 +158,14 @@ def read(config: Mapping[str, Any]) -> Sidecar:
                 known = canonical(name)
             except ValueError as error:
                 raise ValueError(f"{FILE} beside the weights: {error}") from None
+    weights_name = f"{top.get('architecture')}.{cfg.get('tag')}"
+    if weights_name in vit.TRAINED_WITH_QUICK_GELU:
+        fields["gelu"] = "quick"
+        warnings.warn(
+            f"{weights_name} was trained with the quick GELU, which vitcnn takes; timm computes a "
+            'network of this name with the exact one: set gelu="exact" for that',
+            stacklevel=2,
+        )
     shape = lambda v: facts.three(v, facts.whole) and v[0] == 3  # noqa: E731
     channels = "[3, height, width] in pixels, since networks here take RGB"
     if weights.get("input_size") is not None:

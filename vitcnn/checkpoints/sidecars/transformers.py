@@ -12,7 +12,7 @@ from vitcnn.checkpoints.sidecars.sidecar import Sidecar
 FILE = "config.json"
 
 # No key of these changes what a trained network computes on images.
-_EVERY_CONFIG = (
+EVERY_CONFIG = (
     *("architectures", "transformers_version", "torch_dtype", "dtype", "use_bfloat16"),
     *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "initializer_range"),
     *("return_dict", "output_hidden_states", "output_attentions", "use_cache", "torchscript"),
@@ -45,7 +45,7 @@ def read(config: Mapping[str, Any]) -> Sidecar:
     readers = _readers()
     is_ours = Rule(lambda v: v in readers, f"one of {tuple(readers)}")
     family, fields_of = readers[config_facts.take("model_type", is_ours)]
-    config_facts.ignore((*_EVERY_CONFIG, *_BACKBONE))
+    config_facts.ignore((*EVERY_CONFIG, *_BACKBONE))
     config_facts.only({"num_channels": (3,), "pruned_heads": ({},), "quantization_config": ()})
     fields = fields_of(config_facts)
     config_facts.finish()
