@@ -35,6 +35,17 @@ def check_values(module: Any, **values: Any) -> None:
             )
 
 
+def check_written(module: Any, **values: Any) -> None:
+    """Raises ValueError unless fields have these values: timm has others, which we do not write."""
+    for name, value in values.items():
+        own = getattr(module, name)
+        if own != value:
+            raise ValueError(
+                f"networks of timm with {name} = {own!r} cannot be written yet, only with "
+                f"{value!r}: export it as an archive of ours (.npz) instead"
+            )
+
+
 def check_mean(top: Facts, pool: Any, family: str) -> None:
     """Raises ValueError unless `global_pool` is the mean."""
     if pool != "avg":

@@ -222,10 +222,11 @@ def to_timm(module: resnet.ResNet) -> tuple[str, dict[str, Any]]:
     """
     timm_networks.check_values(module, no_skip=(), norm="batch", epsilon=1e-5, padding="both")
     timm_networks.check_values(module, stride_conv=2, shortcut="project", conv_bias=False)
-    timm_networks.check_values(module, stem_kernel=7, stem_stride=2, stem_pool=True)
-    timm_networks.check_values(module, stem_widths=(), stem_pool_conv=False, shortcut_pool=False)
-    timm_networks.check_values(module, preactivation=False, attention="none", downsample="stride")
-    timm_networks.check_values(module, groups=1, **({"expansion": 4} if module.bottleneck else {}))
+    timm_networks.check_values(module, stem_stride=2, stem_pool=True)
+    timm_networks.check_written(module, preactivation=False, attention="none", downsample="stride")
+    timm_networks.check_written(module, stem_kernel=7, stem_pool_conv=False, shortcut_pool=False)
+    timm_networks.check_written(module, groups=1, **({"expansion": 4} if module.bottleneck else {}))
+    timm_networks.check_written(module, stem_widths=())
     if len(module.units) != 4 or module.widths[0] != 64:
         raise ValueError(
             "timm's ResNets have four stages and a first convolution of 64 channels, and this one "

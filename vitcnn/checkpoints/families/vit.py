@@ -245,13 +245,11 @@ def to_timm(module: vit.ViT) -> tuple[str, dict[str, Any]]:
       ValueError: timm has no such network; the message names the field.
     """
     timm_networks.check_values(module, no_skip=(), local_blocks=(), pre_logits=0)
-    timm_networks.check_values(module, positions="learned", epsilon=1e-6, stem="none")
-    timm_networks.check_values(module, norm_after=False, inner_norms=False, projection=0)
+    timm_networks.check_values(module, epsilon=1e-6)
+    timm_networks.check_written(module, positions="learned", stem="none", projection=0)
+    timm_networks.check_written(module, norm_after=False, inner_norms=False)
     if module.pool == "map":
-        raise ValueError(
-            "networks of timm with pool = 'map' are not written yet: export it as an archive of "
-            "ours (.npz) instead"
-        )
+        timm_networks.check_written(module, pool="token")
     if module.gated:
         architecture = "vit_giant_patch14_dinov2"
     elif module.distilled:
