@@ -187,8 +187,8 @@ RESNETS = {
     "wide_resnet50_2": "has wide bottlenecks",
     "seresnet50": "has its layers SEModule, Sigmoid",
     "ecaresnetlight": "EcaModule",
-    "resnet50d": "unknown architecture 'resnet50d'",
-    "gluon_resnet50_v1s": "unknown architecture",
+    "resnet50d": "has its layers AvgPool2d",
+    "gluon_resnet50_v1s": "has other arrays",
 }
 
 
