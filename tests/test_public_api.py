@@ -26,7 +26,7 @@ SIGNATURES = {
     "analyze": "(config, workdir, *, models=None, source=None, progress=True)",
     "cka": "(xs, ys=None, group=None)",
     "compare": "(xs, ys=None, measure='cka', group=None, **options)",
-    "load": "(family, variant, weights=None, *, preprocess=None, seed=0, new_head=False, "
+    "load": "(family='', variant='', weights=None, *, preprocess=None, seed=0, new_head=False, "
     "position_resize='bicubic', position_grid=None, average=True, **overrides)",
     "skip_connection": "(module, name, value, target)",
     "tap": "(module, name, value, *, role='', grid=None, prefix_tokens=0, heads=None, skip=None, "
