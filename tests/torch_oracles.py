@@ -28,7 +28,7 @@ def randomised(torch, network):
     return network.eval()
 
 
-def compare(torch, network, model, blocks, names, size, tolerance=1e-5):
+def compare(torch, network, model, blocks, names, size, tolerance=1e-5, of_blocks=1e-4):
     """Fails unless logits and blocks of a network and a model are the same."""
     seen = []
     for block in blocks:
@@ -42,7 +42,7 @@ def compare(torch, network, model, blocks, names, size, tolerance=1e-5):
     assert len(seen) == len(got)
     for mine, theirs in zip(got.values(), seen, strict=True):
         theirs = theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 else theirs
-        assert np.abs(mine - theirs).max() < 1e-4 * max(1, theirs.std())
+        assert np.abs(mine - theirs).max() < of_blocks * max(1, theirs.std())
 
 
 def save(path, network):

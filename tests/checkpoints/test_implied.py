@@ -35,7 +35,7 @@ def load(folder, arrays, config=None, processor=None, family="vit", variant="min
 
 
 REFUSED_BY_TIMM = [
-    ({"architecture": "vit_base_patch16_rpn_224"}, "norm_pooled = False: set norm_pooled=True"),
+    ({"architecture": "vit_base_patch16_rpn_224"}, "qkv_bias = True: set pool='gap', norm_pooled"),
     (
         {"architecture": "vit_base_patch16_clip_quickgelu_224"},
         "embed_norm = False: set embed_norm=",
@@ -333,10 +333,10 @@ def test_average_chooses_between_nests(tmp_path, arrays, weights, average):
 def test_the_architecture_in_a_checkpoint_counts(tmp_path, arrays):
     torch = pytest.importorskip("torch")
     state = {k: torch.from_numpy(v) for k, v in arrays.items()}
-    args = argparse.Namespace(model="vit_base_patch16_rpn_224")
-    for file in ({"arch": "vit_base_patch16_rpn_224"}, {"args": args}, {"args": vars(args)}):
+    args = argparse.Namespace(model="vit_small_patch16_rope_ape_224")
+    for file in ({"arch": "vit_small_patch16_rope_ape_224"}, {"args": args}, {"args": vars(args)}):
         torch.save({"state_dict": state, **file}, tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=r"has its layers ResPostBlock"):
+        with pytest.raises(ValueError, match=r"has its layers AttentionRope"):
             vitcnn.load("vit", "mini/4", tmp_path / "a.pth", preprocess=HALF, **FIELDS)
 
 

@@ -92,8 +92,9 @@ def test_hybrids_of_timm(tmp_path, name, cells):
         for unit in stage.blocks
     ]
     names = [name for name in model.taps if name.endswith("/out")]
-    network = network.double()  # its float32 is off by 1e-4
-    compare(torch, network, model, [*units, *network.blocks], names, cells * patch, 1e-4)
+    network = network.double()  # after sixteen units, timm's own float32 is off by 1.2e-4
+    blocks = [*units, *network.blocks]
+    compare(torch, network, model, blocks, names, cells * patch, 1e-4, of_blocks=3e-4)
     if not units:
         return
     backbone = network.patch_embed.backbone
