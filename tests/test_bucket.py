@@ -17,6 +17,7 @@ from tiny_training import tiny, validation
 import vitcnn
 from vitcnn import config as configs
 from vitcnn import report, results, storage, training
+from vitcnn.checkpoints.files import safetensors
 from vitcnn.results import datasets
 
 TIMES = ("seconds", "images_per_second", "waiting", "tflops_per_second", "utilisation")
@@ -161,6 +162,28 @@ def test_weights_and_states_in_a_bucket_are_where_other_runs_start(buckets, trai
         vitcnn.load("vit", "Ti/16", run)
 
 
+def test_weights_in_a_bucket_say_which_network_they_are_of(buckets):
+    """A folder of timm, whole and in shards."""
+    small = {"width": 12, "depth": 1, "mlp_dim": 8, "heads": 3, "num_classes": 5, "patch": 8}
+    model = vitcnn.load("vit", "mini/4", **small)
+    folder = storage.as_path("gs://bucket/exported", "a folder")
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    vitcnn.checkpoints.export_timm(folder, "vit", model.module, model.variables, half)
+    loaded = vitcnn.load("gs://bucket/exported")
+    assert loaded.module == model.module
+    assert loaded.digest() == model.digest()
+    arrays = vitcnn.checkpoints.read(folder / "model.safetensors")
+    names = {key: f"model-{i % 2}.safetensors" for i, key in enumerate(sorted(arrays))}
+    for name in set(names.values()):
+        with storage.atomic(folder / name) as partial:
+            safetensors.write(
+                partial, {k: arrays[k] for k, shard in names.items() if shard == name}
+            )
+    storage.write_json(folder / "model.safetensors.index.json", {"weight_map": names})
+    storage.remove(folder / "model.safetensors")
+    assert vitcnn.load("gs://bucket/exported").digest() == model.digest()
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_from_the_state_of_a_run_in_a_bucket(buckets, trained, tmp_path):
     unstable(buckets)
@@ -176,7 +199,7 @@ def test_a_run_goes_on_from_the_state_of_a_run_in_a_bucket(buckets, trained, tmp
         training.train(tiny(**fields, resume_from=f"{run}/checkpoints/5"), tmp_path / "c")
 
 
-FIELDS = {"num_classes": 8, "depth": 2, "width": 48, "mlp_dim": 64}
+FIELDS = {"num_classes": 8, "depth": 1, "width": 48, "mlp_dim": 64}
 
 
 @pytest.mark.slow

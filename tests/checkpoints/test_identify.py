@@ -69,7 +69,7 @@ def test_a_name_in_any_spelling(name):
         ("vit_base_patch16_2244", "neither a path nor .* did you mean 'vit_base_patch16_224'"),
         ("ViT-B/17", "did you mean 'vit B/16'"),
         ("facebook/dinov2-base", "did you mean 'hf:facebook/dinov2-base', a repository"),
-        ("vit_base_patch16_rpn_224", "'vit_base_patch16_rpn_224' of timm has its layers ResPost"),
+        ("vit_base_patch16_xp_224", "'vit_base_patch16_xp_224' of timm has its layers Parallel"),
         ("", "name a network, as in"),
     ],
 )
@@ -186,7 +186,10 @@ def test_weights_that_name_no_network_are_refused(tmp_path):
     with pytest.raises(ValueError, match="family 'vit', and 'resnet' is of the family 'resnet'"):
         vitcnn.load("resnet", weights=folder)
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    model = vitcnn.load(folder, heads=3, gelu="exact", epsilon=1e-6, preprocess=half)
+    unseen = {"heads": 3, "gelu": "exact", "epsilon": 1e-6, "norm_after": False, "pool": "token"}
+    with pytest.raises(ValueError, match="does not say which network it holds"):
+        vitcnn.load(folder, heads=3, gelu="exact", epsilon=1e-6, norm_after=False)
+    model = vitcnn.load(folder, **unseen, preprocess=half)
     assert (model.module.heads, model.module.gelu) == (3, "exact")  # all that no array shows
     with pytest.raises(ValueError, match=r"'dino' may mean DINO-S/16, .* shapes of none"):
         vitcnn.load("dino", weights=folder)

@@ -462,7 +462,7 @@ def test_running_statistics_stay_float32_in_bfloat16():
         ({"norm": "plain"}, "unknown norm of resnet 'plain': did you mean 'plain_group'"),
         (
             {"attention": "SE"},
-            "unknown attention of resnet 'SE': the choices are 'none', 'se', 'eca'",
+            "unknown attention of resnet 'SE': did you mean 'se'",
         ),
         ({"downsample": "pool"}, "unknown downsample of resnet 'pool'"),
         ({"downsample": "mean", "image_size": 36}, "a map has 9 x 9; set image_size"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -72,8 +71,8 @@ def export_timm(
         "model_args": arguments,
         "pretrained_cfg": weights,
     }
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = storage.as_path(folder, "the folder of the weights")
+    storage.make_folder(folder)
     with storage.atomic(folder / "model.safetensors") as partial:
         safetensors.write(partial, arrays)
     storage.write_json(folder / "config.json", json.loads(json.dumps(config)))

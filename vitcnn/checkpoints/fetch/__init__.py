@@ -54,9 +54,9 @@ def _at(path: storage.Path) -> Source:
     """Returns the weights of a file or folder."""
     if workdir.is_run(path):
         return workdir.read(path)
-    if not path.is_dir():
-        return Source(path)
-    for name in hub.WEIGHTS:
-        if storage.exists(path / name):
-            return Source(path / name)
-    return workdir.read(path)
+    # A bucket may list a new folder late.
+    if path.is_dir() or (storage.is_remote(path) and not files.is_named_like_weights(path.name)):
+        for name in hub.WEIGHTS:
+            if storage.exists(path / name):
+                return Source(path / name)
+    return workdir.read(path) if path.is_dir() else Source(path)
