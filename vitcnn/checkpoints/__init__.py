@@ -14,14 +14,14 @@ How many pretrained names of timm 1.0.31 load by their name alone, and in how ma
     eva                                83        0       83        0              0
     mlp_mixer                          19        6       13        0              2
     naflexvit                          11        0       11        0              0
-    resnet                            150       48      102        0              6
-    resnetv2                           24       15        9        0              6
+    resnet                            150      146        4        0             60
+    resnetv2                           24       23        1        0             13
     senet                               9        0        9        0              0
-    vision_transformer                309      139      170        0             63
-    vision_transformer_hybrid          14        0       14        0              0
-    vision_transformer_relpos           9        0        9        0              0
+    vision_transformer                309      283       26        0            125
+    vision_transformer_hybrid          14       11        3        0              8
+    vision_transformer_relpos           9        9        0        0              9
     vision_transformer_sam              3        0        3        0              0
-    all                               678      232      446        0             93
+    all                               678      502      176        0            233
 """
 
 from vitcnn.checkpoints.export import export
