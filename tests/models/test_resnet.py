@@ -467,7 +467,12 @@ def test_running_statistics_stay_float32_in_bfloat16():
         ({"downsample": "pool"}, "unknown downsample of resnet 'pool'"),
         ({"downsample": "mean", "image_size": 36}, "a map has 9 x 9; set image_size"),
         ({"downsample": "blur", "preactivation": True}, "'blur' and preactivation=True are not"),
-        ({"downsample": "mean", "stem_pool_conv": True}, "'mean' and stem_pool_conv=True are not"),
+        (
+            {"downsample": "mean", "stem_pool": True, "stem_pool_conv": True},
+            "'mean' and stem_pool_conv=True are not",
+        ),
+        ({"stem_pool_conv": True}, "replaces a pool, and stem_pool is False"),
+        ({"shortcut_pool": True, "shortcut": "pad"}, "shortcut is 'pad'; set shortcut='project'"),
         ({"groups": 2}, "groups is 2, but only bottlenecks have groups"),
         (
             {"groups": 3, "bottleneck": True},

@@ -215,6 +215,13 @@ class ResNet(nn.Module):
                 f"downsample={self.downsample!r} and {other}=True are not supported together; set "
                 f"downsample='stride' or {other}=False"
             )
+        if self.stem_pool_conv and not self.stem_pool:
+            raise ValueError("stem_pool_conv=True replaces a pool, and stem_pool is False")
+        if self.shortcut_pool and self.shortcut != "project":
+            raise ValueError(
+                "shortcut_pool=True pools in front of a projection, and shortcut is "
+                f"{self.shortcut!r}; set shortcut='project'"
+            )
         if self.groups != 1 and not self.bottleneck:
             raise ValueError(
                 f"groups is {self.groups}, but only bottlenecks have groups; set it to 1"
