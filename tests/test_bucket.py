@@ -176,7 +176,7 @@ def test_a_run_goes_on_from_the_state_of_a_run_in_a_bucket(buckets, trained, tmp
         training.train(tiny(**fields, resume_from=f"{run}/checkpoints/5"), tmp_path / "c")
 
 
-FIELDS = {"num_classes": 8, "depth": 2, "width": 48, "mlp_dim": 64}
+FIELDS = {"num_classes": 8, "depth": 1, "width": 48, "mlp_dim": 64}
 
 
 @pytest.mark.slow
