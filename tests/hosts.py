@@ -4,7 +4,7 @@
 
 OPTIONS is a Python dictionary:
 
-- task: "train" or "analyze", or "meet" for nothing but a few exchanges;
+- task: "train", "analyze" or "ablate", or "meet" for nothing but a few exchanges;
 - workdir: of the task; "{process}" in it is the number of the host, which then shares no disk;
 - changes: fields of the config;
 - changes_of: number of a host -> further fields of its config;
@@ -131,6 +131,11 @@ def main(coordinator, processes, process, options):
     changes = {**options.get("changes", {}), **options.get("changes_of", {}).get(process, {})}
     if options["task"] == "meet":
         meet(process)
+    elif options["task"] == "ablate":
+        import running
+
+        config = running.load(TESTS.parent / "configs/ablations/skips.py")
+        vitcnn.ablate(config.get_config("vit,smallest"), workdir, progress=False)
     elif options["task"] == "analyze":
         vitcnn.analyze(measurement(**changes), workdir, progress=False)
     else:

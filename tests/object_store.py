@@ -14,6 +14,7 @@ import random
 import sys
 import time
 import urllib.parse
+import uuid
 
 import fsspec
 from etils.epath import backend
@@ -67,7 +68,7 @@ class Store(fsspec.AbstractFileSystem):
             Store.failed += 1
             raise OSError("503 Service Unavailable")
         file = self._file(path)
-        partial = file.parent.parent / f"{os.getpid()}.partial"
+        partial = file.parent.parent / f"{uuid.uuid4()}.partial"  # two threads may write
         partial.write_bytes(content)
         os.replace(partial, file)
         if fate < self.failures:

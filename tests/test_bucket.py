@@ -120,7 +120,7 @@ def trained(tmp_path_factory, fast_compilation):
     return workdir
 
 
-@pytest.mark.parametrize("kills", [(21,), pytest.param((7, 14, 21, 24), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [(21,), pytest.param((7, 17, 8), marks=pytest.mark.slow)])
 def test_a_training_that_is_killed_in_a_put_resumes_to_the_same_bits(buckets, trained, kills):
     """It is killed before, while, and after it saves a state."""
     address = f"gs://bucket/trained{len(kills)}"
@@ -305,4 +305,8 @@ def test_a_process_that_is_killed_leaves_a_bucket_from_which_it_resumes(tmp_path
         assert numbers(logs[0]) == numbers(logs[1])
     else:
         same = datasets.from_bytes(there["run/cka.nc"]), results.load(tmp_path / "local/cka.nc")
-        assert same[0].identical(same[1])
+        assert same[0].equals(same[1]) and len(same[0].data_vars) > 2
+        origins = [results.provenance(each) for each in same]
+        for origin in origins:
+            del origin["versions"]["revision"]  # somebody may commit while this test runs
+        assert origins[0] == origins[1]

@@ -290,7 +290,7 @@ def test_smallest_analysis_runs(path, tmp_path):
 
 
 @pytest.mark.usefixtures("fast_compilation")
-@pytest.mark.parametrize("network", ["vit", "resnet"])
+@pytest.mark.parametrize("network", [pytest.param("vit", marks=pytest.mark.slow), "resnet"])
 def test_smallest_training_runs(network, tmp_path):
     config = config_of("train/scenes.py", f"{network},smallest")
     model = vitcnn.train(config, tmp_path, progress=False)

@@ -37,13 +37,14 @@ def one_device(tmp_path_factory):
     return values(workdir)
 
 
-@pytest.mark.slow  # the test of two hosts has four devices
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_any_number_of_devices_gives_the_same_bits(one_device, tmp_path, devices):
     running.analyze(SMALLEST, tmp_path, *FLAGS, devices=devices)
     assert_same_bits(one_device, values(tmp_path))
 
 
+@pytest.mark.slow
 def test_two_hosts_of_two_devices_give_the_same_bits(one_device, tmp_path):
     command = [*running.command(SMALLEST, tmp_path), *FLAGS]
     command.append(f"--coordinator=localhost:{_free_port()}")

@@ -168,3 +168,12 @@ def test_a_host_that_fails_is_named_by_the_others_at_once(tmp_path):
     assert first[0] and "host 1 has failed: ValueError: unknown field" in first[1], first
     assert second[0] and "did you mean 'group'" in second[1]
     assert time.monotonic() - started < 120
+
+
+@pytest.mark.slow
+def test_an_ablation_on_two_hosts_is_that_of_one(tmp_path):
+    for processes, devices in ((1, 4), (2, 2)):
+        workdir = str(tmp_path / f"{processes}")
+        hosts.finish(hosts.start(processes, devices=devices, task="ablate", workdir=workdir))
+    alone, together = values(tmp_path / "1"), values(tmp_path / "2")
+    assert alone == together and len(alone) > 10

@@ -273,7 +273,8 @@ def _parts(origin: Mapping[str, Any], over: str) -> int:
 def corrected(claims: Sequence[Claim]) -> list[Claim]:
     """Returns the claims with p-values corrected for all questions.
 
-    A question counts once for every choice of models that it was asked of, and at least once.
+    A question counts once for every choice of models that it was asked of and every Result that it
+    was read off, and at least once.
     """
     questions = [claim for claim in claims if claim.is_question]
     family = len(questions) + len(set(QUESTIONS) - {claim.number for claim in questions})

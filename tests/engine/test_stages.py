@@ -192,6 +192,7 @@ for workdir in workdirs:
 """
 
 
+@pytest.mark.slow
 def test_hosts_without_a_shared_disk_go_on_from_the_results_of_the_first(models, tmp_path):
     """Host 0 has finished the stages in one workdir, and all in another; host 1 has no files."""
     expected = vitcnn.analyze(config(), tmp_path / "whole0", models=models, progress=False)

@@ -198,7 +198,8 @@ def _measured(plan: Plan, show: bool, progress: bool) -> dict[str, xarray.Datase
         )
         for name, fields in jobs.items():
             result = measured.get(name, measured.get(f"{name}.model"))
-            by_job[name][network] = summarised(fields.analysis, result)
+            if result is not None:  # images without labels or boxes leave an analysis out
+                by_job[name][network] = summarised(fields.analysis, result)
     record = {"warnings": _warnings(plan, by_job)}
     return {name: gather(plan, of, name, record) for name, of in by_job.items() if of}
 

@@ -41,7 +41,8 @@ chance is measured with permuted images, and said.
 
 The twelve `vitcnn.verdicts.QUESTIONS` were named before anything was measured. With so many, some
 interval misses zero by chance; the p-values of these claims are therefore corrected (Holm 1979) for
-the twelve, or for more if more models are asked. Other claims are not corrected, and are hints.
+the twelve, or for more if more models are asked or more Results read. Other claims are not
+corrected, and are hints.
 """
 
 from __future__ import annotations

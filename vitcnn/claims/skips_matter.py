@@ -31,6 +31,8 @@ def measure_ablation(results):
     block = result.block.values
     blocks = np.nanmax(block) + 1
     middle = (block >= (blocks - 1) / 3) & (block <= 2 * (blocks - 1) / 3)
+    if not middle.any():
+        return None
     return over_seeds_effect(
         lost.transpose("run", "seed").values[middle].mean(0),
         f"accuracy lost without the skips of one of the blocks {block[middle].astype(int)}",
