@@ -126,7 +126,8 @@ def _section(heading: str, entries: dict[str, str]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    indents = {"initial_indent": "  ", "subsequent_indent": "    "}
+    return textwrap.fill(text, WIDTH, **indents, break_on_hyphens=False)  # of names of networks
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """Returns the end of an error message: the choices most like `name`, else up to 20 choices.
 
     A choice that is spelled in another way comes first ("b16" is "B/16"), then the end of the name
-    ("ViT-B/16" is "B/16"), then choices that begin with the name ("dino" is "DINO-S/16"), then
+    ("ViT-B/16" is "B/16"), then the shortest that begin with the name ("dino" is "DINO-S/16"), then
     those that share most letters.
     """
     choices = list(choices)
@@ -30,7 +30,7 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     close = [c for c in choices if _plain(c) == plain]
     if not close and len(plain) > 2:
         ends = [c for c in choices if len(_plain(c)) > 1 and plain.endswith(_plain(c))]
-        begins = [c for c in choices if _plain(c).startswith(plain)]
+        begins = sorted((c for c in choices if _plain(c).startswith(plain)), key=len)
         close = [*sorted(ends, key=lambda c: -len(_plain(c)))[:1], *begins][:count]
     if not close:
         spelled = {_plain(c): c for c in reversed(choices)}
