@@ -83,7 +83,7 @@ def test_a_name_that_is_not_one_network(name, message):
     [
         ("vit", "ViT-B/16", "B/16"),
         ("vit", "b16", "B/16"),
-        ("vit", "deit", "DeiT-Ti/16"),
+        ("vit", "deit", "DeiT-S/16"),
         ("resnet", "resnet50", "50"),
         ("resnet", "R50", "50"),
         ("mixer", "Mixer-S/32", "S/32"),
