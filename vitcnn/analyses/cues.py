@@ -16,7 +16,6 @@ its features on the host, and the engine counts four times as much.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,11 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
-from vitcnn.analyses import Config, Group, Traits, decoding, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.numerics.exact import Product
-from vitcnn.numerics.ridge import Moments, fold_error, fold_mean, over_folds
+from vitcnn.numerics.ridge import Moments, over_folds
 from vitcnn.probes import features as probe_features
-from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
+from vitcnn.probes import folds as folds_of_images
+from vitcnn.probes.folds import R2
+from vitcnn.results.datasets import DEPTH_TITLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,19 +44,7 @@ TRAITS = Traits(
     blocks=1,  # the spread over folds is the standard error
 )
 FEATURES = {"spatial": "mean of positions", "class": "class token", "whole": "whole layer"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The settings that a config can change.
-
-    Attributes:
-      folds: number of folds: one to test on, one to choose the penalty on, the others to fit.
-      penalties: penalties to choose from, in units of the mean eigenvalue.
-    """
-
-    folds: int = decoding.Settings.folds
-    penalties: tuple[float, ...] = decoding.Settings.penalties
+Settings = folds_of_images.Settings
 
 
 def measure(group: Group, config: Config, given: Mapping) -> dict:
@@ -64,9 +53,9 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
     Raises:
       ValueError: a field is out of its range, or a tap has no vector at each position.
     """
-    decoding.check_folds(config.folds, config.penalties)
+    folds_of_images.check_folds(config.folds, config.penalties)
     (view,) = group.models.values()
-    folds = decoding.fold_of(group.index, config.folds)
+    folds = folds_of_images.fold_of(group.index, config.folds)
     labels = {"class": group.label, **group.cues}
     y = [jax.nn.one_hot(labels[target], classes) for target, classes in targets(config).items()]
     ones = jnp.ones((len(group.label), 1), jnp.float32)
@@ -112,23 +101,8 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
             folds = [Moments(p, p[-1, len(p) - 1 : -1]) for p in products]
             j = features.index(feature)
             scores[i, j], penalties[i, j] = over_folds(folds, parts, config.penalties)
-    dims = ("layer", "feature", "target")
-    of_error = f"standard error of {decoding.R2}"
-    return xarray.Dataset(
-        {
-            "r2": variable(dims, fold_mean(scores), decoding.R2),
-            "r2_standard_error": variable(dims, fold_error(scores), of_error),
-            "r2_fold": variable((*dims, "fold"), scores, decoding.R2, estimate=False),
-            "penalty": variable((*dims, "fold"), penalties, decoding.PENALTY, estimate=False),
-        },
-        {
-            "layer": layers,
-            "feature": features,
-            "target": list(sizes),
-            "fold": np.arange(config.folds),
-            "depth": variable("layer", relative_depth(len(layers)), "relative depth", None),
-        },
-    )
+    coords = {"layer": layers, "feature": features, "target": list(sizes)}
+    return folds_of_images.dataset(scores, penalties, coords)
 
 
 @figure(
@@ -149,4 +123,4 @@ def draw(results: Sequence[xarray.Dataset]) -> Figure:
                 rows = rows.isel(layer=np.isfinite(rows.r2.values))
                 curve = (rows.depth, rows.r2, rows.r2_standard_error)
                 panels[-1][f"{target}, {FEATURES[feature]}"] = curve
-    return figures.curves(results, panels, DEPTH_TITLE, decoding.R2)
+    return figures.curves(results, panels, DEPTH_TITLE, R2)

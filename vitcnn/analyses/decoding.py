@@ -5,12 +5,9 @@ D.1 to D.3) without telling where it is. Here a linear map goes from each token 
 grid, to the mean colour of its patch, or to the pixels of its patch. R^2 is computed on images that
 the map was not fitted on.
 
-The examples are tokens: all image positions of all images. An image is in fold h(index) mod
-`folds`, where h is the finaliser of MurmurHash3 (multiply, shift and xor, 32 bits) and index is the
-position of the image in the source. Hence a fold depends neither on groups nor on the order of the
-images, and does not follow the period of a source that is sorted by class. Each fold f is held out
-once. For each target the penalty is chosen that does best on fold f + 1 after a fit on the other
-folds; the fit is then repeated on all folds but f.
+The examples are tokens: all image positions of all images. The folds are those of
+`vitcnn.probes.folds`. Each fold f is held out once. For each target the penalty is chosen that does
+best on fold f + 1 after a fit on the other folds; the fit is then repeated on all folds but f.
 
 R^2 = 1 - SSE / SST, where both are summed over the numbers of a target and SST is about the mean of
 the held-out fold itself. Features and targets are centred by their training means and not scaled.
@@ -38,14 +35,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.lookup import check_name
 from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Product
 from vitcnn.numerics.ridge import Moments, over_folds
-from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
+from vitcnn.probes import folds as folds_of_images
+from vitcnn.probes.folds import R2, check_folds, dataset, fold_of
+from vitcnn.results.datasets import DEPTH_TITLE
 from vitcnn.tap_layout import grid_name, split
 from vitcnn.taps import TapInfo
 
@@ -59,8 +58,6 @@ TRAITS = Traits(
     blocks=1,  # the sums are large; the spread over folds is the standard error
 )
 
-R2 = "R\u00b2 on held-out images"
-PENALTY = "penalty, of the mean eigenvalue"
 TARGETS = {
     "position": "position in the grid",
     "colour": "mean colour of the patch",
@@ -69,7 +66,7 @@ TARGETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(folds_of_images.Settings):
     """The settings that a config can change.
 
     Attributes:
@@ -80,8 +77,6 @@ class Settings:
     """
 
     targets: tuple[str, ...] = ("position", "colour", "pixels")
-    folds: int = 4
-    penalties: tuple[float, ...] = tuple(10.0**k for k in range(-5, 3))
 
 
 def measure(group: Group, config: Config, given: Mapping) -> dict:
@@ -118,14 +113,6 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
             single = jax.vmap(Product.of, (1, 1, None))
             squares[grid] = [single(y[..., None], y[..., None], w) for w in weights]
     return {"tokens": tokens, "squares": squares, "images": jnp.stack([w.sum() for w in inside])}
-
-
-def fold_of(index: Int[Array, " n"], folds: int) -> Int[Array, " n"]:
-    """Returns the fold of each image: a hash of its position in the source, modulo `folds`."""
-    h = index.astype(jnp.uint32)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-        h = (h ^ (h >> shift)) * jnp.uint32(factor)
-    return (h % folds).astype(jnp.int32)
 
 
 def target_of(
@@ -195,21 +182,8 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
     used = scores[..., filled]
     spread = used.std(-1, ddof=1) if len(filled) > 1 else used.mean(-1) * np.nan
     error = spread / np.sqrt(len(filled))
-    dims, by_fold = ("layer", "target"), ("layer", "target", "fold")
-    return xarray.Dataset(
-        {
-            "r2": variable(dims, used.mean(-1), R2),
-            "r2_standard_error": variable(dims, error, f"standard error of {R2}"),
-            "r2_fold": variable(by_fold, scores, R2, estimate=False),
-            "penalty": variable(by_fold, penalties, PENALTY, estimate=False),
-        },
-        {
-            "layer": layers,
-            "target": targets,
-            "fold": np.arange(config.folds),
-            "depth": variable("layer", relative_depth(len(layers)), "relative depth", None),
-        },
-    )
+    coords = {"layer": layers, "target": targets}
+    return dataset(scores, penalties, coords, used.mean(-1), error)
 
 
 def _parts(targets: Sequence[str], numbers: int) -> dict[str, slice]:
@@ -227,19 +201,6 @@ def _check(config: Config) -> None:
     if not config.targets or len(set(config.targets)) < len(config.targets):
         raise ValueError(f"targets = {tuple(config.targets)}: name one or more, each once")
     check_folds(config.folds, config.penalties)
-
-
-def check_folds(folds: int, penalties: Sequence[float]) -> None:
-    """Raises ValueError for too few folds, or penalties that are not above 0."""
-    if folds < 3:
-        raise ValueError(
-            f"folds = {folds}: at least 3 folds are needed, to fit, to choose the penalty and to "
-            "test"
-        )
-    if not penalties or min(penalties) <= 0:
-        raise ValueError(
-            f"penalties = {tuple(penalties)}: expected one or more numbers, all above 0"
-        )
 
 
 @figure(

@@ -21,7 +21,6 @@ layers of ViT-B/32. The engine counts four times as much, because it holds copie
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,12 +31,14 @@ import numpy as np
 import xarray
 from jaxtyping import Bool, Float
 
-from vitcnn.analyses import Config, Group, Traits, decoding, figure
+from vitcnn.analyses import Config, Group, Traits, figure
 from vitcnn.numerics.arrays import Array
 from vitcnn.numerics.exact import Product
-from vitcnn.numerics.ridge import Moments, fold_error, fold_mean, over_folds
+from vitcnn.numerics.ridge import Moments, over_folds
 from vitcnn.probes import features as probe_features
-from vitcnn.results.datasets import DEPTH_TITLE, relative_depth, variable
+from vitcnn.probes import folds as folds_of_images
+from vitcnn.probes.folds import R2
+from vitcnn.results.datasets import DEPTH_TITLE, variable
 from vitcnn.tap_layout import grid_name
 
 if TYPE_CHECKING:
@@ -51,19 +52,7 @@ TRAITS = Traits(
     blocks=1,  # the sums are large; the spread over folds is the standard error
 )
 TARGETS = {"presence": 1, "box": 4}  # target -> how many numbers it has
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The settings that a config can change.
-
-    Attributes:
-      folds: number of folds: one to test on, one to choose the penalty on, the others to fit.
-      penalties: penalties to choose from, in units of the mean eigenvalue.
-    """
-
-    folds: int = decoding.Settings.folds
-    penalties: tuple[float, ...] = decoding.Settings.penalties
+Settings = folds_of_images.Settings
 
 
 def measure(group: Group, config: Config, given: Mapping) -> dict:
@@ -72,9 +61,9 @@ def measure(group: Group, config: Config, given: Mapping) -> dict:
     Raises:
       ValueError: a field is out of its range, or a tap has no vector at each position.
     """
-    decoding.check_folds(config.folds, config.penalties)
+    folds_of_images.check_folds(config.folds, config.penalties)
     (view,) = group.models.values()
-    folds = decoding.fold_of(group.index, config.folds)
+    folds = folds_of_images.fold_of(group.index, config.folds)
     sums = {}
     for name, x in view.taps.items():
         info = view.info[name]
@@ -152,23 +141,10 @@ def finalize(sums: Mapping, config: Config) -> xarray.Dataset:
                 share[i] = total.means[1][0]
     if not (share > 0).any():
         warnings.warn("no position shows an object: there is nothing to read", stacklevel=2)
-    dims, of_error = ("layer", "target"), f"standard error of {decoding.R2}"
-    return xarray.Dataset(
-        {
-            "r2": variable(dims, fold_mean(scores), decoding.R2),
-            "r2_standard_error": variable(dims, fold_error(scores), of_error),
-            "r2_fold": variable((*dims, "fold"), scores, decoding.R2, estimate=False),
-            "penalty": variable((*dims, "fold"), penalties, decoding.PENALTY, estimate=False),
-            "share": variable("layer", share, "positions that show an object", estimate=False),
-        },
-        {
-            "layer": layers,
-            "target": list(TARGETS),
-            "fold": np.arange(config.folds),
-            "depth": variable("layer", relative_depth(len(layers)), "relative depth", None),
-            "grid": ("layer", [grid_name(info.grid) for info in config.infos]),
-        },
-    )
+    result = folds_of_images.dataset(scores, penalties, {"layer": layers, "target": list(TARGETS)})
+    grids = ("layer", [grid_name(info.grid) for info in config.infos])
+    share = variable("layer", share, "positions that show an object", estimate=False)
+    return result.assign(share=share).assign_coords(grid=grids)
 
 
 @figure(
@@ -187,4 +163,4 @@ def draw(results: Sequence[xarray.Dataset]) -> Figure:
         for target, name in names.items():
             rows = result.sel(target=target)
             panels[-1][name] = (rows.depth, rows.r2, rows.r2_standard_error)
-    return figures.curves(results, panels, DEPTH_TITLE, decoding.R2)
+    return figures.curves(results, panels, DEPTH_TITLE, R2)

@@ -1,1 +1,1 @@
-"""Linear probes: the features that they read (`features`), and how they are scored."""
+"""Linear probes: the features that they read, how they are scored, and the folds of read-outs."""
