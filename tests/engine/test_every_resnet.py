@@ -1,18 +1,15 @@
 """Every analysis and figure runs on every kind of ResNet: gated, grouped, blurred, version 2."""
 
-import warnings
-
+import every_analysis
 import numpy as np
 import pytest
 from networks import randomised
 
 import vitcnn
-from vitcnn import analyses, report, results
-from vitcnn import config as configs
+from vitcnn import analyses, results
 
 pytestmark = pytest.mark.slow  # every analysis is compiled for three networks
 
-SCENES = {"classes": 4, "image_size": 32}
 SMALL = {"image_size": 32, "units": (1, 2), "num_classes": 4, "stem_widths": (8, 8, 16)}
 MODELS = {
     "gated": (
@@ -37,27 +34,20 @@ def models():
 @pytest.fixture(scope="module")
 def measured(models, tmp_path_factory, fast_compilation):
     """Returns (workdir, Results) of every analysis that asks for no attention."""
-    config = configs.measurement()
-    config.data = configs.source("scenes", size=40, split="test", **SCENES)
-    config.group = 20
+    field = {"channels": 8, "images": 4}
     fields = {
-        "decoding": {"targets": ("position", "colour"), "folds": 3},
-        "receptive_field": {"channels": 8, "images": 4},
+        "receptive_field": field,
         "similarity": {"measures": ("cka", "neighbours"), "images": 40, "taps": OUTPUTS},
-        "localization": {"max_positions": 16},
     }
-    for name in analyses.names():
-        if not name.startswith("probe") and name not in FOR_ATTENTION:
-            config.analyses[name] = configs.analysis(name, **fields.get(name, {}))
-    before = {"residual": "before", "channels": 8, "images": 4}
-    config.analyses.receptive_field_before = configs.analysis("receptive_field", **before)
-    config.stages.fit = configs.stage(data=configs.source("scenes", size=60, **SCENES))
-    config.stages.fit.analyses.probe = configs.analysis("probe_fit", positions=())
-    config.analyses.probe = configs.analysis("probe", penalties=(1.0, 100.0))
-    workdir = tmp_path_factory.mktemp("resnets")
-    with warnings.catch_warnings():  # zeros behind a ReLU of small networks
-        warnings.filterwarnings("ignore", "skip_ratio.*: a skip, a branch or their sum")
-        return workdir, vitcnn.analyze(config, workdir, models=models, progress=False)
+    before = ("receptive_field_before", "receptive_field", {"residual": "before", **field})
+    return every_analysis.measured(
+        models,
+        tmp_path_factory.mktemp("resnets"),
+        fields,
+        leave_out=FOR_ATTENTION,
+        more=[before],
+        probe_fit={"positions": ()},
+    )
 
 
 def test_every_analysis_ran_on_every_kind(measured):
@@ -93,9 +83,4 @@ def test_a_gate_reads_the_whole_image(models, measured):
 
 
 def test_every_figure_is_drawn_and_the_report_written(measured, tmp_path):
-    workdir, found = measured
-    page = report.write(report.read(workdir), tmp_path).read_text()
-    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    for name in found:
-        assert any(figure.startswith(name.split(".")[0]) for figure in drawn), name
-    assert "version2" in page
+    assert "version2" in every_analysis.page_with_every_figure(measured, tmp_path)

@@ -1,18 +1,17 @@
 """A family that no file of the package knows runs through every analysis, claim and figure."""
 
-import warnings
-
+import every_analysis
 import numpy as np
 import pytest
+from every_analysis import SCENES
 from networks import randomised
 
 import vitcnn
-from vitcnn import analyses, claims, report, results
+from vitcnn import analyses, claims, results
 from vitcnn import config as configs
 
 pytestmark = pytest.mark.slow  # every analysis is compiled for two networks
 
-SCENES = {"classes": 4, "image_size": 32}
 FAMILY = "toys.pyramid"
 OUTPUTS = ("*/block*/out", "stage*/unit*/out")
 
@@ -27,31 +26,16 @@ def models():
 @pytest.fixture(scope="module")
 def measured(models, tmp_path_factory, fast_compilation):
     """Returns (workdir, Results) of every analysis that there is."""
-    config = configs.measurement()
-    config.data = configs.source("scenes", size=40, split="test", **SCENES)
-    config.group = 20
     fields = {
         "attention_distance": {"models": ("toy",)},
-        "decoding": {"targets": ("position", "colour"), "folds": 3},
         "head_cka": {"subset": 1},
         "receptive_field": {"channels": 8, "images": 4, "taps": OUTPUTS},
         "similarity": {"measures": ("cka", "neighbours"), "images": 40, "taps": OUTPUTS},
         "lesion": {"taps": (*OUTPUTS, "stage2/block*/*attn", "stage2/unit*/skip")},
         "layer_cka": {"taps": ("logits",)},
-        "localization": {"max_positions": 16},
     }
-    for name in analyses.names():
-        if not name.startswith("probe"):
-            config.analyses[name] = configs.analysis(name, **fields.get(name, {}))
-    config.stages.fit = configs.stage(data=configs.source("scenes", size=60, **SCENES))
-    config.stages.fit.analyses.probe = configs.analysis(
-        "probe_fit", features=("spatial", "tokens"), positions=(0, 5)
-    )
-    config.analyses.probe = configs.analysis("probe", penalties=(1.0, 100.0))
     workdir = tmp_path_factory.mktemp("toy")
-    with warnings.catch_warnings():  # zeros behind a ReLU of the small ResNet, in one analysis
-        warnings.filterwarnings("ignore", "skip_ratio.resnet: a skip, a branch or their sum")
-        return workdir, vitcnn.analyze(config, workdir, models=models, progress=False)
+    return every_analysis.measured(models, workdir, fields, zeros=".resnet")
 
 
 def test_every_analysis_ran(measured):
@@ -101,12 +85,8 @@ def test_every_claim_that_asks_of_vits_and_cnns_is_judged(measured):
 
 
 def test_every_figure_is_drawn_and_the_report_written(measured, tmp_path):
-    workdir, found = measured
-    page = report.write(report.read(workdir), tmp_path)
-    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    for name in found:
-        assert any(figure.startswith(name.split(".")[0]) for figure in drawn), name
-    assert "toy" in page.read_text() and "stage2/block02/out" in page.read_text()
+    page = every_analysis.page_with_every_figure(measured, tmp_path)
+    assert "toy" in page and "stage2/block02/out" in page
 
 
 def test_it_trains_and_loads_again(tmp_path):

@@ -1,18 +1,15 @@
 """ViTs of every kind that differs in what it computes run through every analysis and figure."""
 
-import warnings
-
+import every_analysis
 import numpy as np
 import pytest
 from networks import randomised
 
 import vitcnn
-from vitcnn import analyses, report, results
-from vitcnn import config as configs
+from vitcnn import analyses, results
 
 pytestmark = pytest.mark.slow  # every analysis is compiled for four networks
 
-SCENES = {"classes": 4, "image_size": 32}
 SMALL = {"width": 24, "depth": 2, "mlp_dim": 48, "heads": 3, "patch": 8, "num_classes": 4}
 KINDS = {
     "clip": {"embed_norm": True, "gelu": "quick", "epsilon": 1e-5, "projection": 12},
@@ -35,29 +32,14 @@ def models():
 @pytest.fixture(scope="module")
 def measured(models, tmp_path_factory, fast_compilation):
     """Returns (workdir, Results) of every analysis that there is."""
-    config = configs.measurement()
-    config.data = configs.source("scenes", size=40, split="test", **SCENES)
-    config.group = 20
     fields = {
-        "decoding": {"targets": ("position", "colour"), "folds": 3},
         "attention_distance": {"models": tuple(KINDS)},
         "head_cka": {"subset": 1, "models": ("relpos", "resnet")},
         "receptive_field": {"channels": 4, "images": 4},
+        "layer_cka": {"taps": ("logits",)},
         "similarity": {"measures": ("cka", "neighbours"), "images": 40},
-        "localization": {"max_positions": 16},
     }
-    for name in analyses.names():
-        if not name.startswith("probe"):
-            config.analyses[name] = configs.analysis(name, **fields.get(name, {}))
-    config.stages.fit = configs.stage(data=configs.source("scenes", size=60, **SCENES))
-    config.stages.fit.analyses.probe = configs.analysis(
-        "probe_fit", features=("spatial", "tokens"), positions=(0, 5)
-    )
-    config.analyses.probe = configs.analysis("probe", penalties=(1.0, 100.0))
-    workdir = tmp_path_factory.mktemp("kinds")
-    with warnings.catch_warnings():  # zeros behind a ReLU of the small ResNets
-        warnings.filterwarnings("ignore", "skip_ratio.* a skip, a branch or their sum")
-        return workdir, vitcnn.analyze(config, workdir, models=models, progress=False)
+    return every_analysis.measured(models, tmp_path_factory.mktemp("kinds"), fields)
 
 
 def test_every_analysis_ran(measured):
@@ -73,12 +55,8 @@ def test_every_analysis_ran(measured):
 
 
 def test_every_figure_is_drawn_and_the_report_written(measured, tmp_path):
-    workdir, found = measured
-    page = report.write(report.read(workdir), tmp_path)
-    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
-    for name in found:
-        assert any(figure.startswith(name.split(".")[0]) for figure in drawn), name
-    assert all(name in page.read_text() for name in KINDS)
+    page = every_analysis.page_with_every_figure(measured, tmp_path)
+    assert all(name in page for name in KINDS)
 
 
 @pytest.mark.parametrize("name", KINDS)
