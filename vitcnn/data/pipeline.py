@@ -217,12 +217,15 @@ class _LoadForBatches:
         loaded = []
         for index, positions in items:
             example = self.source[index]
-            # The key has two words here and one in `permutation`: the streams cannot meet.
-            generators = [generator(self.seed, 0, position) for position in positions]
-            copies = [
-                augmentations.augmented(example["image"], self.preprocess, self.chain, rng)
-                for rng in generators
-            ]
+            if self.chain:
+                # The key has two words here and one in `permutation`: the streams cannot meet.
+                generators = [generator(self.seed, 0, position) for position in positions]
+                copies = [
+                    augmentations.augmented(example["image"], self.preprocess, self.chain, rng)
+                    for rng in generators
+                ]
+            else:  # a generator takes longer than a small image
+                copies = [self.preprocess.geometry(example["image"])] * len(positions)
             loaded.append((example["label"], copies))
         return loaded
 
