@@ -65,23 +65,22 @@ def make(
 
         def add(total, part):
             (stats, *sums), (number, images, targets) = total, part
-            part_key = jax.random.fold_in(key, number) if parts > 1 else key
+            part_key = jax.random.fold_in(key, number)
             (loss, (right, stats)), slope = gradient_of(params, stats, part_key, images, targets)
             return (stats, *jax.tree.map(jnp.add, tuple(sums), (loss, right, slope))), None
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        total = (stats, jnp.zeros(()), jnp.zeros(()), zeros)
         if parts == 1:
-            total, _ = add(total, (0, images, targets))
+            (loss, (right, stats)), slope = gradient_of(params, stats, key, images, targets)
+            return loss, right, stats, slope
+        # Part i has the rows i, i + parts, ...: every device has its share of each part.
+        split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+        rows = (jnp.arange(parts), split(images), split(targets))
+        total = (stats, jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        if unroll:
+            for i in range(parts):
+                total, _ = add(total, jax.tree.map(lambda x, i=i: x[i], rows))
         else:
-            # Part i has the rows i, i + parts, ...: every device has its share of each part.
-            split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
-            rows = (jnp.arange(parts), split(images), split(targets))
-            if unroll:
-                for i in range(parts):
-                    total, _ = add(total, jax.tree.map(lambda x, i=i: x[i], rows))
-            else:
-                total, _ = jax.lax.scan(add, total, rows)
+            total, _ = jax.lax.scan(add, total, rows)
         stats, loss, right, slope = total
         return loss / parts, right, stats, jax.tree.map(lambda x: x / parts, slope)
 
