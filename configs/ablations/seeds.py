@@ -33,6 +33,9 @@ def get_config(argument: str = "vit,mini") -> ConfigDict:
     pair = {"models": ("model", "other"), "taps": OUTPUTS[family]}
     config.analyses.cka_other = analysis("cka", **pair, **few)
     config.analyses.localization = analysis("localization", max_positions=64, **few)
+    config.analyses.decoding = analysis("decoding", taps=OUTPUTS[family], **few)
+    config.analyses.skip_ratio = analysis("skip_ratio", **few)
+    config.analyses.receptive_field = analysis("receptive_field", channels=16)
     if family == "vit":
         config.analyses.attention_distance = analysis("attention_distance", **few)
     return config
