@@ -15,7 +15,8 @@ def table(results: Mapping[str, xarray.Dataset]) -> str:
 
     Every number has half of its 95% interval over seeds; without two seeds there is no interval. In
     brackets is how much single networks differ: the deviation over seeds, and the standard error
-    over images (root mean square over seeds).
+    over images (root mean square over seeds). A number that no network has, such as one of the class
+    token of ResNets, is left out.
 
     Args:
       results: from `vitcnn.ablate`.
@@ -23,7 +24,8 @@ def table(results: Mapping[str, xarray.Dataset]) -> str:
     lines = list(dict.fromkeys(w for r in results.values() for w in _warnings(r)))
     for job, result in results.items():
         for name in result.data_vars:
-            if f"{name}_mean" in result and result[f"{name}_mean"].dims == ("run",):
+            mean = result.get(f"{name}_mean")
+            if mean is not None and mean.dims == ("run",) and np.isfinite(result[name]).any():
                 lines += _lines(job, str(name), result)
     return "\n".join(lines)
 
