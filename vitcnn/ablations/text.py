@@ -15,8 +15,8 @@ def table(results: Mapping[str, xarray.Dataset]) -> str:
 
     Every number has half of its 95% interval over seeds; without two seeds there is no interval. In
     brackets is how much single networks differ: the deviation over seeds, and the standard error
-    over images (root mean square over seeds). A number that no network has, such as one of the class
-    token of ResNets, is left out.
+    over images (root mean square over seeds). What no network has is left out, such as numbers of
+    the class token of ResNets.
 
     Args:
       results: from `vitcnn.ablate`.
