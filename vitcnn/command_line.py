@@ -34,16 +34,17 @@ HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 WIDTH = 100
 
 
-def run(main: Callable[[ConfigDict, str], None]) -> None:
+def run(main: Callable[[ConfigDict, str], None], workdir: bool = True) -> None:
     """Runs the main function of a script on its config and workdir.
 
     Args:
       main: called with the config and the workdir; the docstring of its module is the help text.
+      workdir: whether the script needs a workdir.
     """
     sys.excepthook = show_error
     sys.argv[:] = with_config_path(sys.argv)
     config = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-    workdir = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
+    folder = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a bucket.")
     coordinator = flags.DEFINE_string("coordinator", "", '"auto", or host:port of process 0.')
     processes = flags.DEFINE_integer("processes", 1, "Number of host processes.")
     process = flags.DEFINE_integer("process", 0, "Index of this host process.")
@@ -55,12 +56,12 @@ def run(main: Callable[[ConfigDict, str], None]) -> None:
         return
     if message := unknown_flags(sys.argv):
         sys.exit(message)
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(["config", *["workdir"] * workdir])
 
     def start(_):
         logging.set_verbosity(logging.WARNING)
         parallel.start(coordinator.value, processes.value, process.value, timeout.value)
-        main(config.value, workdir.value)
+        main(config.value, folder.value)
 
     app.run(start)
 

@@ -185,7 +185,7 @@ def _programs(models, jobs, schedule, constants, precision):
         program = parallel.GroupProgram(function, precision)
         programs[slice_.shape] = program
         sum_shapes |= host_shapes(
-            program.shapes(constants, _batch_shapes(models, jobs, slice_.images))
+            program.shapes(constants, batch_shapes(models, jobs, slice_.images))
         )
     return programs, sum_shapes
 
@@ -195,7 +195,7 @@ def _needs(jobs: Sequence[Job]) -> set[str]:
     return {need for job in jobs for need in job.traits.needs}
 
 
-def _batch_shapes(models: Mapping[str, Model], jobs: Sequence[Job], n: int) -> dict[str, Any]:
+def batch_shapes(models: Mapping[str, Model], jobs: Sequence[Job], n: int) -> dict[str, Any]:
     """Returns the shapes of what `_batches` yields for n images."""
     images = {
         name: jax.ShapeDtypeStruct((n, *models[name].image_size, 3), np.uint8)
