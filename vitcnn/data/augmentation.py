@@ -7,7 +7,7 @@ are its arguments, and takes all its randomness from the generator that it is ca
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from vitcnn.data.preprocess import Preprocess
 
@@ -23,6 +23,29 @@ class Change:
 
     def check(self, preprocess: Preprocess) -> None:
         """Raises a ValueError if images of this preprocessing cannot be changed."""
+
+
+class Move(Change):
+    """A change that only moves pixels, so that a device can make it from a few numbers."""
+
+    def places(
+        self, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[Int64[np.ndarray, " h"], Int64[np.ndarray, " w"]]:
+        """Returns which row of an image each row of the result shows, and which column each column.
+
+        A row or column of the number -1 is black.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the image with its pixels moved."""
+        rows, columns = self.places(*image.shape[:2], rng)
+        moved = image.take(rows, 0).take(columns, 1)
+        moved[rows < 0] = 0
+        moved[:, columns < 0] = 0
+        return moved
 
 
 class Geometry:

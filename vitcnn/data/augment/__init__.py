@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from vitcnn import lookup
 from vitcnn.convert import converted, split
-from vitcnn.data.augmentation import Change, Geometry
+from vitcnn.data.augmentation import Change, Geometry, Move
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.lookup import REQUIRED, Field
 
@@ -154,3 +154,36 @@ def augmented(
     for change in augmentations:
         image = change(image, rng)
     return image
+
+
+def on_host(augmentations: Augmentations) -> list[str]:
+    """Returns the names of the augmentations that need the pixels, which devices cannot make."""
+    return [
+        type(each).__module__.rpartition(".")[2]
+        for each in augmentations
+        if not isinstance(each, Move)
+    ]
+
+
+def places(
+    augmentations: tuple[Move, ...], height: int, width: int, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, " height"], Int64[np.ndarray, " width"]]:
+    """Returns which row and column each row and column of an augmented image shows.
+
+    It draws the same numbers as `augmented`, and the pixels at these places are the same image.
+
+    Args:
+      augmentations: none of which is `on_host`.
+      height, width: of the image, in pixels.
+      rng: the only source of randomness.
+
+    Returns:
+      Numbers of rows and of columns; -1 is black.
+    """
+    moved = np.arange(height), np.arange(width)
+    for augmentation in augmentations:
+        further = augmentation.places(height, width, rng)
+        moved = tuple(
+            np.where(new < 0, -1, old[new]) for old, new in zip(moved, further, strict=True)
+        )
+    return moved
