@@ -378,6 +378,22 @@ def shard(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
+def made_of(held: Any, make: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any], Any]:
+    """Places arrays whole on every device, and returns a function that makes batches of them.
+
+    Args:
+      held: a pytree of arrays that every host has.
+      make: (held, batch) -> batch; pure.
+      mesh: the devices.
+
+    Returns:
+      A host's slice of a batch -> what `make` makes of the batch, split along the first axis.
+    """
+    held = jax.tree.map(lambda array: spread(array, everywhere(mesh)), held)
+    run = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec("data")))
+    return lambda batch: run(held, shard(batch, mesh))
+
+
 def shardings(tree: Any, mesh: Mesh | AbstractMesh, divide: bool) -> Any:
     """Returns where each array of a pytree lies: whole on every device, or divided over them.
 

@@ -46,6 +46,7 @@ class Part:
         self.class_names = getattr(source, "class_names", None)
         self.most_boxes = getattr(source, "most_boxes", 0)
         self.cue_classes = getattr(source, "cue_classes", {})
+        self.decodes = getattr(source, "decodes", False)
         self.provenance = {
             **source.provenance,
             "part": {**source.provenance.get("part", {}), **choice},

@@ -146,6 +146,8 @@ class Folder:
         None if the classes have numbers alone.
     """
 
+    decodes = True
+
     def __init__(
         self,
         root: storage.Path,

@@ -88,7 +88,8 @@ def load(
         "images": len(data),
         **({"boxes": boxes} if boxes else {}),
     }
-    return Prepared(data, image, label, classes, list(names) or None, provenance, boxes)
+    decodes = image in encoded
+    return Prepared(data, image, label, classes, list(names) or None, provenance, boxes, decodes)
 
 
 def _check_boxes(name: str, features: Any, boxes: str) -> None:
@@ -125,11 +126,13 @@ class Prepared:
         class_names: Sequence[str] | None,
         provenance: dict[str, Any],
         boxes: str = "",
+        decodes: bool = True,
     ):
         self._data = data
         self._boxes = boxes
         self.most_boxes = MOST_BOXES if boxes else 0
         self._image = image
+        self.decodes = decodes
         self._label = label or None
         self._classes = classes
         self.class_names = class_names
