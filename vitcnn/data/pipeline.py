@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64
+from PIL import Image
 
 from vitcnn.data import augment as augmentations
 from vitcnn.data.order import generator, permutation
 from vitcnn.data.pool import load_ahead, workers_of_machine
-from vitcnn.data.preprocess import Preprocess, stack
+from vitcnn.data.preprocess import Preprocess, geometry_of, stack
+from vitcnn.data.subset import opened
 
 
 def groups(
@@ -214,10 +216,11 @@ class _LoadForGroups:
     def __call__(self, items: list[int]) -> list[tuple[dict[str, Any], list[np.ndarray]]]:
         loaded = []
         for i in items:
-            example = dict(self.source[i])
+            example = dict(opened(self.source, i))
             image = example.pop("image")
-            cuts = [preprocess.geometry(image) for preprocess in self.preprocesses]
-            loaded.append(({**example, "shape": image.shape[:2]}, cuts))
+            cuts = [geometry_of(image, preprocess) for preprocess in self.preprocesses]
+            shape = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+            loaded.append(({**example, "shape": shape}, cuts))
         return loaded
 
 
@@ -236,7 +239,7 @@ class _LoadForBatches:
     def __call__(self, items: list[tuple[int, list[int]]]) -> list[tuple[int, list[np.ndarray]]]:
         loaded = []
         for index, positions in items:
-            example = self.source[index]
+            example = opened(self.source, index)
             copies = [
                 augmentations.augmented(
                     example["image"], self.preprocess, self.chain, _generator(self.seed, position)

@@ -63,6 +63,10 @@ class Part:
     def __getitem__(self, i: int) -> dict[str, Any]:
         return self._source[int(self._indices[i])]
 
+    def opened(self, i: int) -> dict[str, Any]:
+        """Returns example i with its image as the source opens it."""
+        return opened(self._source, int(self._indices[i]))
+
     def label(self, i: int) -> int:
         """Returns the label of image i."""
         return label_of(self._source, int(self._indices[i]))
@@ -70,6 +74,11 @@ class Part:
     def digests(self, indices: Sequence[int]) -> list[str]:
         """Returns a digest of each image; see `vitcnn.data.content`."""
         return content.digests(self._source, [int(self._indices[i]) for i in indices])
+
+
+def opened(source: Any, i: int) -> dict[str, Any]:
+    """Returns example i with an array, or a Pillow image where the source decodes with Pillow."""
+    return source.opened(i) if hasattr(source, "opened") else source[i]
 
 
 def label_of(source: Any, i: int) -> int:

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from vitcnn import lookup
 from vitcnn.convert import converted, split
 from vitcnn.data.augmentation import Change, Geometry, Move
-from vitcnn.data.preprocess import Preprocess
+from vitcnn.data.preprocess import Preprocess, geometry_of
 from vitcnn.lookup import REQUIRED, Field
 
 Augmentations = tuple[Change | Geometry, ...]
@@ -132,7 +133,7 @@ def check(augmentations: Augmentations, preprocess: Preprocess) -> None:
 
 
 def augmented(
-    image: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W 3"] | Image.Image,
     preprocess: Preprocess,
     augmentations: Augmentations,
     rng: np.random.Generator,
@@ -148,9 +149,9 @@ def augmented(
     """
     if augmentations and isinstance(augmentations[0], Geometry):
         geometry, *augmentations = augmentations
-        image = geometry(image, preprocess, rng)
+        image = geometry(np.asarray(image), preprocess, rng)
     else:
-        image = preprocess.geometry(image)
+        image = geometry_of(image, preprocess)
     for change in augmentations:
         image = change(image, rng)
     return image
