@@ -181,6 +181,17 @@ def test_a_number_of_devices_that_does_not_divide_the_batch_is_named(tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_that_would_save_at_other_steps_are_refused(tmp_path):
+    """No number depends on it, but the hosts would wait for each other at another place."""
+    other = {1: {"checkpoint_every": 3, "on_device": "never", "threads": 1}}
+    options = {"task": "train", "workdir": str(tmp_path), "devices": 1, "changes_of": other}
+    for code, output in hosts.ends(hosts.start(2, **options)):
+        assert code and "config.checkpoint_every: 500 on host 0, 3 on host 1" in output
+        assert "config.on_device: 'auto' on host 0, 'never' on host 1" in output
+        assert "threads" not in output
+
+
+@pytest.mark.slow
 def test_a_host_that_fails_is_named_by_the_others_at_once(tmp_path):
     """It has a misspelt field; the others wait for it to compare configs."""
     options = {"task": "analyze", "workdir": str(tmp_path), "changes_of": {1: {"grup": 5}}}

@@ -218,6 +218,8 @@ class Training:
         *("log_every", "checkpoint_every", "keep_every", "snapshots", "profile"),
         *("threads", "workers", "prefetch", "on_device", "compilation_cache"),
     )
+    # And these may also differ between the hosts of a run.
+    PER_HOST = ("threads", "workers", "prefetch", "compilation_cache")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,8 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
         parallel.cache_programs(storage.cache_folder() / "programs")
     own_config = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
     neutral = identity.neutral(config)
-    identity.check_hosts({"config": own_config}, neutral)
+    of_all_hosts = {k: v for k, v in config.to_dict().items() if k not in Training.PER_HOST}
+    identity.check_hosts({"config": of_all_hosts}, neutral)
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)
     workdir = storage.absolute(workdir)
     run_folder.check_shared(workdir)
