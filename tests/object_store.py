@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.parse
 import uuid
+from typing import ClassVar
 
 import fsspec
 from etils.epath import backend
@@ -46,7 +47,7 @@ class Store(fsspec.AbstractFileSystem):
     failures, delay = 0.0, 0.0
     puts, failed, kill_at = 0, 0, 0
     chance = random.Random(0)
-    requests = collections.Counter()
+    requests: ClassVar = collections.Counter()
 
     @classmethod
     def _counted(cls, method, path):

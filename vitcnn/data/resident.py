@@ -18,12 +18,13 @@ import numpy as np
 import tqdm
 from jaxtyping import Int, Int32, UInt8
 
+from vitcnn import parallel
 from vitcnn.data import augment as augmentations
 from vitcnn.data.pipeline import groups
 from vitcnn.data.preprocess import Preprocess
 
 CHOICES = ("auto", "always", "never")
-LARGEST = 10**9  # bytes of the images that "auto" puts on every device
+LARGEST = 10**9  # bytes of the images that "auto" puts into the memory of a device
 _GROUP = 256  # images that are loaded at a time
 
 
@@ -69,7 +70,10 @@ def suits(
         return choice == "always"
     if on_host or preprocess.size is None or shown <= len(source):
         return False
-    return 3 * math.prod(preprocess.size) * len(source) <= LARGEST
+    copies = 1  # of the images in one memory; the same on all hosts, which have to agree
+    if parallel.on_cpu():
+        copies = math.ceil(parallel.data_mesh().size / parallel.host()[1])
+    return copies * 3 * math.prod(preprocess.size) * len(source) <= LARGEST
 
 
 def read(

@@ -32,7 +32,6 @@ from vitcnn.engine.sums import BLOCKS, Sums, estimate
 from vitcnn.model import Model
 from vitcnn.numerics.exact import host_shapes
 
-
 _MOST_KEPT = 10**9  # bytes of images that are kept for the next pass over them
 
 
