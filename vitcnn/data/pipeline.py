@@ -240,12 +240,14 @@ class _LoadForBatches:
         loaded = []
         for index, positions in items:
             example = opened(self.source, index)
-            copies = [
-                augmentations.augmented(
-                    example["image"], self.preprocess, self.chain, _generator(self.seed, position)
-                )
-                for position in positions
-            ]
+            if self.chain:
+                generators = [_generator(self.seed, position) for position in positions]
+                copies = [
+                    augmentations.augmented(example["image"], self.preprocess, self.chain, rng)
+                    for rng in generators
+                ]
+            else:  # a generator takes longer than a small image
+                copies = [geometry_of(example["image"], self.preprocess)] * len(positions)
             loaded.append((example["label"], copies))
         return loaded
 
