@@ -28,12 +28,21 @@ class Change:
 class Move(Change):
     """A change that only moves pixels, so that a device can make it from a few numbers."""
 
-    def places(
-        self, height: int, width: int, rng: np.random.Generator
-    ) -> tuple[Int64[np.ndarray, " h"], Int64[np.ndarray, " w"]]:
-        """Returns which row of an image each row of the result shows, and which column each column.
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Returns the random numbers of one image."""
+        raise NotImplementedError
 
-        A row or column of the number -1 is black.
+    def places(
+        self, drawn: Int64[np.ndarray, "n numbers"], height: int, width: int
+    ) -> tuple[Int64[np.ndarray, "n h"], Int64[np.ndarray, "n w"]]:
+        """Returns which row and column of an image each row and column of the result shows.
+
+        Args:
+          drawn: the numbers of n images.
+          height, width: of the images, in pixels.
+
+        Returns:
+          Numbers of rows and of columns; -1 is black.
         """
         raise NotImplementedError
 
@@ -41,7 +50,9 @@ class Move(Change):
         self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the image with its pixels moved."""
-        rows, columns = self.places(*image.shape[:2], rng)
+        height, width = image.shape[:2]
+        drawn = np.array([self.draw(height, width, rng)])
+        (rows,), (columns,) = self.places(drawn, height, width)
         moved = image.take(rows, 0).take(columns, 1)
         moved[rows < 0] = 0
         moved[:, columns < 0] = 0

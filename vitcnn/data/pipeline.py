@@ -262,16 +262,16 @@ class _PlacesForBatches:
     seed: int
 
     def __call__(self, items: list[tuple[int, list[int]]]) -> list[tuple[int, list[Any]]]:
+        positions = [position for _, positions in items for position in positions]
+        places = iter(self._places(positions) if self.chain else [None] * len(positions))
         return [
-            (int(self.labels[index]), [self._places(position) for position in positions])
+            (int(self.labels[index]), list(itertools.islice(places, len(positions))))
             for index, positions in items
         ]
 
-    def _places(self, position: int) -> Any:
-        if not self.chain:
-            return None
-        rng = _generator(self.seed, position)
-        return np.concatenate(augmentations.places(self.chain, *self.size, rng))
+    def _places(self, positions: list[int]) -> Int64[np.ndarray, "n places"]:
+        generators = [_generator(self.seed, position) for position in positions]
+        return np.concatenate(augmentations.places(self.chain, *self.size, generators), axis=1)
 
 
 def _generator(seed: int, position: int) -> np.random.Generator:

@@ -167,24 +167,29 @@ def on_host(augmentations: Augmentations) -> list[str]:
 
 
 def places(
-    augmentations: tuple[Move, ...], height: int, width: int, rng: np.random.Generator
-) -> tuple[Int64[np.ndarray, " height"], Int64[np.ndarray, " width"]]:
-    """Returns which row and column each row and column of an augmented image shows.
+    augmentations: tuple[Move, ...],
+    height: int,
+    width: int,
+    generators: Sequence[np.random.Generator],
+) -> tuple[Int64[np.ndarray, "n height"], Int64[np.ndarray, "n width"]]:
+    """Returns which row and column each row and column of augmented images shows.
 
-    It draws the same numbers as `augmented`, and the pixels at these places are the same image.
+    It draws the same numbers as `augmented`, and the pixels at these places are the same images.
 
     Args:
       augmentations: none of which is `on_host`.
-      height, width: of the image, in pixels.
-      rng: the only source of randomness.
+      height, width: of the images, in pixels.
+      generators: the only source of randomness of each image.
 
     Returns:
       Numbers of rows and of columns; -1 is black.
     """
-    moved = np.arange(height), np.arange(width)
-    for augmentation in augmentations:
-        further = augmentation.places(height, width, rng)
+    drawn = [[each.draw(height, width, rng) for each in augmentations] for rng in generators]
+    moved = tuple(np.tile(np.arange(side), (len(drawn), 1)) for side in (height, width))
+    for augmentation, numbers in zip(augmentations, zip(*drawn, strict=True), strict=True):
+        further = augmentation.places(np.array(numbers), height, width)
         moved = tuple(
-            np.where(new < 0, -1, old[new]) for old, new in zip(moved, further, strict=True)
+            np.where(new < 0, -1, np.take_along_axis(old, new, 1))
+            for old, new in zip(moved, further, strict=True)
         )
     return moved

@@ -14,12 +14,17 @@ from vitcnn.data.augmentation import Move
 class Flip(Move):
     """Mirrors an image left to right with probability 1/2."""
 
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Returns whether an image is mirrored."""
+        return (int(rng.random() < 0.5),)
+
     def places(
-        self, height: int, width: int, rng: np.random.Generator
-    ) -> tuple[Int64[np.ndarray, " h"], Int64[np.ndarray, " w"]]:
-        """Returns the rows and columns of the image or of its mirror image."""
+        self, drawn: Int64[np.ndarray, "n 1"], height: int, width: int
+    ) -> tuple[Int64[np.ndarray, "n h"], Int64[np.ndarray, "n w"]]:
+        """Returns the rows and columns of images or of their mirror images."""
         columns = np.arange(width)
-        return np.arange(height), columns[::-1] if rng.random() < 0.5 else columns
+        rows = np.broadcast_to(np.arange(height), (len(drawn), height))
+        return rows, np.where(drawn, columns[::-1], columns)
 
 
 AUGMENTATION = Flip

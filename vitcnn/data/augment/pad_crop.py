@@ -43,17 +43,21 @@ class PadCrop(Move):
                 "lower pad, or set mode='zero'"
             )
 
-    def places(
-        self, height: int, width: int, rng: np.random.Generator
-    ) -> tuple[Int64[np.ndarray, " h"], Int64[np.ndarray, " w"]]:
-        """Returns the rows and columns of a crop of the padded image."""
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Returns top and left of a crop of the padded image."""
         self._check_size(height, width)
-        top, left = rng.integers(0, 2 * self.pad + 1, 2).tolist()
-        return self._shifted(height, top - self.pad), self._shifted(width, left - self.pad)
+        return tuple(rng.integers(0, 2 * self.pad + 1, 2).tolist())
 
-    def _shifted(self, size: int, shift: int) -> Int64[np.ndarray, " size"]:
+    def places(
+        self, drawn: Int64[np.ndarray, "n 2"], height: int, width: int
+    ) -> tuple[Int64[np.ndarray, "n h"], Int64[np.ndarray, "n w"]]:
+        """Returns the rows and columns of crops of padded images."""
+        top, left = (drawn - self.pad).T
+        return self._shifted(top, height), self._shifted(left, width)
+
+    def _shifted(self, shift: Int64[np.ndarray, " n"], size: int) -> Int64[np.ndarray, "n size"]:
         """Returns the places along an axis after a shift, in the border those of its content."""
-        places, last = np.arange(shift, size + shift), size - 1
+        places, last = shift[:, None] + np.arange(size), size - 1
         if self.mode == "zero":
             return np.where((places >= 0) & (places <= last), places, -1)
         return last - np.abs(last - np.abs(places))
