@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from vitcnn.data.augmentation import Move
 
@@ -25,6 +25,13 @@ class Flip(Move):
         columns = np.arange(width)
         rows = np.broadcast_to(np.arange(height), (len(drawn), height))
         return rows, np.where(drawn, columns[::-1], columns)
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the image or its mirror image, a view of it."""
+        (mirrored,) = self.draw(*image.shape[:2], rng)
+        return image[:, ::-1] if mirrored else image
 
 
 AUGMENTATION = Flip
