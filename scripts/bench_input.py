@@ -27,6 +27,8 @@ from PIL import Image
 
 from vitcnn import data
 from vitcnn.data import Preprocess, pool
+from vitcnn.data.preprocess import geometry_of
+from vitcnn.data.subset import opened
 
 FOLDER = flags.DEFINE_string("folder", "", "Folder of images; made if it is left out.")
 TFDS = flags.DEFINE_string("tfds", "", "A set that TFDS has prepared; left out without a name.")
@@ -108,8 +110,8 @@ class Dataset:
         return len(self.indices)
 
     def __getitem__(self, i):
-        example = self.source[int(self.indices[i])]
-        return self.preprocess.geometry(example["image"]).copy(), example["label"]
+        example = opened(self.source, int(self.indices[i]))
+        return geometry_of(example["image"], self.preprocess).copy(), example["label"]
 
 
 def torchs(source, preprocess, indices, workers):

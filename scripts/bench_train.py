@@ -5,6 +5,7 @@
 
 - vitcnn: `vitcnn.train`, whole: reading images, logging and checks of every step. Its own log
   gives the images per second, without compilation, and the share of time spent on waiting.
+- device: the same with all images on the device (`config.on_device`).
 - plain: the same network, loss and optimizer (AdamW) in ten lines of JAX.
 - torch: timm's network of the same architecture and torch's AdamW, if timm is installed and has it.
 
@@ -16,6 +17,7 @@ alike. Ratios are taken within a round, and their medians are printed. Memory is
 process beyond what it holds before its first step.
 """
 
+import functools
 import importlib.util
 import os
 import pathlib
@@ -65,7 +67,7 @@ def main(_):
 
 def report(name, batch):
     """Prints the rates of one network, trained by each of the parties."""
-    parties = ["vitcnn", "plain"]
+    parties = ["vitcnn", "device", "plain"]
     if NETWORKS[name][1] and importlib.util.find_spec("timm"):
         parties.append("torch")
     say(f"{name}: {', '.join(parties)}")
@@ -87,7 +89,9 @@ def report(name, batch):
 def serve(pipe, party, name, batch, steps, compute):
     """Sends (images per second, share of waiting) of some steps for each request, then the peak."""
     peak = Peak()
-    run = {"vitcnn": ours, "plain": plain, "torch": torch_loop}[party](name, batch, steps, compute)
+    on_device = functools.partial(ours, on_device="always")
+    runs = {"vitcnn": ours, "device": on_device, "plain": plain, "torch": torch_loop}
+    run = runs[party](name, batch, steps, compute)
     peak.restart()
     run()  # compiles
     pipe.send("ready")
@@ -97,7 +101,7 @@ def serve(pipe, party, name, batch, steps, compute):
     pipe.send(peak.stop())
 
 
-def ours(name, batch, steps, compute):
+def ours(name, batch, steps, compute, on_device="never"):
     """Returns a run of the training loop."""
     family, _, variant = name.partition(":")
     config = training()
@@ -112,6 +116,7 @@ def ours(name, batch, steps, compute):
     # The last line of the log is about the second half: the first half touches new memory.
     config.batch, config.steps, config.compute = batch, 2 * steps, compute
     config.weight_decay, config.clip, config.log_every = 0.05, 0.0, steps
+    config.on_device = on_device
 
     def run(folder=folder):  # which lasts as long as this function
         with tempfile.TemporaryDirectory() as workdir:

@@ -45,7 +45,7 @@ fail() {
   say "$*"
   exit 1
 }
-usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p;}' "$0"; }
+usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p;}' scripts/tpu_vm.sh; }
 
 # ---- what is asked for ----
 
@@ -77,6 +77,9 @@ while [ $# -gt 0 ]; do
     --spot) spot=true ;;
     --queued) queued=true ;;
     --dry_run) dry_run=true ;;
+    --type | --name | --zone | --project | --extras | --tries | --pause)
+      fail "option '$1' needs its value after an equals sign, such as $1=${2:-VALUE}"
+      ;;
     *)
       [ "$verb" = run ] && break
       fail "unknown option '$1' of $verb; ./scripts/tpu_vm.sh --help lists the options"
@@ -97,6 +100,15 @@ fi
 read -r _ accelerator runtime default_zone cores chips_of_host price <<< "$row"
 accelerator=$accelerator-$number zone=${zone:-$default_zone} chips=$((number / cores))
 [ $((chips * cores)) = "$number" ] || fail "type '$type': $generation counts TensorCores, two a chip"
+if [ "$cores" = 2 ] && [ $((number % 8)) != 0 ]; then
+  fail "type '$type': expected a multiple of 8 TensorCores, such as $generation-8 or $generation-16"
+elif [ "$cores" = 1 ] && [[ ! " 1 4 8 16 32 64 128 256 " == *" $number "* ]]; then
+  fail "type '$type': $generation has slices of 1, 4, 8, 16, 32, 64, 128 and 256 chips"
+fi
+[[ "$name" =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] ||
+  fail "name '$name': expected small letters, digits and hyphens, a letter first"
+[[ "$tries" =~ ^[1-9][0-9]*$ ]] || fail "--tries=$tries: expected a whole number from 1"
+[[ "$pause" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--pause=$pause: expected a number of seconds"
 several_hosts=false
 [ "$chips" -gt "$chips_of_host" ] && several_hosts=true
 
@@ -171,6 +183,8 @@ advice() { # advice FILE: prints a sentence for each message that is known
     say "switch the API on: gcloud services enable tpu.googleapis.com"
   matches "PERMISSION_DENIED" && ! matches "SERVICE_DISABLED|has not been used" &&
     say "the account needs the role roles/tpu.admin in the project"
+  matches "attribute \[project\]|core/project" &&
+    say "name the project: --project=ID, or gcloud config set project ID"
   matches "gcloud auth login|no active account|reauthentication" && say "first: gcloud auth login"
   matches "TPU is already in use|libtpu_lockfile" &&
     say "another process holds the TPU. Find it on the host with 'sudo lsof -w /dev/accel*" \
@@ -274,6 +288,8 @@ await_ready() {
 
 setup() {
   local archive=$temporary/vitcnn.tar.gz install check
+  git rev-parse --git-dir > /dev/null 2>&1 ||
+    fail "setup copies a checkout of the repository, and $PWD is none: git clone it, and run it there"
   # What git would commit: the state of this checkout, with changes, without ignored files.
   git ls-files -co --exclude-standard -z | while IFS= read -r -d '' file; do
     [ ! -e "$file" ] || printf '%s\0' "$file"
@@ -328,7 +344,7 @@ run() {
   esac
   python=("$@")
   # Hosts of a slice find each other by the metadata of the VM.
-  if $several_hosts && [[ "$1" =~ ^scripts/(analyze|train|ablate)\.py$ ]]; then
+  if $several_hosts && [[ "$*" =~ ^(scripts/|-m vitcnn )(analyze|train|ablate)(\.py)?( |$) ]]; then
     python+=(--coordinator=auto)
   fi
   printf -v command '%q ' .venv/bin/python "${python[@]}"

@@ -17,9 +17,11 @@ OPTIONS is a Python dictionary:
 import ast
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 TESTS = pathlib.Path(__file__).parent
@@ -165,6 +167,17 @@ def meet(process):
         identity.check_hosts({"config": {"group": 20 + process, "seed": 0}}, ())
     except ValueError as error:
         print(error)
+    with tempfile.TemporaryDirectory() as folder:  # another version of the package
+        copy = pathlib.Path(folder, "vitcnn")
+        shutil.copytree(TESTS.parent / "vitcnn", copy, ignore=shutil.ignore_patterns("*.pyc"))
+        if process:
+            with (copy / "edits.py").open("a") as file:
+                file.write("# changed\n")
+        identity.__file__ = str(copy / "engine/identity.py")
+        try:
+            identity.check_hosts({}, ())
+        except ValueError as error:
+            print(error)
     try:
         parallel.barrier("there" if process else "here")
     except RuntimeError as error:

@@ -6,6 +6,7 @@ nothing can be appended, renamed, or copied. `etils.epath` reads it as it reads 
 through fsspec.
 """
 
+import collections
 import datetime
 import io
 import os
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.parse
 import uuid
+from typing import ClassVar
 
 import fsspec
 from etils.epath import backend
@@ -37,6 +39,7 @@ class Store(fsspec.AbstractFileSystem):
       delay: seconds until a listing has a new object, and loses a deleted one.
       puts: number of PUTs so far.
       kill_at: number of the PUT in which the process dies, 0 for none.
+      requests: (method, address without the bucket) -> number of requests so far; "LIST" lists.
     """
 
     protocol = ("gs", "gcs")
@@ -44,6 +47,11 @@ class Store(fsspec.AbstractFileSystem):
     failures, delay = 0.0, 0.0
     puts, failed, kill_at = 0, 0, 0
     chance = random.Random(0)
+    requests: ClassVar = collections.Counter()
+
+    @classmethod
+    def _counted(cls, method, path):
+        cls.requests[method, cls._strip_protocol(path).partition("/")[2]] += 1
 
     @classmethod
     def _bucket(cls, path):
@@ -61,6 +69,7 @@ class Store(fsspec.AbstractFileSystem):
 
     def put(self, path, content):
         Store.puts += 1
+        self._counted("PUT", path)
         fate = self.chance.random()
         if Store.kill_at and Store.puts >= Store.kill_at:
             raise Killed
@@ -77,6 +86,7 @@ class Store(fsspec.AbstractFileSystem):
 
     def _open(self, path, mode="rb", **_):
         if mode == "rb":
+            self._counted("GET", path)
             return io.BytesIO(self._file(path).read_bytes())
         assert mode == "wb", f"an object store cannot open an object with mode {mode!r}"
         return _Put(self, path)
@@ -91,6 +101,7 @@ class Store(fsspec.AbstractFileSystem):
                 yield urllib.parse.unquote(file.name.removeprefix("deleted="))
 
     def info(self, path, **_):
+        self._counted("HEAD", path)
         folder, key = self._bucket(path)
         name = self._strip_protocol(path)
         file = self._file(path)
@@ -103,7 +114,24 @@ class Store(fsspec.AbstractFileSystem):
             return {"name": name, "type": "directory", "size": 0}
         raise FileNotFoundError(path)
 
+    def find(self, path, maxdepth=None, withdirs=False, detail=False, **_):
+        """Lists all objects below an address with one request, as Google's library does."""
+        self._counted("LIST", path)
+        folder, key = self._bucket(path)
+        root = pathlib.PurePosixPath(folder.name, key)
+        rows = {}
+        for other in self._listed(folder):
+            name = pathlib.PurePosixPath(folder.name, other)
+            if root in name.parents:
+                parents = [parent for parent in name.parents if root in parent.parents]
+                rows |= {str(parent): {"type": "directory"} for parent in parents if withdirs}
+                rows[str(name)] = {"type": "file"}
+        depth = len(root.parts) + (maxdepth or 1000)
+        rows = {k: {"name": k, **v} for k, v in sorted(rows.items()) if k.count("/") < depth}
+        return rows if detail else list(rows)
+
     def ls(self, path, detail=True, **_):
+        self._counted("LIST", path)
         folder, key = self._bucket(path)
         prefix, rows = f"{key}/" if key else "", {}
         for other in self._listed(folder):
@@ -153,6 +181,8 @@ def install(root, failures=0.0, delay=0.0, kill_at=0):
     Store.root, Store.failures, Store.delay = pathlib.Path(root), failures, delay
     Store.puts, Store.failed, Store.kill_at = 0, 0, kill_at
     Store.chance = random.Random(kill_at)
+    Store.requests = collections.Counter()
+    storage._claimed.clear()
     for name in Store.protocol:
         fsspec.register_implementation(name, Store, clobber=True)
     backend.fsspec_backend._get_filesystem.cache_clear()

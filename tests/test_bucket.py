@@ -146,6 +146,29 @@ def test_a_training_that_is_killed_in_a_put_resumes_to_the_same_bits(buckets, tr
     assert record["finished"] == 6 and record["accuracy"] == before["accuracy"]
 
 
+def requests(method):
+    """Returns name -> number of requests since the last call of `install`."""
+    return {key: n for (each, key), n in Store.requests.items() if each == method and n}
+
+
+def test_a_training_asks_a_bucket_for_no_more_than_it_needs(buckets):
+    """Three evaluations, three states: nothing is listed, and nothing is read at each step."""
+    object_store.install(buckets)
+    training.train(training_config(), "gs://bucket/few", progress=False)
+    assert requests("LIST") == {}
+    (probe,) = (name for name in requests("PUT") if ".writable" in name)
+    assert requests("PUT")[probe] == 1
+    read = requests("GET")
+    # Cut, and known; then one to append each line, and one for run.json at the end.
+    assert read["few/evaluations.jsonl"] == 2 + 3 + 1
+    assert read["few/run.json"] == 5 and max(read.values()) == 6, read
+    object_store.install(buckets)
+    evaluations = results.load_steps("gs://bucket/few/evaluations/val")
+    assert evaluations["accuracy.model"].step.values.tolist() == [0, 3, 6]
+    assert sum(requests("LIST").values()) == 1
+    assert set(requests("GET").values()) == {1} and len(requests("GET")) == 3
+
+
 def test_weights_and_states_in_a_bucket_are_where_other_runs_start(buckets, trained, tmp_path):
     unstable(buckets)
     run, local = "gs://bucket/trained1", trained

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import shutil
 
 import pytest
 from names_in_notebooks import wrong_names
@@ -75,6 +77,21 @@ def test_a_notebook_starts_as_all_do(path):
     assert title.startswith("# ") and f'<a href="{address}">' in title
     assert f"]({address})" in (ROOT / "README.md").read_text()
     assert "SMALL = not on_colab" in parameters
+
+
+def test_the_release_has_one_version_and_one_address(tmp_path):
+    stamp = load(ROOT / "scripts/stamp_release.py")
+    for path, text in stamp.stamped().items():
+        assert path.read_text() == text, f"{path.name} is stale: run scripts/stamp_release.py"
+    shutil.copytree(ROOT / "colabs", tmp_path / "colabs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    citation = re.sub(
+        '(?<=github.com/).*(?=")', "some-body/v.t", (ROOT / "CITATION.cff").read_text()
+    )
+    (tmp_path / "CITATION.cff").write_text(citation)
+    changed = stamp.stamped(tmp_path)
+    assert [text.count("some-body/v.t") for text in changed.values()] == [1, 4, 2, 2, 2, 2]
+    assert all(json.loads(changed[path]) for path in changed if path.suffix == ".ipynb")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Several hosts: processes of this machine, which join, agree, die, come late, or never come."""
 
+import re
 import signal
 import time
 
@@ -8,7 +9,8 @@ import numpy as np
 import object_store
 import pytest
 
-from vitcnn import results
+import vitcnn
+from vitcnn import checkpoints, results
 
 # Everything that is random in a step is on.
 RANDOM = {
@@ -39,6 +41,8 @@ def values(workdir):
 def test_hosts_agree_and_name_what_differs():
     for output in hosts.finish(hosts.start(2, devices=1, task="meet")):
         assert "config.group: 20 on host 0, 21 on host 1" in output and "seed" not in output
+        (changed,) = re.findall(r"  (vitcnn/.*): '\w{16}' on host 0, '\w{16}' on host 1", output)
+        assert changed == "vitcnn/edits.py"
         assert "is at 'there' and host 0 at 'here'" in output or (
             "host 0 is at 'here' and host 1 at 'there'" in output
         )
@@ -144,12 +148,29 @@ def test_a_host_that_never_comes_is_named():
 
 
 @pytest.mark.slow
-def test_hosts_with_other_configs_or_images_are_refused(tmp_path):
+def test_hosts_with_other_configs_images_or_weights_are_refused(tmp_path):
+    """Each host has images and weights of its own, under the same names."""
+    workdir = tmp_path / "run"
     other = {1: {"data": {"source": "scenes", "size": 36, "classes": 4, "seed": 1}}}
-    options = {"task": "analyze", "workdir": str(tmp_path), "changes_of": other}
-    for code, output in hosts.ends(hosts.start(2, **options)):
+    options = {"task": "analyze", "workdir": str(workdir), "devices": 1}
+    for code, output in hosts.ends(hosts.start(2, **options, changes_of=other)):
         assert code and "config.data.seed: '(not set)' on host 0, 1 on host 1" in output
-    assert not list(tmp_path.iterdir())
+    changes, small = {}, {"depth": 1, "width": 24}
+    for host in range(2):
+        (tmp_path / f"{host}").mkdir()
+        images = np.full((36, 32, 32, 3), host, np.uint8)
+        np.savez(tmp_path / f"{host}/images.npz", image=images, label=np.arange(36) % 4)
+        model = vitcnn.load("vit", "mini/4", seed=host, **small)
+        checkpoints.export(tmp_path / f"{host}/weights.npz", model.variables)
+        weights = {"family": "vit", "variant": "mini/4", **small}
+        weights["weights"] = str(tmp_path / f"{host}/weights.npz")
+        data = {"source": "npz", "path": str(tmp_path / f"{host}/images.npz")}
+        changes[host] = {"models": {"v": weights}, "data": data}
+    for code, output in hosts.ends(hosts.start(2, **options, changes_of=changes)):
+        assert code and "config.data.path" not in output
+        for entry in ("data.crc32.image", "images_sha256.cka", "models.v.variables_sha256"):
+            assert re.search(rf"{entry}: '\w+' on host 0, '\w+' on host 1", output), output
+    assert not list(workdir.glob("*.n*"))
 
 
 @pytest.mark.slow
@@ -157,6 +178,17 @@ def test_a_number_of_devices_that_does_not_divide_the_batch_is_named(tmp_path):
     options = {"task": "train", "workdir": str(tmp_path), "devices": 3}
     for code, output in hosts.ends(hosts.start(2, **options)):
         assert code and "config.batch = 16 is not a multiple of 6: 6 devices" in output
+
+
+@pytest.mark.slow
+def test_hosts_that_would_save_at_other_steps_are_refused(tmp_path):
+    """No number depends on it, but the hosts would wait for each other at another place."""
+    other = {1: {"checkpoint_every": 3, "on_device": "never", "threads": 1}}
+    options = {"task": "train", "workdir": str(tmp_path), "devices": 1, "changes_of": other}
+    for code, output in hosts.ends(hosts.start(2, **options)):
+        assert code and "config.checkpoint_every: 500 on host 0, 3 on host 1" in output
+        assert "config.on_device: 'auto' on host 0, 'never' on host 1" in output
+        assert "threads" not in output
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+import running
 from jax.sharding import AbstractMesh
 
 from vitcnn import parallel
@@ -130,3 +131,25 @@ def test_hosts_that_do_not_fit_together_are_named(port):
         parallel._assemble("localhost", 2, 0, 1)
     with socket.create_server(("", port)), pytest.raises(OSError, match=r"cannot listen .*in use"):
         parallel._assemble(f"localhost:{port}", 2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 2), r"processes = 2 and .* coordinator = '' is one host alone: give the"),
+        (("auto", 2, 1), r"coordinator = 'auto' finds the hosts by itself"),
+        (("localhost:1", 2, 2), r"process = 2: expected 0 <= process < processes = 2"),
+        (("localhost:1", 2, 0, 0), r"timeout = 0: expected seconds, 1 or more"),
+    ],
+)
+def test_arguments_of_hosts_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.start(*arguments)
+
+
+def test_a_machine_that_is_no_cluster_is_named():
+    code = "from vitcnn import parallel; parallel.start('auto')"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=running.environment(), capture_output=True, text=True
+    )
+    assert "JAX recognises no cluster here" in run.stderr and run.returncode

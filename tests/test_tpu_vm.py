@@ -200,8 +200,9 @@ def test_run_starts_all_hosts_and_follows(vm):
     assert "host0 ended 0: .venv/bin/python -c" in output and "host1 ended 0:" in output
 
 
-def test_the_hosts_of_a_slice_get_a_coordinator(cloud):
-    command = ("scripts/train.py", "--config=a.py:x,y", "--workdir=gs://b/c")
+@pytest.mark.parametrize("program", [("scripts/train.py",), ("-m", "vitcnn", "train")])
+def test_the_hosts_of_a_slice_get_a_coordinator(cloud, program):
+    command = (*program, "--config=a.py:x,y", "--workdir=gs://b/c")
     for kind, coordinator in (("v5e-16", " --coordinator=auto "), ("v5e-8", " ")):
         output, calls = cloud("run", "--dry_run", f"--type={kind}", *command)
         start = next(line for line in output.splitlines() if "setsid" in line)
@@ -309,6 +310,11 @@ def test_a_host_without_the_environment_is_named(vm):
     [
         (("create", "--type=v7-8"), "unknown type 'v7-8': expected v4-N, v5e-N"),
         (("create", "--type=v4-7"), "v4 counts TensorCores, two a chip"),
+        (("create", "--type=v5p-4"), "expected a multiple of 8 TensorCores, such as v5p-8"),
+        (("create", "--type=v5e-12"), "v5e has slices of 1, 4, 8, 16, 32, 64, 128 and 256 chips"),
+        (("create", "--type", "v5e-8"), "needs its value after an equals sign, such as --type=v5e"),
+        (("create", "--name=My_VM"), "name 'My_VM': expected small letters, digits and hyphens"),
+        (("create", "--tries=ten"), "--tries=ten: expected a whole number from 1"),
         (("creat",), "unknown verb 'creat': expected create, setup"),
         (("create", "--zome=a"), "unknown option '--zome=a' of create"),
         (("run",), "run needs what Python is to run"),
@@ -323,6 +329,8 @@ def test_an_account_without_the_api_is_told_how(cloud):
     cloud.fail("describe", message="PERMISSION_DENIED: API has not been used in project p before")
     output, _ = cloud("create", code=1)
     assert "gcloud services enable tpu.googleapis.com" in output and "roles/" not in output
+    cloud.fail("describe", message="Failed to find attribute [project]. The attribute can be")
+    assert "name the project: --project=ID" in cloud("create", code=1)[0]
 
 
 @pytest.mark.parametrize("verb", ["create", "setup", "logs", "status", "stop", "delete"])

@@ -55,9 +55,22 @@ def start(
       processes: number of processes, with an explicit coordinator.
       process: index of this process, with an explicit coordinator.
       timeout: seconds after which a host that does not join, or that dies later, is given up.
+
+    Raises:
+      ValueError: the arguments do not fit together, or JAX recognises no cluster.
+      TimeoutError: a host has not come in time; the message has its number.
     """
+    numbered = processes > 1 or process > 0
+    if coordinator in ("", "auto") and numbered:
+        finds = "finds the hosts by itself" if coordinator else "is one host alone"
+        raise ValueError(
+            f"processes = {processes} and process = {process}, but coordinator = {coordinator!r} "
+            f'{finds}: give the "host:port" of process 0, or leave them out'
+        )
     if not coordinator:
         return
+    if timeout < 1:
+        raise ValueError(f"timeout = {timeout}: expected seconds, 1 or more")
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     explicit = {}
@@ -74,12 +87,20 @@ def start(
         _assemble(coordinator, processes, process, timeout)
     # Its handler would swallow SIGTERM, which `vitcnn.training.stop` handles for itself.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        **explicit,
-        initialization_timeout=timeout,
-        heartbeat_timeout_seconds=timeout,
-        shutdown_timeout_seconds=timeout,
-    )
+    try:
+        jax.distributed.initialize(
+            **explicit,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except ValueError as error:
+        if explicit:
+            raise
+        raise ValueError(
+            f"coordinator = 'auto', but JAX recognises no cluster here ({error}): give the "
+            '"host:port" of process 0, with processes and process'
+        ) from error
     if jax.process_count() > 1:
         sys.excepthook = functools.partial(_tell, sys.excepthook)
 
@@ -376,6 +397,22 @@ def shard(batch: Any, mesh: Mesh) -> Any:
     """Places a host's slice of a batch on its devices, split along the first axis."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def made_of(held: Any, make: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any], Any]:
+    """Places arrays whole on every device, and returns a function that makes batches of them.
+
+    Args:
+      held: a pytree of arrays that every host has.
+      make: (held, batch) -> batch; pure.
+      mesh: the devices.
+
+    Returns:
+      A host's slice of a batch -> what `make` makes of the batch, split along the first axis.
+    """
+    held = jax.tree.map(lambda array: spread(array, everywhere(mesh)), held)
+    run = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec("data")))
+    return lambda batch: run(held, shard(batch, mesh))
 
 
 def shardings(tree: Any, mesh: Mesh | AbstractMesh, divide: bool) -> Any:

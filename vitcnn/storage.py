@@ -43,6 +43,8 @@ _WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before a request to a bucket is tr
 # Another attempt would end like the first.
 _LASTING = (FileNotFoundError, PermissionError, ImportError, NotImplementedError, TypeError)
 
+_claimed: set[str] = set()  # folders of buckets into which this process has written
+
 _Answer = TypeVar("_Answer")
 
 
@@ -119,10 +121,13 @@ def claim_folder(path: Path, what: str) -> None:
       OSError: the folder cannot be written.
     """
     if is_remote(path):
+        if str(path) in _claimed:
+            return
         probe = path / f".writable.{os.getpid()}.{random.getrandbits(32):08x}"
         put(probe, b"", f"{what} {path} cannot be written")
         with contextlib.suppress(OSError):  # who may write may still not delete
             remove(probe)
+        _claimed.add(str(path))
         return
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{what} {path} is a file; give the path of a folder")

@@ -265,7 +265,7 @@ def test_a_weak_baseline_voids_the_ablation(ablation):
     settings.least_accuracy = 0.85
     checked = plan.make(settings, ablation[0])
     weak = {"accuracy": {plan.Network("baseline", 0): xarray.Dataset({"top1": 0.5})}}
-    assert driver._warnings(checked, weak)[-1].startswith(
+    assert driver._warnings(checked, {}, weak)[-1].startswith(
         "VOID: the accuracy of the baseline is 50.0%, below the 85%"
     )
 

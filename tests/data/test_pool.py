@@ -1,12 +1,16 @@
 """The pool: a group is loaded by all threads, in order, with the same bits for any workers."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
+import running
 
+from vitcnn import config as configs
 from vitcnn import data
-from vitcnn.data import Preprocess, pool
+from vitcnn.data import Preprocess, pipeline, pool
 
 
 def double(items):
@@ -73,9 +77,36 @@ def test_what_a_process_cannot_get_is_an_error_at_once():
 
 
 def test_threads_of_the_machine(monkeypatch):
-    for cores, threads in ((1, 1), (6, 6), (224, 16)):
+    for cores, threads, workers in ((1, 1, 0), (16, 16, 0), (48, 16, 48), (224, 16, 64)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
         assert pool.threads_of_machine() == threads
+        assert pool.workers_of_machine(decodes=True) == workers
+        assert pool.workers_of_machine(decodes=False) == 0
+
+
+class Decoding:
+    decodes, labelled, provenance = True, True, {}
+
+    def __len__(self):
+        return 4
+
+
+def test_workers_of_the_machine_load_what_has_to_be_decoded(monkeypatch):
+    """Also in a part of a folder; not images in memory, nor any if the config says so."""
+    chosen = []
+    monkeypatch.setattr(pool, "_cores", lambda: 40)
+    monkeypatch.setattr(pipeline, "load_ahead", lambda *args: iter((chosen.append(args[3:5]),)))
+    scenes = data.load("scenes", size=4)
+    decoding = Decoding()
+    config = configs.check_measurement({"models": {}, "data": {"source": "scenes"}})
+    for source in (scenes, decoding, data.subrange(decoding, 0, 2)):
+        data.groups(source, {"m": Preprocess()}, [np.arange(2)], **pool.of_config(config))
+        data.batches(source, Preprocess(), 2, 0)
+    assert chosen == [(None, 0)] * 2 + [(None, 40)] * 4
+    chosen.clear()
+    config.workers, config.threads = 0, 3
+    data.groups(decoding, {"m": Preprocess()}, [np.arange(2)], **pool.of_config(config))
+    assert chosen == [(3, 0)]
 
 
 def same(one, other):
@@ -110,3 +141,23 @@ def test_processes_give_the_same_bits_and_pass_on_errors(tmp_path):
     with pytest.raises(ValueError, match=r"0\.png") as without:
         next(data.groups(folder, {"m": Preprocess()}, [np.arange(3)], threads=0))
     assert str(caught.value) == str(without.value)
+
+
+def test_a_script_that_does_not_ask_for_its_name_is_not_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('started')\n"
+        "import numpy as np\n"
+        "from vitcnn import data\n"
+        "source = data.load('scenes', size=4)\n"
+        "(group,) = data.groups(source, {'m': data.Preprocess()}, [np.arange(4)], workers=1)\n"
+        "print(group['label'].tolist() == [source.label(i) for i in range(4)])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        env=running.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.stdout.split() == ["started", "True"], run.stderr

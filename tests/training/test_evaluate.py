@@ -7,6 +7,7 @@ from tiny_training import assert_same, tiny, validation, weights
 
 import vitcnn
 from vitcnn import config as configs
+from vitcnn import data as data_room
 from vitcnn import results, training
 from vitcnn.training import evaluate
 
@@ -46,8 +47,8 @@ def watched(tmp_path_factory):
         "initial": configs.evaluation(data=data, analyses=first, every=(4,)),
         "final": configs.evaluation(data=data, analyses=last, every=(0, "4 steps"), group=16),
     }
-    config = tiny(evaluations=evaluations, checkpoint_every=4)
-    real = evaluate.Evaluations._run
+    config = tiny(evaluations=evaluations, checkpoint_every=4, threads=1, prefetch=2)
+    real, groups, reads = evaluate.Evaluations._run, data_room.groups, []
 
     def interrupted(self, each, variables, step):
         if (step, each.name) == (4, "initial"):
@@ -55,22 +56,32 @@ def watched(tmp_path_factory):
         return real(self, each, variables, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.Evaluations, "_run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(data_room, "groups", lambda *a, **k: reads.append(k) or groups(*a, **k))
+        with patch.context() as interrupt, pytest.raises(KeyboardInterrupt):
+            interrupt.setattr(evaluate.Evaluations, "_run", interrupted)
             training.train(config, workdir, progress=False)
-    return training.train(config, workdir, progress=False), workdir
+        return training.train(config, workdir, progress=False), workdir, reads
 
 
 def test_each_evaluation_runs_once_at_its_steps(watched):
-    _, workdir = watched
+    _, workdir, _ = watched
     ran = {}
     for line in lines(workdir):
         ran.setdefault(line["evaluation"], []).append(line["step"])
     assert ran == {"val": [0, 2, 4, 6], "few_shot": [6], "initial": [0, 4, 6], "final": [0, 4, 6]}
 
 
+def test_images_are_read_once_and_as_the_config_says(watched):
+    """Before the interruption by two evaluations, after it by four, one of which has a stage."""
+    _, workdir, reads = watched
+    assert len(reads) == 2 + 5
+    assert all((how["threads"], how["prefetch"]) == (1, 2) for how in reads)
+    assert all(0 <= line["waiting"] <= 1 for line in lines(workdir))
+    assert 0 <= json.loads((workdir / "run.json").read_text())["waiting"] <= 1
+
+
 def test_numbers_are_those_of_the_weights(watched, tmp_path):
-    model, workdir = watched
+    model, workdir, _ = watched
     config = configs.measurement()
     config.data, config.group = configs.source("scenes", **SCENES), 32
     few_shot = probes()
@@ -96,7 +107,7 @@ def test_numbers_are_those_of_the_weights(watched, tmp_path):
 
 
 def test_cka_with_the_initial_and_the_final_network(watched):
-    _, workdir = watched
+    _, workdir, _ = watched
     initial, final = (
         results.load_steps(workdir / f"evaluations/{name}")["cka"] for name in ("initial", "final")
     )
@@ -108,7 +119,7 @@ def test_cka_with_the_initial_and_the_final_network(watched):
 
 
 def test_snapshots_know_their_network(watched):
-    model, workdir = watched
+    model, workdir, _ = watched
     last = vitcnn.load("vit", "mini/4", workdir / "snapshots/6.npz")
     assert_same(weights(model), weights(last), rtol=0)
     with pytest.raises(ValueError, match="holds vit mini/4, not vit B/16"):

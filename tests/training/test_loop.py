@@ -15,6 +15,7 @@ from tiny_training import assert_same, constant, tiny, validation, weights
 import vitcnn
 from vitcnn import config as configs
 from vitcnn import data, training
+from vitcnn.data import resident
 from vitcnn.training import loop
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -79,6 +80,30 @@ def test_stopped_and_resumed_it_does_the_same_steps(trained, tmp_path, monkeypat
     assert_same(weights(trained[0]), weights(resumed), rtol=0)
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_images_on_the_devices_give_the_same_bits(tmp_path, monkeypatch):
+    """A run is stopped while they are on the host, and goes on with them on the devices."""
+    options = {"augment": ("pad_crop(2)", "flip"), "checkpoint_every": 3}
+    reads, read = [], resident.read
+    monkeypatch.setattr(resident, "read", lambda *a, **k: reads.append(a) or read(*a, **k))
+    plain = training.train(tiny(**options, on_device="never"), tmp_path / "a", progress=False)
+    real, calls = data.batches, iter(range(5))
+    monkeypatch.setattr(
+        loop.data,
+        "batches",
+        lambda *args, **kwargs: ((next(calls), batch)[1] for batch in real(*args, **kwargs)),
+    )
+    with pytest.raises(RuntimeError):
+        training.train(tiny(**options, on_device="never"), tmp_path / "b", progress=False)
+    assert not reads
+    monkeypatch.setattr(loop.data, "batches", real)
+    resumed = training.train(tiny(**options), tmp_path / "b", progress=False)
+    assert len(reads) == 1
+    assert_same(weights(plain), weights(resumed), rtol=0)
+    with pytest.raises(ValueError, match=r"'always': the augmentation 'cutout' runs on the host"):
+        changed = tiny(augment=("cutout(4)",), on_device="always")
+        training.train(changed, tmp_path / "c", progress=False)
 
 
 def test_evaluation_smaller_than_a_batch(tmp_path):
@@ -227,6 +252,7 @@ BAD = {
     "no checkpoint": ({"checkpoint_every": 0}, "config.checkpoint_every = 0: expected a duration"),
     "compute": ({"compute": "float16"}, "unknown compute 'float16'"),
     "mixing": ({"mixing": {"mixup": -1.0}}, "config.mixing.mixup = -1.0"),
+    "on_device": ({"on_device": "yes"}, "unknown on_device 'yes': .*always"),
     "profile": ({"profile": "3"}, "config.profile = '3': expected two steps"),
     "no weights": ({"init_from": ""}, "config.init_from is empty: give the weights"),
     "whole targets": ({"mixing": {"whole_targets": True}}, "whole_targets: expected config.loss"),

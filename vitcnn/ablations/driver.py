@@ -64,7 +64,12 @@ def ablate(
         _train(plan, network, f"{i} of {len(chosen)}", show, progress)
     if run:
         return {}
-    gathered = {TRAININGS: _trainings(plan, costs), **_measured(plan, show, progress)}
+    notes = {network: plan.diverged(network) for network in plan.networks}
+    lost = {network: note for network, note in notes.items() if note}
+    gathered = {
+        TRAININGS: _trainings(plan, lost, costs),
+        **_measured(plan, lost, show, progress),
+    }
     if parallel.host()[0] == 0:
         for name, result in gathered.items():
             results.save(result, plan.workdir / f"{name}.nc")
@@ -168,16 +173,25 @@ def _measurement(plan: Plan, models: Mapping[str, Any], jobs: Mapping[str, Any])
         "stages": config.stages,
         "group": config.group,
         "precision": config.precision,
+        **{name: config.baseline[name] for name in ("threads", "workers", "prefetch")},
     }
 
 
-def _measured(plan: Plan, show: bool, progress: bool) -> dict[str, xarray.Dataset]:
-    """Measures all networks, and returns the Results over runs and seeds by analysis."""
+def _measured(
+    plan: Plan, lost: Mapping[Network, str], show: bool, progress: bool
+) -> dict[str, xarray.Dataset]:
+    """Measures all networks, and returns the Results over runs and seeds by analysis.
+
+    Args:
+      plan: the ablation.
+      lost: the networks that diverged, and why.
+      show, progress: whether to show lines, and bars.
+    """
     config = plan.config
     by_job: dict[str, dict[Network, xarray.Dataset]] = {name: {} for name in config.analyses}
-    there = [network for network in plan.networks if not plan.diverged(network)]
+    there = [network for network in plan.networks if network not in lost]
     for i, network in enumerate(there, 1):
-        compared = {k: n for k, n in plan.compared(network).items() if not plan.diverged(n)}
+        compared = {k: n for k, n in plan.compared(network).items() if n not in lost}
         jobs = _jobs(plan, compared)
         if not jobs:
             continue
@@ -200,13 +214,17 @@ def _measured(plan: Plan, show: bool, progress: bool) -> dict[str, xarray.Datase
             result = measured.get(name, measured.get(f"{name}.model"))
             if result is not None:  # images without labels or boxes leave an analysis out
                 by_job[name][network] = summarised(fields.analysis, result)
-    record = {"warnings": _warnings(plan, by_job)}
+    record = {"warnings": _warnings(plan, lost, by_job)}
     return {name: gather(plan, of, name, record) for name, of in by_job.items() if of}
 
 
-def _warnings(plan: Plan, by_job: Mapping[str, Mapping[Network, xarray.Dataset]]) -> list[str]:
+def _warnings(
+    plan: Plan,
+    lost: Mapping[Network, str],
+    by_job: Mapping[str, Mapping[Network, xarray.Dataset]],
+) -> list[str]:
     """Returns what makes the ablation void, and which networks diverged."""
-    messages = [f"{n} diverged: {plan.diverged(n)}" for n in plan.networks if plan.diverged(n)]
+    messages = [f"{network} diverged: {note}" for network, note in lost.items()]
     accuracies = [
         float(result.top1)
         for name, of in by_job.items()
@@ -224,12 +242,14 @@ def _warnings(plan: Plan, by_job: Mapping[str, Mapping[Network, xarray.Dataset]]
     return messages
 
 
-def _trainings(plan: Plan, costs: Mapping[str, budget.Cost]) -> xarray.Dataset:
+def _trainings(
+    plan: Plan, lost: Mapping[Network, str], costs: Mapping[str, budget.Cost]
+) -> xarray.Dataset:
     """Returns what the trainings are, and which of them diverged."""
     shape = (len(plan.runs), plan.config.seeds)
     diverged = np.zeros(shape, np.int8)
     for network in plan.networks:
-        diverged[plan.runs.index(network.run), network.seed] = bool(plan.diverged(network))
+        diverged[plan.runs.index(network.run), network.seed] = network in lost
     of = [costs[run] for run in plan.runs]
     dataset = xarray.Dataset(
         {

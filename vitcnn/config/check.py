@@ -23,6 +23,7 @@ from vitcnn.config.schema import (
 )
 from vitcnn.convert import converted
 from vitcnn.data import augment, sources
+from vitcnn.data.resident import CHOICES
 from vitcnn.lookup import REQUIRED, check_name, fields_of
 from vitcnn.recipe.losses import LOSSES
 from vitcnn.recipe.mixing import Mixing
@@ -63,6 +64,7 @@ def check_training(config: Fields) -> ConfigDict:
     check_precision(full["precision"])
     check_name("compute", full["compute"], COMPUTE)
     check_name("loss", full["loss"], LOSSES)
+    check_name("on_device", full["on_device"], CHOICES)
     full["model"] = _check_model(full["model"], "config.model", "network")
     full["data"] = _check_source(full["data"], "config.data")
     for kind in ("optimizer", "schedule", "mixing"):
@@ -205,7 +207,10 @@ _RANGES = {
     "log_every": _SOMETIMES,
     "checkpoint_every": _SOMETIMES,
     "threads": _FROM_0,
-    "workers": _FROM_0,
+    "workers": (
+        lambda value: value >= -1,
+        "a number from 0, or -1 for that which suits the machine",
+    ),
     "prefetch": _FROM_0,
     "profile": (
         lambda value: not value or re.fullmatch(r"\d+:\d+", value),

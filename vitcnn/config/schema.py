@@ -49,8 +49,8 @@ class Measurement:
         it the run refuses to start.
       save_every_s: seconds between saves of the sums from which a stopped run resumes.
       threads: number of threads that load images; 0 for one per core of the machine, at most 16.
-      workers: number of processes that load images in place of the threads; 0 for none. They pay
-        where decoding is most of the work and there are many cores.
+      workers: number of processes that load images in place of the threads; 0 for none; -1 for one
+        per core, at most 64, where images are decoded and there are more than 16 cores.
       prefetch: number of groups that are loaded ahead.
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
@@ -66,7 +66,7 @@ class Measurement:
     max_sums_gb: float = 4.0
     save_every_s: float = 60.0
     threads: int = 0
-    workers: int = 0
+    workers: int = -1
     prefetch: int = 4
     compilation_cache: bool = True
 
@@ -164,9 +164,12 @@ class Training:
       keep_every: duration between checkpoints that are kept for good; 0 for none.
       profile: "first:last" steps to write a trace of into the folder `profile`; "" for none.
       threads: number of threads that load images; 0 for one per core of the machine, at most 16.
-      workers: number of processes that load images in place of the threads; 0 for none. They pay
-        where decoding or augmentation is most of the work and there are many cores.
+      workers: number of processes that load images in place of the threads, see `Measurement`. They
+        also pay where augmentation is most of the work.
       prefetch: number of batches that are loaded ahead.
+      on_device: whether the images lie on every device as a whole, after their resizing: "always",
+        "never", or "auto" for at most 1 GB of images that a training reads more than once. It needs
+        augmentations that only move pixels, such as "flip" and "pad_crop".
       compilation_cache: whether compiled programs are kept in the cache folder of the user, so that
         a repeated or resumed run does not compile them again.
     """
@@ -205,15 +208,18 @@ class Training:
     keep_every: int | str = 0
     profile: str = ""
     threads: int = 0
-    workers: int = 0
+    workers: int = -1
     prefetch: int = 4
+    on_device: str = "auto"
     compilation_cache: bool = True
 
     # These change no number.
     NEUTRAL = (
         *("log_every", "checkpoint_every", "keep_every", "snapshots", "profile"),
-        *("threads", "workers", "prefetch", "compilation_cache"),
+        *("threads", "workers", "prefetch", "on_device", "compilation_cache"),
     )
+    # And these may also differ between the hosts of a run.
+    PER_HOST = ("threads", "workers", "prefetch", "compilation_cache")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ are its arguments, and takes all its randomness from the generator that it is ca
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from vitcnn.data.preprocess import Preprocess
 
@@ -23,6 +23,40 @@ class Change:
 
     def check(self, preprocess: Preprocess) -> None:
         """Raises a ValueError if images of this preprocessing cannot be changed."""
+
+
+class Move(Change):
+    """A change that only moves pixels, so that a device can make it from a few numbers."""
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Returns the random numbers of one image."""
+        raise NotImplementedError
+
+    def places(
+        self, drawn: Int64[np.ndarray, "n numbers"], height: int, width: int
+    ) -> tuple[Int64[np.ndarray, "n h"], Int64[np.ndarray, "n w"]]:
+        """Returns which row and column of an image each row and column of the result shows.
+
+        Args:
+          drawn: the numbers of n images.
+          height, width: of the images, in pixels.
+
+        Returns:
+          Numbers of rows and of columns; -1 is black.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the image with its pixels moved."""
+        height, width = image.shape[:2]
+        drawn = np.array([self.draw(height, width, rng)])
+        (rows,), (columns,) = self.places(drawn, height, width)
+        moved = image.take(rows, 0).take(columns, 1)
+        moved[rows < 0] = 0
+        moved[:, columns < 0] = 0
+        return moved
 
 
 class Geometry:

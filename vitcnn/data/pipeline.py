@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
+from PIL import Image
 
 from vitcnn.data import augment as augmentations
 from vitcnn.data.order import generator, permutation
-from vitcnn.data.pool import load_ahead
-from vitcnn.data.preprocess import Preprocess, stack
+from vitcnn.data.pool import load_ahead, workers_of_machine
+from vitcnn.data.preprocess import Preprocess, geometry_of, stack
+from vitcnn.data.subset import opened
 
 
 def groups(
@@ -25,7 +27,7 @@ def groups(
     preprocesses: Mapping[str, Preprocess],
     indices: Sequence[Int64[np.ndarray, " _"]],
     threads: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     prefetch: int = 4,
     needs: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
@@ -35,7 +37,8 @@ def groups(
       source: images by index.
       preprocesses: model name -> its preprocessing. Models of equal geometry share one array.
       indices: for each group, the indices of its images in the source.
-      threads, workers, prefetch: see `vitcnn.data.pool.load_ahead`.
+      threads, workers, prefetch: see `vitcnn.data.pool.load_ahead`; None for those that suit the
+        machine and the source.
       needs: what else is read, "boxes" and "cues"; the source has to have it.
 
     Yields:
@@ -68,7 +71,7 @@ def groups(
         }
         images = {model: cuts[preprocess.cut] for model, preprocess in preprocesses.items()}
         examples = [example for example, _ in loaded]
-        batch = _batch(index, [example["label"] for example in examples], images)
+        batch = {**_batch(index, [example["label"] for example in examples]), "images": images}
         if "boxes" in needs:
             batch["boxes"] = {
                 model: _boxes(preprocess, examples, source.most_boxes)
@@ -80,7 +83,7 @@ def groups(
         return batch
 
     groups = [index.tolist() for index in indices]
-    return load_ahead(load, groups, join, threads, workers, prefetch)
+    return load_ahead(load, groups, join, threads, _workers(workers, source), prefetch)
 
 
 def batches(
@@ -94,8 +97,9 @@ def batches(
     host: int = 0,
     hosts: int = 1,
     threads: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     prefetch: int = 4,
+    resident: Any = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields training batches without end; batch k is a pure function of (seed, k).
 
@@ -120,10 +124,14 @@ def batches(
       host: index of this host; it gets batch / hosts rows of every batch, from row
         host * batch / hosts on.
       hosts: number of hosts.
-      threads, workers, prefetch: see `vitcnn.data.pool.load_ahead`.
+      threads, workers, prefetch: see `vitcnn.data.pool.load_ahead`; None for those that suit the
+        machine and the source.
+      resident: a `vitcnn.data.resident.Resident` of the source, if the devices have the images.
 
     Yields:
       {"index": int32 [b], "label": int32 [b], "images": uint8 [b, h, w, 3]}, b = batch / hosts.
+      With `resident`, in place of the images and only if there are augmentations, "places": int32
+      [b, h + w], the rows and then the columns of the image from which the pixels come.
 
     Raises:
       ValueError: an augmentation that does not exist or does not fit the preprocessing, a batch
@@ -166,10 +174,24 @@ def batches(
             for position, image in zip(positions, changed, strict=True)
         }
         index, labels, arrays = zip(*(copies[position] for position in sorted(copies)), strict=True)
-        return _batch(index, labels, stack(arrays, index))
+        batch = _batch(index, labels)
+        if resident is None:
+            batch["images"] = stack(arrays, index)
+        elif chain:
+            batch["places"] = np.array(arrays, np.int32)
+        return batch
 
-    load = _LoadForBatches(source, preprocess, chain, seed)
+    if resident is None:
+        load, workers = _LoadForBatches(source, preprocess, chain, seed), _workers(workers, source)
+    else:
+        load, workers = _PlacesForBatches(resident.labels, resident.size, chain, seed), 0
     return load_ahead(load, map(items, itertools.count(start)), join, threads, workers, prefetch)
+
+
+def _workers(workers: int | None, source: Any) -> int:
+    """Returns the number of processes; None for those that suit the machine and the source."""
+    decodes = getattr(source, "decodes", False)
+    return workers_of_machine(decodes) if workers is None else workers
 
 
 def _boxes(preprocess, examples, most: int) -> np.ndarray:
@@ -194,10 +216,11 @@ class _LoadForGroups:
     def __call__(self, items: list[int]) -> list[tuple[dict[str, Any], list[np.ndarray]]]:
         loaded = []
         for i in items:
-            example = dict(self.source[i])
+            example = dict(opened(self.source, i))
             image = example.pop("image")
-            cuts = [preprocess.geometry(image) for preprocess in self.preprocesses]
-            loaded.append(({**example, "shape": image.shape[:2]}, cuts))
+            cuts = [geometry_of(image, preprocess) for preprocess in self.preprocesses]
+            shape = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+            loaded.append(({**example, "shape": shape}, cuts))
         return loaded
 
 
@@ -216,23 +239,45 @@ class _LoadForBatches:
     def __call__(self, items: list[tuple[int, list[int]]]) -> list[tuple[int, list[np.ndarray]]]:
         loaded = []
         for index, positions in items:
-            example = self.source[index]
+            example = opened(self.source, index)
             if self.chain:
-                # The key has two words here and one in `permutation`: the streams cannot meet.
-                generators = [generator(self.seed, 0, position) for position in positions]
+                generators = [_generator(self.seed, position) for position in positions]
                 copies = [
                     augmentations.augmented(example["image"], self.preprocess, self.chain, rng)
                     for rng in generators
                 ]
             else:  # a generator takes longer than a small image
-                copies = [self.preprocess.geometry(example["image"])] * len(positions)
+                copies = [geometry_of(example["image"], self.preprocess)] * len(positions)
             loaded.append((example["label"], copies))
         return loaded
 
 
-def _batch(index: Sequence[int], labels: Sequence[int], images: Any) -> dict[str, Any]:
-    return {
-        "index": np.array(index, np.int32),
-        "label": np.array(labels, np.int32),
-        "images": images,
-    }
+@dataclasses.dataclass(frozen=True)
+class _PlacesForBatches:
+    """Does the same for images on the devices: the label, and places for each position."""
+
+    labels: Int32[np.ndarray, " n"]
+    size: tuple[int, int]
+    chain: augmentations.Augmentations
+    seed: int
+
+    def __call__(self, items: list[tuple[int, list[int]]]) -> list[tuple[int, list[Any]]]:
+        positions = [position for _, positions in items for position in positions]
+        places = iter(self._places(positions) if self.chain else [None] * len(positions))
+        return [
+            (int(self.labels[index]), list(itertools.islice(places, len(positions))))
+            for index, positions in items
+        ]
+
+    def _places(self, positions: list[int]) -> Int64[np.ndarray, "n places"]:
+        generators = [_generator(self.seed, position) for position in positions]
+        return np.concatenate(augmentations.places(self.chain, *self.size, generators), axis=1)
+
+
+def _generator(seed: int, position: int) -> np.random.Generator:
+    # The key has two words here and one in `permutation`: the streams cannot meet.
+    return generator(seed, 0, position)
+
+
+def _batch(index: Sequence[int], labels: Sequence[int]) -> dict[str, Any]:
+    return {"index": np.array(index, np.int32), "label": np.array(labels, np.int32)}

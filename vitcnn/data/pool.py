@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import math
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _MOST_THREADS = 16  # of one process: more hinder each other where Python holds its lock
+_MOST_WORKERS = 64  # whose images one process can take
 # Parts of a group for each thread. One part each would wait for the slowest; one for each image
 # would cost more than a small image itself.
 _PARTS = 4
@@ -29,9 +33,33 @@ Load = Callable[[list], list]
 
 def threads_of_machine() -> int:
     """Returns the number of threads that suits this machine: one per core, at most 16."""
+    return min(_MOST_THREADS, _cores())
+
+
+def workers_of_machine(decodes: bool) -> int:
+    """Returns the number of processes that suits this machine, 0 where threads do.
+
+    One per core, at most 64, if there are more cores than threads can use.
+
+    Args:
+      decodes: whether the images have to be decoded, which is worth sending them to a process.
+    """
+    cores = _cores()
+    return min(_MOST_WORKERS, cores) if decodes and cores > _MOST_THREADS else 0
+
+
+def of_config(config: Any) -> dict[str, int | None]:
+    """Returns the arguments of `vitcnn.data.groups` that a checked config sets."""
+    return {
+        "threads": config.threads or None,
+        "workers": None if config.workers < 0 else config.workers,
+        "prefetch": config.prefetch,
+    }
+
+
+def _cores() -> int:
     has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return min(_MOST_THREADS, cores)
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def load_ahead(
@@ -69,14 +97,17 @@ def load_ahead(
     def stream():
         if workers:
             executor, run = _processes(workers, pickled), _load_here
+            hidden = b"__main__" not in pickled
         else:
             executor, run = concurrent.futures.ThreadPoolExecutor(threads, "images"), load
+            hidden = False
         waiting = collections.deque()
         try:
             for items in groups:
                 size = math.ceil(len(items) / min(len(items), _PARTS * (workers or threads)))
                 parts = [items[i : i + size] for i in range(0, len(items), size)]
-                waiting.append((items, [executor.submit(run, part) for part in parts]))
+                with _main_hidden() if hidden else contextlib.nullcontext():
+                    waiting.append((items, [executor.submit(run, part) for part in parts]))
                 if len(waiting) > prefetch:
                     yield _joined(join, *waiting.popleft())
             while waiting:
@@ -105,6 +136,21 @@ def _processes(workers: int, pickled: bytes) -> concurrent.futures.Executor:
     # A fork of a process with threads, such as those of JAX, may hang: start anew.
     context = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(workers, context, _start, (pickled,))
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Hides the script of the user from processes that start.
+
+    They would run it again, and a script that does not ask whether it is "__main__" would start
+    this run in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _loads: list[Load] = []  # in a worker: the function that it was started with

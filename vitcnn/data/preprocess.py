@@ -102,12 +102,19 @@ class Preprocess:
             raise ValueError(
                 f"an image is {image.dtype} {image.shape}: expected uint8 [height, width, 3]"
             )
-        height, width = image.shape[:2]
+        return self._cut(image, *image.shape[:2])
+
+    def _cut(
+        self, image: UInt8[np.ndarray, "H W 3"] | Image.Image, height: int, width: int
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns an image of this height and width resized and cropped."""
         if self.resize is None:
-            return image if self.size is None else self._resized(image, *self.size)
+            size = (height, width) if self.size is None else self.size
+            return self._resized(image, (height, width), size)
         short = min(height, width)
         # The long side is rounded down, as in torchvision's evaluation.
-        image = self._resized(image, self.resize * height // short, self.resize * width // short)
+        size = self.resize * height // short, self.resize * width // short
+        image = self._resized(image, (height, width), size)
         return image if self.size is None else self._cropped(image)
 
     def boxes(
@@ -161,11 +168,16 @@ class Preprocess:
         """Returns the fields, for provenance and configs: `Preprocess(**p.to_dict()) == p`."""
         return dataclasses.asdict(self)
 
-    def _resized(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
-        if image.shape[:2] == (height, width):
-            return image
-        method = INTERPOLATIONS[self.interpolation]
-        return np.asarray(Image.fromarray(image).resize((width, height), method))
+    def _resized(
+        self,
+        image: UInt8[np.ndarray, "H W 3"] | Image.Image,
+        before: tuple[int, int],
+        size: tuple[int, int],
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        if before == size:
+            return np.asarray(image)
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        return np.asarray(picture.resize(size[::-1], INTERPOLATIONS[self.interpolation]))
 
     def _cropped(self, image: np.ndarray) -> np.ndarray:
         top, left = (side - crop for side, crop in zip(image.shape, self.size, strict=False))
@@ -177,6 +189,19 @@ class Preprocess:
             )
         top, left = round(top / 2), round(left / 2)  # half to even, as torchvision rounds
         return image[top : top + self.size[0], left : left + self.size[1]]
+
+
+def geometry_of(
+    image: UInt8[np.ndarray, "H W 3"] | Image.Image, preprocess: Preprocess
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns `preprocess.geometry(image)`, of an array or of an image in mode RGB of Pillow.
+
+    The latter is resized as it is, if no subclass of `Preprocess` has a geometry of its own.
+    """
+    own = type(preprocess).geometry is not Preprocess.geometry
+    if own or not isinstance(image, Image.Image):
+        return preprocess.geometry(np.asarray(image))
+    return preprocess._cut(image, *image.size[::-1])
 
 
 def stack(

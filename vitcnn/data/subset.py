@@ -46,6 +46,7 @@ class Part:
         self.class_names = getattr(source, "class_names", None)
         self.most_boxes = getattr(source, "most_boxes", 0)
         self.cue_classes = getattr(source, "cue_classes", {})
+        self.decodes = getattr(source, "decodes", False)
         self.provenance = {
             **source.provenance,
             "part": {**source.provenance.get("part", {}), **choice},
@@ -62,6 +63,10 @@ class Part:
     def __getitem__(self, i: int) -> dict[str, Any]:
         return self._source[int(self._indices[i])]
 
+    def opened(self, i: int) -> dict[str, Any]:
+        """Returns example i with its image as the source opens it."""
+        return opened(self._source, int(self._indices[i]))
+
     def label(self, i: int) -> int:
         """Returns the label of image i."""
         return label_of(self._source, int(self._indices[i]))
@@ -69,6 +74,11 @@ class Part:
     def digests(self, indices: Sequence[int]) -> list[str]:
         """Returns a digest of each image; see `vitcnn.data.content`."""
         return content.digests(self._source, [int(self._indices[i]) for i in indices])
+
+
+def opened(source: Any, i: int) -> dict[str, Any]:
+    """Returns example i with an array, or a Pillow image where the source decodes with Pillow."""
+    return source.opened(i) if hasattr(source, "opened") else source[i]
 
 
 def label_of(source: Any, i: int) -> int:

@@ -22,6 +22,7 @@ import xarray
 from vitcnn import data, parallel
 from vitcnn.config import Measurement
 from vitcnn.config.schema import Fields
+from vitcnn.data import pool
 from vitcnn.engine.clock import Clock
 from vitcnn.engine.jobs import Job
 from vitcnn.engine.program import group_program, shared_crops
@@ -30,6 +31,8 @@ from vitcnn.engine.schedule import Slice, plan_schedule
 from vitcnn.engine.sums import BLOCKS, Sums, estimate
 from vitcnn.model import Model
 from vitcnn.numerics.exact import host_shapes
+
+_MOST_KEPT = 10**9  # bytes of images that are kept for the next pass over them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ def measure(
     earlier: Mapping[str, Mapping[str, xarray.Dataset]] = {},
     progress_file: Any = None,
     show_progress: bool = True,
-    programs: dict[str, Any] | None = None,
+    kept: dict[str, Any] | None = None,
     clock: Clock | None = None,
 ) -> dict[str, xarray.Dataset]:
     """Runs every job in one pass over the images.
@@ -73,9 +76,9 @@ def measure(
       earlier: job name -> stage -> Result of that earlier stage, which the job continues from.
       progress_file: path of the file that the run resumes from; None for a run in memory.
       show_progress: whether to show a bar with rate and ETA.
-      programs: an empty dictionary, which the first call fills with compiled programs; later calls
-        with the same arguments, but for the values of the variables of the models, take them from
-        there. None keeps nothing.
+      kept: an empty dictionary, which the first call fills with compiled programs, and with the
+        images if they are at most 1 GB; later calls with the same arguments, but for the values of
+        the variables of the models, take them from there. None keeps nothing.
       clock: is started when the first round is on the devices, and counts how long they wait for
         images after that.
 
@@ -94,7 +97,8 @@ def measure(
             for job, stages in earlier.items()
         },
     }
-    kept = {} if programs is None else programs
+    keeps_images = kept is not None
+    kept = {} if kept is None else kept
     if not kept:
         for job in jobs:
             if show_progress and hasattr(job.analysis, "forwards"):
@@ -118,7 +122,9 @@ def measure(
         smoothing=0.1,
     )
     last_save = time.monotonic()
-    batches = _batches(models, source, jobs, remaining, settings)
+    batches = kept.get("batches") or _batches(models, source, jobs, remaining, settings)
+    if keeps_images and "batches" not in kept and _bytes_of_images(models, slices) <= _MOST_KEPT:
+        batches = _keeping(batches, kept)
     clock = clock or Clock()
     for slice_, device_sums in _run_groups(programs, constants, remaining, batches, clock):
         progress.add(slice_, device_sums)
@@ -141,8 +147,8 @@ def trace(
     """Traces the jobs that do not continue from a stage, without running anything.
 
     Returns:
-      The argument `programs` of `measure` for these models and jobs, which is empty if a job
-      continues from a stage.
+      The argument `kept` of `measure` for these models and jobs, which is empty if a job continues
+      from a stage.
 
     Raises:
       ValueError: whatever an analysis refuses while it is traced, in a whole group or in the last
@@ -223,11 +229,24 @@ def _batches(models, source, jobs, slices, settings) -> Iterator[dict[str, Any]]
         source,
         preprocesses,
         indices,
-        threads=settings.threads or None,
-        workers=settings.workers,
-        prefetch=settings.prefetch,
         needs=_needs(jobs),
+        **pool.of_config(settings),
     )
+
+
+def _bytes_of_images(models: Mapping[str, Model], slices: Sequence[Slice]) -> int:
+    """Returns the memory of all images of some slices."""
+    shapes = [models[name].image_size for name in shared_crops(models).values()]
+    return 3 * sum(map(math.prod, shapes)) * sum(slice_.images for slice_ in slices)
+
+
+def _keeping(batches: Iterable[Any], kept: dict[str, Any]) -> Iterator[Any]:
+    """Yields batches, and keeps them once all have been read."""
+    read = []
+    for batch in batches:
+        read.append(batch)
+        yield batch
+    kept["batches"] = read
 
 
 def _run_groups(

@@ -135,10 +135,13 @@ def load_steps(folder: PathLike) -> dict[str, xarray.Dataset]:
       Name of the analysis -> the Results of all steps, with the provenance of the last.
     """
     folder = storage.as_path(folder, "folder")
-    steps = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=_number)
-    if not steps:
+    by_step: dict[int, dict[str, xarray.Dataset]] = {}
+    for path in sorted(folder.glob("*/*.nc")):  # of a bucket, one listing
+        if path.parent.name.isdigit():
+            by_step.setdefault(int(path.parent.name), {})[path.stem] = load(path)
+    if not by_step:
         raise FileNotFoundError(f"{folder} has no results of any step")
-    loaded = [load_all(step) for step in steps]
+    loaded = [by_step[step] for step in sorted(by_step)]
     return {
         name: xarray.concat(
             [each[name] for each in loaded if name in each],
@@ -150,10 +153,6 @@ def load_steps(folder: PathLike) -> dict[str, xarray.Dataset]:
         ).assign_attrs(results.attrs)
         for name, results in loaded[-1].items()
     }
-
-
-def _number(path: Any) -> int:
-    return int(path.name)
 
 
 def provenance(dataset: xarray.Dataset) -> dict[str, Any]:

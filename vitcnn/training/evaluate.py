@@ -17,10 +17,12 @@ from typing import Any
 
 import jax
 import tqdm
+import xarray
 from ml_collections import ConfigDict
 
 from vitcnn import checkpoints, parallel, results, storage
 from vitcnn.engine import identity
+from vitcnn.engine.clock import Clock
 from vitcnn.engine.jobs import Job, continued, load_source, plan_jobs
 from vitcnn.engine.stream import RunSettings, measure, trace
 from vitcnn.model import Model, load
@@ -70,7 +72,7 @@ class _Pass:
     source: Any
     jobs: Sequence[Job]
     settings: RunSettings
-    programs: dict[str, Any]
+    kept: dict[str, Any]
 
     def record(self) -> dict[str, Any]:
         """Returns what decides the numbers of the pass, apart from the network."""
@@ -102,13 +104,20 @@ class _Evaluation:
         """Returns whether an analysis reads a model."""
         return any(name in job.taps for each in self.passes for job in each.jobs)
 
-    def run(self, variables: Mapping[str, Variables], step: int) -> dict[str, Any]:
-        """Returns the Results of the main analyses, with provenance and the coordinate `step`.
+    def run(
+        self, variables: Mapping[str, Variables], step: int
+    ) -> tuple[dict[str, xarray.Dataset], float]:
+        """Runs all passes.
 
         Args:
           variables: name of a model -> its variables.
           step: number of steps that have been taken.
+
+        Returns:
+          The Results of the main analyses, with provenance and the coordinate `step`; and the share
+          of the time in which the devices waited for images.
         """
+        waited, took = 0.0, 1e-9
         for name, values in variables.items():
             self.models[name].variables = values
         models = {}
@@ -126,8 +135,10 @@ class _Evaluation:
                 each.settings,
                 earlier=continued_from,
                 show_progress=False,
-                programs=each.programs,
+                kept=each.kept,
+                clock=(clock := Clock()),
             )
+            waited, took = waited + clock.waited, took + clock.seconds
             record = {
                 **self.records[each.stage],
                 "models": models,
@@ -138,7 +149,8 @@ class _Evaluation:
             earlier[each.stage] = identity.stamped(measured, each.jobs, record, continued_from)
         for model in self.models.values():  # the next step overwrites its arrays
             model.variables = jax.eval_shape(lambda model=model: model.variables)
-        return {name: dataset.assign_coords(step=step) for name, dataset in earlier[""].items()}
+        measured = {name: data.assign_coords(step=step) for name, data in earlier[""].items()}
+        return measured, waited / took
 
 
 class Evaluations:
@@ -167,8 +179,9 @@ class Evaluations:
     ):
         self._model, self._workdir, self._total, self._show = model, workdir, total, show
         self._writes = parallel.host()[0] == 0
+        self._done: set[tuple[int, str]] = set()  # (step, name) of the evaluations that have run
         self._all = [
-            _plan(name, fields, model, bool(config.average), total, resolve)
+            _plan(name, fields, model, config, total, resolve)
             for name, fields in config.evaluations.items()
         ]
         self._now = [each for each in self._all if not each.needs(_FINAL)]
@@ -194,7 +207,9 @@ class Evaluations:
         """
         if self._writes:
             run_folder.cut_log(self._workdir / FILE, "step", first)
-        parallel.barrier("evaluations cut")
+        lines = (run_folder.read_log(self._workdir / FILE) or ()) if self._writes else ()
+        done = parallel.agree([[line["step"], line["evaluation"]] for line in lines])
+        self._done = {(step, name) for step, name in done}
         if is_new and any(each.needs(_INITIAL) for each in self._all):
             self._keep(_INITIAL, variables())
 
@@ -218,9 +233,8 @@ class Evaluations:
         if step in self._snapshots:
             self._keep(step, variables())
         numbers = {}
-        done = self._done()
         for each in self._now:
-            if step in each.steps and (step, each.name) not in done:
+            if step in each.steps and (step, each.name) not in self._done:
                 sources = {_MODEL: variables, _RAW: raw, _INITIAL: lambda: self._load(_INITIAL)}
                 chosen = {n: source() for n, source in sources.items() if each.needs(n)}
                 numbers |= self._run(each, chosen, step)
@@ -238,7 +252,7 @@ class Evaluations:
         """
         for each in self._later:
             for step in sorted(each.steps):
-                if storage.exists(self._path(step)) and (step, each.name) not in self._done():
+                if storage.exists(self._path(step)) and (step, each.name) not in self._done:
                     chosen = {_MODEL: self._load(step), _FINAL: variables}
                     chosen |= {_INITIAL: self._load(_INITIAL)} if each.needs(_INITIAL) else {}
                     self._run(each, chosen, step)
@@ -264,7 +278,7 @@ class Evaluations:
     ) -> dict[str, float]:
         """Runs one evaluation and saves what it measures; returns its numbers by name."""
         started = time.monotonic()
-        measured = each.run(variables, step)
+        measured, waiting = each.run(variables, step)
         numbers = {
             f"{_short(job)}/{name}": variable.item()
             for job, dataset in measured.items()
@@ -277,8 +291,9 @@ class Evaluations:
             for name, dataset in measured.items():
                 results.save(dataset, folder / f"{name}.nc")
             seconds = round(time.monotonic() - started, 3)
+            times = {"seconds": seconds, "waiting": round(waiting, 3)}
             run_folder.log_line(
-                self._workdir / FILE, step=step, evaluation=each.name, **numbers, seconds=seconds
+                self._workdir / FILE, step=step, evaluation=each.name, **numbers, **times
             )
             shown = ", ".join(
                 f"{name} {value:.4f}"
@@ -289,13 +304,9 @@ class Evaluations:
                 tqdm.tqdm.write(
                     f"step {step}, {each.name} ({seconds:.1f} s): {shown or 'measured'}"
                 )
+        self._done.add((step, each.name))
         parallel.barrier(f"evaluation {each.name} {step}")
         return {f"{each.name}/{name}": value for name, value in numbers.items()}
-
-    def _done(self) -> set[tuple[int, str]]:
-        """Returns (step, name) of the evaluations that have run, as host 0 knows them."""
-        lines = run_folder.read_log(self._workdir / FILE) or ()
-        return {(line["step"], line["evaluation"]) for line in lines}
 
     def _path(self, name: int | str) -> Path:
         return self._workdir / SNAPSHOTS / f"{name}.npz"
@@ -312,14 +323,14 @@ class Evaluations:
 
 
 def _plan(
-    name: str, fields: ConfigDict, model: Model, averaged: bool, total: int, resolve: Resolve
+    name: str, fields: ConfigDict, model: Model, config: ConfigDict, total: int, resolve: Resolve
 ) -> _Evaluation:
     """Returns an evaluation, after a check that it fits its data and the network."""
     where = f"config.evaluations.{name}."
     steps = moments(fields.every, resolve, total, f"{where}every") | {total}
     if isinstance(fields.every, tuple) or "," in str(fields.every):
         steps |= {0}
-    names = (_MODEL, _INITIAL, _FINAL, *((_RAW,) if averaged else ()))
+    names = (_MODEL, _INITIAL, _FINAL, *((_RAW,) if config.average else ()))
     models = {name: copy.copy(model) for name in names}
     source = load_source(fields.data)
     passes, stages, opened = [], {}, {}
@@ -331,12 +342,19 @@ def _plan(
             raise ValueError(f"{where}data: the {part.data.source} data have no images")
         analyses = {n: {"models": (_MODEL,), **a.to_dict()} for n, a in part.analyses.items()}
         group = min(fields.group, len(images))
-        settings = RunSettings(group=group, seed=fields.seed, precision=fields.precision)
+        settings = RunSettings(
+            group=group,
+            seed=fields.seed,
+            precision=fields.precision,
+            threads=config.threads,
+            workers=config.workers,
+            prefetch=config.prefetch,
+        )
         place = f"{where}stages.{stage}." if stage else where
         jobs = plan_jobs(models, images, analyses, group, stages, place, opened)
         used = {name: m for name, m in models.items() if any(name in job.taps for job in jobs)}
-        programs = trace(used, jobs, settings)  # now, not after hours of training
-        passes.append(_Pass(stage, images, jobs, settings, programs))
+        kept = trace(used, jobs, settings)  # now, not after hours of training
+        passes.append(_Pass(stage, images, jobs, settings, kept))
         stages[stage], opened[stage] = analyses, images
     records = {each.stage: each.record() for each in passes}
     return _Evaluation(name, frozenset(steps), passes, models, records)

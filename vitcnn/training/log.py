@@ -138,6 +138,15 @@ class Log:
             self._events.close()
 
 
+def share_waited(path: Path) -> float:
+    """Returns the share of the training in which the devices waited for images, by its log."""
+    waited = seconds = 0.0
+    for line in run_folder.read_log(path) or ():
+        waited += line["waiting"] * (line["seconds"] - seconds)
+        seconds = line["seconds"]
+    return waited / max(seconds, 1e-9)
+
+
 def _last_seconds(path: Path) -> float:
     """Returns the time of training that the last line of a log has, 0 without a log."""
     lines = run_folder.read_log(path)

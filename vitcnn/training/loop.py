@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 
 from vitcnn import checkpoints, compilation, data, parallel, storage
+from vitcnn.data import pool, resident
 from vitcnn.model import Model, load
 from vitcnn.training import flops, start
+from vitcnn.training import log as logs
 from vitcnn.training import step as steps
 from vitcnn.training.checkpoints import Checkpoints
-from vitcnn.training.log import Log
 from vitcnn.training.start import Run
 from vitcnn.training.state import TrainState
 from vitcnn.training.stop import Stop, Stopped
@@ -58,6 +61,10 @@ def train(config: Any, workdir: Any, *, progress: bool = True) -> Model:
     variables = jax.tree.map(np.asarray, parallel.whole(state.variables, mesh))
     run.record.update(run.evaluations.finish(variables))
     start.export(run, variables)
+    if parallel.host()[0] == 0:
+        run.record["waiting"] = round(logs.share_waited(run.workdir / logs.FILE), 3)
+        if show:
+            tqdm.tqdm.write(f"waited for images: {run.record['waiting']:.0%} of the time")
     run.record[start.FINISHED] = run.total  # the marker, after all else
     run.write_record()
     parallel.barrier("training done")
@@ -75,12 +82,12 @@ def _fit(
     numbers = run.evaluations.run(first, variables, raw)
     if first == run.total:  # only evaluations were missing
         return state
-    batches = _batches(run, first)
-    batch = parallel.shard(next(batches), mesh)
+    batches = _batches(run, first, mesh, show)
+    batch = next(batches)
     take_step, operations = _compiled(run, state, batch, mesh)
     run.write_record()  # with the options of the compiler
     parallel.barrier("compiled")
-    log = Log(
+    log = logs.Log(
         run.workdir,
         first,
         run.total,
@@ -99,7 +106,7 @@ def _fit(
             log.add(step, metrics)
             if step < run.total:
                 with log.clock.waiting(metrics["loss"].is_ready):
-                    batch = parallel.shard(next(batches), mesh)
+                    batch = next(batches)
             leave = stop.due(step)
             if leave or step % run.every["checkpoint_every"] == 0 or step == run.total:
                 log.settle()  # a state that is not finite is never saved
@@ -118,24 +125,30 @@ def _fit(
     return state
 
 
-def _batches(run: Run, first: int) -> Iterator[dict[str, Any]]:
-    """Yields this host's share of every batch, after the first `first` steps."""
+def _batches(run: Run, first: int, mesh: Any, show: bool) -> Iterator[dict[str, Any]]:
+    """Yields every batch after the first `first` steps, on the devices."""
+    config = run.config
     process, processes = parallel.host()
-    _, data_seed = steps.seeds(run.config)
-    return data.batches(
+    _, data_seed = steps.seeds(config)
+    how = pool.of_config(config)
+    held, place = None, functools.partial(parallel.shard, mesh=mesh)
+    if run.on_device:
+        images, held = resident.read(run.source, run.model.preprocess, show, **how)
+        place = parallel.made_of(images, resident.batch_of, mesh)
+    batches = data.batches(
         run.source,
         run.model.preprocess,
-        run.config.batch,
+        config.batch,
         data_seed,
         start=first,
-        augment=tuple(run.config.augment),
-        repeats=run.config.repeats,
+        augment=tuple(config.augment),
+        repeats=config.repeats,
         host=process,
         hosts=processes,
-        threads=run.config.threads or None,
-        workers=run.config.workers,
-        prefetch=run.config.prefetch,
+        resident=held,
+        **how,
     )
+    return map(place, batches)
 
 
 def _compiled(run: Run, state: TrainState, batch: Any, mesh: Any) -> tuple[Any, float]:

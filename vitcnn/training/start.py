@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from vitcnn import checkpoints, models, parallel, storage
 from vitcnn.config import Training, check_training
 from vitcnn.config.schema import Fields
-from vitcnn.data import augment, content
+from vitcnn.data import augment, content, resident
 from vitcnn.engine import identity
 from vitcnn.engine.jobs import load_source
 from vitcnn.model import Model, load
@@ -54,6 +54,7 @@ class Run:
       total: number of steps.
       every: "log_every", "checkpoint_every" and "keep_every" in steps.
       evaluations: the evaluations and snapshots.
+      on_device: whether the images lie on the devices as a whole.
       record: what run.json says.
     """
 
@@ -66,6 +67,7 @@ class Run:
     total: int
     every: Mapping[str, int]
     evaluations: Evaluations
+    on_device: bool
     record: dict[str, Any]
 
     def first_state(self) -> TrainState:
@@ -104,7 +106,8 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
         parallel.cache_programs(storage.cache_folder() / "programs")
     own_config = {k: v for k, v in config.to_dict().items() if k not in Training.NEUTRAL}
     neutral = identity.neutral(config)
-    identity.check_hosts({"config": own_config}, neutral)
+    of_all_hosts = {k: v for k, v in config.to_dict().items() if k not in Training.PER_HOST}
+    identity.check_hosts({"config": of_all_hosts}, neutral)
     workdir = run_folder.claim_workdir(workdir, {"config": own_config}, neutral)
     workdir = storage.absolute(workdir)
     run_folder.check_shared(workdir)
@@ -125,7 +128,10 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
     if "class_names" in images["data"]:  # of the logits, from now on
         model.provenance = {**model.provenance, "class_names": images["data"]["class_names"]}
     jax.eval_shape(optimizer.init, model.variables["params"])  # checks the patterns of the config
-    augment.check(augment.parse(config.augment), model.preprocess)
+    chain = augment.parse(config.augment)
+    augment.check(chain, model.preprocess)
+    read = config.batch / config.repeats * total  # images, in all steps
+    on_device = resident.suits(config.on_device, source, model.preprocess, chain, read)
     evaluations = Evaluations(config, model, workdir, total, resolve, show)
     images["evaluations"] = evaluations.record()
     identity.check_hosts({"config": own_config, "model": dict(model.provenance), **images}, neutral)
@@ -148,6 +154,7 @@ def prepare(config: Any, workdir: Any, show: bool) -> Run | Model:
         total,
         every,
         evaluations,
+        on_device,
         record,
     )
 

@@ -28,12 +28,14 @@ def _is_part(path: Path) -> bool:
 def steps_saved(folder: Path) -> list[int]:
     """Returns the steps of the states in a folder, in order.
 
-    States in a bucket are those that `STATE` lists, because a bucket may list a new one late.
+    States in a bucket are those that `STATE` names, because a bucket may list a new one late.
     """
     try:
         listed = (storage.read_json(folder / STATE) or {}).get("steps")
     except ValueError:  # damaged, which is an error when a state is restored
         listed = None
+    if listed is None and storage.is_remote(folder):
+        return []
     if listed is None:
         listed = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
     return sorted(listed)

@@ -19,12 +19,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from vitcnn import lookup
 from vitcnn.convert import converted, split
-from vitcnn.data.augmentation import Change, Geometry
-from vitcnn.data.preprocess import Preprocess
+from vitcnn.data.augmentation import Change, Geometry, Move
+from vitcnn.data.preprocess import Preprocess, geometry_of
 from vitcnn.lookup import REQUIRED, Field
 
 Augmentations = tuple[Change | Geometry, ...]
@@ -132,7 +133,7 @@ def check(augmentations: Augmentations, preprocess: Preprocess) -> None:
 
 
 def augmented(
-    image: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W 3"] | Image.Image,
     preprocess: Preprocess,
     augmentations: Augmentations,
     rng: np.random.Generator,
@@ -148,9 +149,47 @@ def augmented(
     """
     if augmentations and isinstance(augmentations[0], Geometry):
         geometry, *augmentations = augmentations
-        image = geometry(image, preprocess, rng)
+        image = geometry(np.asarray(image), preprocess, rng)
     else:
-        image = preprocess.geometry(image)
+        image = geometry_of(image, preprocess)
     for change in augmentations:
         image = change(image, rng)
     return image
+
+
+def on_host(augmentations: Augmentations) -> list[str]:
+    """Returns the names of the augmentations that need the pixels, which devices cannot make."""
+    return [
+        type(each).__module__.rpartition(".")[2]
+        for each in augmentations
+        if not isinstance(each, Move)
+    ]
+
+
+def places(
+    augmentations: tuple[Move, ...],
+    height: int,
+    width: int,
+    generators: Sequence[np.random.Generator],
+) -> tuple[Int64[np.ndarray, "n height"], Int64[np.ndarray, "n width"]]:
+    """Returns which row and column each row and column of augmented images shows.
+
+    It draws the same numbers as `augmented`, and the pixels at these places are the same images.
+
+    Args:
+      augmentations: none of which is `on_host`.
+      height, width: of the images, in pixels.
+      generators: the only source of randomness of each image.
+
+    Returns:
+      Numbers of rows and of columns; -1 is black.
+    """
+    drawn = [[each.draw(height, width, rng) for each in augmentations] for rng in generators]
+    moved = tuple(np.tile(np.arange(side), (len(drawn), 1)) for side in (height, width))
+    for augmentation, numbers in zip(augmentations, zip(*drawn, strict=True), strict=True):
+        further = augmentation.places(np.array(numbers), height, width)
+        moved = tuple(
+            np.where(new < 0, -1, np.take_along_axis(old, new, 1))
+            for old, new in zip(moved, further, strict=True)
+        )
+    return moved

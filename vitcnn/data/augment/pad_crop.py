@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64
 
-from vitcnn.data.augmentation import Change, check_range
+from vitcnn.data.augmentation import Move, check_range
 from vitcnn.data.preprocess import Preprocess
 from vitcnn.lookup import check_name
 
-MODES = {"reflect": "reflect", "zero": "constant"}  # mode -> mode of numpy.pad
+MODES = ("reflect", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
-class PadCrop(Change):
+class PadCrop(Move):
     """Pads an image on all sides and crops its size at a random place.
 
     Attributes:
@@ -43,16 +43,24 @@ class PadCrop(Change):
                 "lower pad, or set mode='zero'"
             )
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """Returns a crop of the padded image."""
-        height, width = image.shape[:2]
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Returns top and left of a crop of the padded image."""
         self._check_size(height, width)
-        top, left = rng.integers(0, 2 * self.pad + 1, 2)
-        border = ((self.pad, self.pad), (self.pad, self.pad), (0, 0))
-        padded = np.pad(image, border, mode=MODES[self.mode])
-        return padded[top : top + height, left : left + width]
+        return tuple(rng.integers(0, 2 * self.pad + 1, 2).tolist())
+
+    def places(
+        self, drawn: Int64[np.ndarray, "n 2"], height: int, width: int
+    ) -> tuple[Int64[np.ndarray, "n h"], Int64[np.ndarray, "n w"]]:
+        """Returns the rows and columns of crops of padded images."""
+        top, left = (drawn - self.pad).T
+        return self._shifted(top, height), self._shifted(left, width)
+
+    def _shifted(self, shift: Int64[np.ndarray, " n"], size: int) -> Int64[np.ndarray, "n size"]:
+        """Returns the places along an axis after a shift, in the border those of its content."""
+        places, last = shift[:, None] + np.arange(size), size - 1
+        if self.mode == "zero":
+            return np.where((places >= 0) & (places <= last), places, -1)
+        return last - np.abs(last - np.abs(places))
 
 
 AUGMENTATION = PadCrop

@@ -13,6 +13,10 @@ A file of this folder has a function `load(**fields)` that returns a source, whi
   "boxes", float32 [objects, 4]: the top, left, bottom and right of each, in parts of the image;
 - optionally `source.cue_classes`, name of a cue -> number of its classes; `source[i]` then has
   "cues", name of a cue -> its class in the image, such as the texture, which need not be the label;
+- optionally `source.decodes`, whether it decodes images when it reads them, so that reading pays
+  in processes of its own;
+- optionally `source.opened(i)`, which is `source[i]` with a `PIL.Image.Image` in mode RGB in place
+  of the array: two copies fewer for an image that is decoded and then resized;
 - optionally `source.digests(indices)`, a text for each image that changes with its pixels and its
   label. Results belong to these texts. Without the method, every image is read once for them before
   a run.

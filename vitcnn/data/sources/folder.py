@@ -30,7 +30,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
@@ -146,6 +145,8 @@ class Folder:
         None if the classes have numbers alone.
     """
 
+    decodes = True
+
     def __init__(
         self,
         root: storage.Path,
@@ -167,9 +168,14 @@ class Folder:
         return len(self.files)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        example = self.opened(i)
+        return {**example, "image": np.asarray(example["image"])}
+
+    def opened(self, i: int) -> dict[str, Any]:
+        """Returns example i with its image as Pillow has it."""
         path = self._root / self.files[i]
         try:
-            image = read_image(path)
+            image = open_image(path)
         except ValueError as error:
             raise ValueError(f"{error}; skip_corrupt=True leaves out such files") from error
         return {"image": image, "label": self.label(i)}
@@ -184,8 +190,8 @@ class Folder:
         return [f"{digest} {self.label(i)}" for i, digest in zip(indices, of_files, strict=True)]
 
 
-def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file (a path or an open binary file) as RGB.
+def open_image(path: Any) -> Image.Image:
+    """Returns an image file (a path or an open binary file), read and decoded, as RGB.
 
     Raises:
       ValueError: the image cannot be read; the message names the file.
@@ -193,14 +199,15 @@ def read_image(path: Any) -> UInt8[np.ndarray, "H W 3"]:
     try:
         file = io.BytesIO(path.read_bytes()) if storage.is_remote(path) else path
         with Image.open(file) as image:
-            image = ImageOps.exif_transpose(image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey; keep the high byte
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             elif image.mode in ("I", "F"):
                 raise ValueError(f"its pixels are of mode {image.mode!r}, not 8 bits a channel")
             elif "transparency" in image.info:
                 image = image.convert("RGBA")
-            return np.asarray(image.convert("RGB"))
+            return image if image.mode == "RGB" else image.convert("RGB")
     # Pillow has no common error for damage: each format raises its own.
     except _UNREADABLE as error:
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
@@ -356,7 +363,7 @@ def _corrupt(root: storage.Path, files: Sequence[str]) -> dict[str, str]:
 
     def reason(file: str) -> str | None:
         try:
-            read_image(root / file)
+            open_image(root / file)
         except ValueError as error:
             return str(error)
         return None

@@ -25,7 +25,7 @@ from vitcnn import storage
 from vitcnn.data import classes as class_numbers
 from vitcnn.data import content
 from vitcnn.data.preprocess import as_rgb
-from vitcnn.data.sources.folder import read_image
+from vitcnn.data.sources.folder import open_image
 from vitcnn.lookup import nearest
 
 LOCATION = ("data_dir",)  # says where the images are, not what they are
@@ -88,7 +88,8 @@ def load(
         "images": len(data),
         **({"boxes": boxes} if boxes else {}),
     }
-    return Prepared(data, image, label, classes, list(names) or None, provenance, boxes)
+    decodes = image in encoded
+    return Prepared(data, image, label, classes, list(names) or None, provenance, boxes, decodes)
 
 
 def _check_boxes(name: str, features: Any, boxes: str) -> None:
@@ -125,11 +126,13 @@ class Prepared:
         class_names: Sequence[str] | None,
         provenance: dict[str, Any],
         boxes: str = "",
+        decodes: bool = True,
     ):
         self._data = data
         self._boxes = boxes
         self.most_boxes = MOST_BOXES if boxes else 0
         self._image = image
+        self.decodes = decodes
         self._label = label or None
         self._classes = classes
         self.class_names = class_names
@@ -147,14 +150,21 @@ class Prepared:
         return len(self._data)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        example = self.opened(i)
+        return {**example, "image": np.asarray(example["image"])}
+
+    def opened(self, i: int) -> dict[str, Any]:
+        """Returns example i; an image that is stored encoded is as Pillow has it."""
         example = self._data[i]
         image = example[self._image]
         if isinstance(image, bytes):
             try:
-                image = read_image(io.BytesIO(image))
+                image = open_image(io.BytesIO(image))
             except ValueError as error:
                 raise ValueError(f"{self.provenance['name']}, example {i}: {error}") from error
-        read = {"image": as_rgb(image), "label": self._label_in(example)}
+        else:
+            image = as_rgb(image)
+        read = {"image": image, "label": self._label_in(example)}
         return read | {"boxes": self._boxes_in(example, i)} if self._boxes else read
 
     def label(self, i: int) -> int:
