@@ -40,7 +40,10 @@ REFUSED_BY_TIMM = [
         {"architecture": "vit_base_patch16_clip_quickgelu_224"},
         "embed_norm = False: set embed_norm=",
     ),
-    ({"architecture": "vit_base_patch16_clip_224.openai"}, "embed_norm = False: set embed_norm=Tr"),
+    (
+        {"architecture": "vit_base_patch16_clip_224.laion2b"},
+        "embed_norm = False: set embed_norm=Tr",
+    ),
     ({"architecture": "vit_small_patch16_rope_ape_224"}, "layers AttentionRope"),
     ({"architecture": "vit_base_patch16_siglip_224"}, "has pool = 'token': set pool='map'"),
     ({"architecture": "eva_large_patch14_196"}, "norm_pooled = False: set norm_pooled=True"),

@@ -129,7 +129,7 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
         if network.architecture is None:
             return Identity(network, file)
         _, fields = timm.architecture(name)
-        said = file.implied.with_architecture(network.architecture, fields)
+        said = file.implied.with_architecture(name, fields, chosen)
         file = dataclasses.replace(file, implied=said)
     implied, reader = file.implied, families.find(family)
     seen = _seen(file, reader)

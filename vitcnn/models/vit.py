@@ -542,29 +542,6 @@ _CLIP = {
     for gelu in gelus
 }
 
-# Weights of timm that were trained with the quick GELU, under the names of networks with the exact
-# one. timm computes them with either, by the name of the architecture ("clip_quickgelu").
-TRAINED_WITH_QUICK_GELU = frozenset(
-    {
-        "vit_base_patch32_clip_224.laion400m_e32",
-        "vit_large_patch14_clip_224.dfn2b",
-        "vit_huge_patch14_clip_224.dfn5b",
-        "vit_huge_patch14_clip_378.dfn5b",
-        "vit_huge_patch14_clip_224.metaclip2_worldwide",
-        *(
-            f"vit_{size}_clip_224.metaclip_{data}"
-            for size in ("base_patch32", "base_patch16", "large_patch14")
-            for data in ("400m", "2pt5b")
-        ),
-        "vit_huge_patch14_clip_224.metaclip_2pt5b",
-        "vit_gigantic_patch14_clip_224.metaclip_2pt5b",
-        "vit_base_patch32_clip_224.openai",
-        "vit_base_patch16_clip_224.openai",
-        "vit_large_patch14_clip_224.openai",
-        "vit_large_patch14_clip_336.openai",
-    }
-)
-
 # Image towers of SigLIP: Zhai et al. 2023, arXiv 2303.15343; with "-gap" without the pooling by
 # attention, with which they were trained. The GELU is that of timm; big_vision's is "tanh" for all.
 _SIGLIP = {
