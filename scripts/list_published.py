@@ -121,6 +121,8 @@ def _timm() -> dict[str, str]:
         if family_of(empty(name.partition(".")[0])) is None:
             continue
         data = resolve_data_config(pretrained_cfg=config.to_dict())
+        if data["crop_mode"] != "center" and data["crop_pct"] != 1:
+            continue  # its resize would be two numbers
         size = data["input_size"][1]
         resize = int(size / data["crop_pct"]) if data["crop_mode"] == "center" else 0
         rows[digits[1]] = _row(

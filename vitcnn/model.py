@@ -580,5 +580,7 @@ def _preprocess(
         return preprocess
     resize = preprocess.resize  # scaled with the size, so that the crop keeps its share
     if resize is not None and preprocess.size is not None:
-        resize = round(resize * min(size) / min(preprocess.size))
+        share = min(size) / min(preprocess.size)
+        one = isinstance(resize, int)
+        resize = round(resize * share) if one else tuple(round(side * share) for side in resize)
     return dataclasses.replace(preprocess, size=size, resize=resize)

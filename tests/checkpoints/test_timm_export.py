@@ -214,6 +214,17 @@ def test_sizes_survive_the_share_that_timm_writes(tmp_path, resize):
     assert vitcnn.load(tmp_path).preprocess.resize == resize
 
 
+def test_squashed_images_stay_squashed(tmp_path):
+    module = models.create("vit", "B/16", **{**SMALL, "image_size": (24, 32)})
+    variables = drawn(module)
+    checkpoints.export_timm(tmp_path, "vit", module, variables, {**MEAN, "resize": (30, 40)})
+    cfg = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+    assert (cfg["crop_mode"], cfg["crop_pct"]) == ("squash", 0.8)
+    assert vitcnn.load(tmp_path).preprocess.resize == (30, 40)
+    with pytest.raises(ValueError, match="timm has one crop_pct for both sides"):
+        checkpoints.export_timm(tmp_path, "vit", module, variables, {**MEAN, "resize": (30, 50)})
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("key", [*NETWORKS, *LARGE])
 def test_timm_computes_the_same(tmp_path, key):

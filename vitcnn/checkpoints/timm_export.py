@@ -54,13 +54,11 @@ def export_timm(
     flat = traverse_util.flatten_dict(variables, sep="/")
     arrays = twin.finished(renamed(flat, twin.layers))
     head = arrays.get(f"{twin.classifier}.weight", ())
-    rows, columns = image_sizes.pair(module.image_size)
-    resize = preprocess.get("resize")
+    size = image_sizes.pair(module.image_size)
     weights = {
-        "input_size": [3, rows, columns],
+        "input_size": [3, *size],
         "interpolation": preprocess.get("interpolation", "bilinear"),
-        "crop_pct": 1.0 if resize is None else _share(min(rows, columns), resize),
-        "crop_mode": "squash" if resize is None else "center",
+        **_crop(size, preprocess.get("resize")),
         **{name: list(preprocess[name]) for name in ("mean", "std")},
         "num_classes": len(head),
         "classifier": twin.classifier,
@@ -77,6 +75,25 @@ def export_timm(
     with storage.atomic(folder / "model.safetensors") as partial:
         safetensors.write(partial, arrays)
     storage.write_json(folder / "config.json", json.loads(json.dumps(config)))
+
+
+def _crop(size: tuple[int, int], resize: int | tuple[int, int] | None) -> dict[str, Any]:
+    """Returns timm's crop for the `resize` of a `Preprocess`.
+
+    Raises:
+      ValueError: timm does not resize to such sides.
+    """
+    if resize is None:
+        return {"crop_pct": 1.0, "crop_mode": "squash"}
+    if isinstance(resize, int):
+        return {"crop_pct": _share(min(size), resize), "crop_mode": "center"}
+    share = _share(size[0], resize[0])
+    if [math.floor(side / share) for side in size] != list(resize):
+        raise ValueError(
+            f"timm has one crop_pct for both sides, and preprocess.resize = {tuple(resize)} makes "
+            f"two of {size}"
+        )
+    return {"crop_pct": share, "crop_mode": "squash"}
 
 
 def _share(side: int, resize: int) -> float:

@@ -196,8 +196,8 @@ def read(config: Mapping[str, Any]) -> Sidecar:
 def _preprocess(cfg: Facts) -> dict[str, Any]:
     """Returns the fields of `Preprocess` that a `pretrained_cfg` asks for.
 
-    "squash" resizes both sides to size / crop_pct and cuts out the centre. `Preprocess` supports
-    only a crop_pct of 1 there, where nothing is cut off.
+    "center" resizes the short side to size / crop_pct, "squash" resizes both sides, and both cut
+    out the centre. "border" pads, which `Preprocess` does not do.
     """
     shape = lambda v: facts.three(v, facts.whole)  # noqa: E731
     size = tuple(cfg.take("input_size", Rule(shape, "[channels, height, width] in pixels"))[1:])
@@ -205,13 +205,16 @@ def _preprocess(cfg: Facts) -> dict[str, Any]:
     mode = cfg.take("crop_mode", facts.one_of(modes, "center"))
     share = cfg.take("crop_pct", SHARE)
     interpolation = cfg.take("interpolation", facts.one_of(filters, "bicubic"))
-    if mode == "border" or interpolation == "random" or (mode == "squash" and share != 1):
+    if mode == "border" or interpolation == "random":
         raise cfg.unsupported(
             f"crop_mode {mode!r}, crop_pct {share} and interpolation {interpolation!r}"
         )
+    resize: int | tuple[int, ...] | None = math.floor(min(size) / share)
+    if mode == "squash":
+        resize = tuple(math.floor(side / share) for side in size) if share != 1 else None
     return {
         "size": size,
-        "resize": math.floor(min(size) / share) if mode == "center" else None,
+        "resize": resize,
         "interpolation": interpolation,
         **normalisation(cfg, "mean", "std"),
     }
