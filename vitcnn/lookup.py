@@ -49,11 +49,25 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
-def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
-    """Raises a ValueError with the nearest choices if `name` is not one of `choices`."""
+def check_name(
+    kind: str,
+    name: str,
+    choices: Iterable[str],
+    words: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
+    """Raises a ValueError with the nearest choices if `name` is not one of `choices`.
+
+    Args:
+      kind: what the name names, for the message.
+      name: what somebody wrote.
+      choices: the names that there are.
+      words: what people write elsewhere -> the choice that it means.
+    """
     choices = list(choices)
     if name not in choices:
-        raise ValueError(f"unknown {kind} {name!r}: {nearest(name, choices)}")
+        meant = words.get(_plain(str(name)))
+        hint = f"did you mean {meant!r}?" if meant else nearest(name, choices)
+        raise ValueError(f"unknown {kind} {name!r}: {hint}")
 
 
 def names_in(package: ModuleType) -> list[str]:

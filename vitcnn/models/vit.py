@@ -38,6 +38,13 @@ WIDTHS = {"pre_logits": "params/pre_logits/bias", "projection": "params/projecti
 
 STEMS = ("none", "resnet")
 POOLS = ("token", "gap", "clsgap", "map")
+# What these are called elsewhere.
+_POOL_WORDS = {
+    **{word: "gap" for word in ("mean", "avg", "average", "averagepool", "avgpool", "globalpool")},
+    **{word: "token" for word in ("cls", "class", "classtoken", "clstoken", "first")},
+    **{word: "map" for word in ("attention", "attnpool", "attentionpool", "latent", "probe")},
+}
+_GELU_WORDS = {"gelu": "exact", "erf": "exact", "gelunew": "tanh", "approximate": "tanh"}
 PLACES = ("learned", "sincos2d", "relative", "relative_shared")
 
 
@@ -323,8 +330,8 @@ class ViT(nn.Module):
         """Raises ValueError if the fields do not fit together."""
         check_name("stem of vit", self.stem, STEMS)
         check_name("stem_form of vit", self.stem_form, resnet_stem.FORMS)
-        check_name("pool of vit", self.pool, POOLS)
-        check_name("gelu of vit", self.gelu, transformer.GELUS)
+        check_name("pool of vit", self.pool, POOLS, _POOL_WORDS)
+        check_name("gelu of vit", self.gelu, transformer.GELUS, _GELU_WORDS)
         check_name("positions of vit", self.positions, PLACES)
         fields.check_probability("dropout", self.dropout)
         fields.check_probability("attention_dropout", self.attention_dropout)
