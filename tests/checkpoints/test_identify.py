@@ -69,7 +69,10 @@ def test_a_name_in_any_spelling(name):
         ("vit_base_patch16_2244", "neither a path nor .* did you mean 'vit_base_patch16_224'"),
         ("ViT-B/17", "did you mean 'vit B/16'"),
         ("facebook/dinov2-base", "did you mean 'hf:facebook/dinov2-base', a repository"),
-        ("vit_base_patch16_xp_224", "'vit_base_patch16_xp_224' of timm has its layers Parallel"),
+        (
+            "vit_base_patch16_xp_224",
+            "'vit_base_patch16_xp_224' of timm has RMS norms, branches side by s",
+        ),
         ("", "name a network, as in"),
     ],
 )

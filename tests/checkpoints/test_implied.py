@@ -44,7 +44,7 @@ REFUSED_BY_TIMM = [
         {"architecture": "vit_base_patch16_clip_224.laion2b"},
         "embed_norm = False: set embed_norm=Tr",
     ),
-    ({"architecture": "vit_small_patch16_rope_ape_224"}, "layers AttentionRope"),
+    ({"architecture": "vit_small_patch16_rope_ape_224"}, "has rotary positions .its layers Att"),
     ({"architecture": "vit_base_patch16_siglip_224"}, "has pool = 'token': set pool='map'"),
     ({"architecture": "eva_large_patch14_196"}, "norm_pooled = False: set norm_pooled=True"),
     ({"architecture": "vit_base_patch16_2244"}, "unknown architecture .* did you mean 'vit_base_p"),
@@ -202,7 +202,7 @@ RESNETS = {
     "ecaresnet50d_pruned": "has units of different widths in a stage",
     "gluon_senet154": "has 3x3 convolutions in its shortcuts",
     "test_resnet": "has units of two kinds",
-    "resnetv2_50d_evos": "has its layers EvoNorm2dS0",
+    "resnetv2_50d_evos": "has EvoNorms .its layers EvoNorm2dS0",
     "resnet51q": "unknown architecture 'resnet51q'",
 }
 
@@ -339,7 +339,7 @@ def test_the_architecture_in_a_checkpoint_counts(tmp_path, arrays):
     args = argparse.Namespace(model="vit_small_patch16_rope_ape_224")
     for file in ({"arch": "vit_small_patch16_rope_ape_224"}, {"args": args}, {"args": vars(args)}):
         torch.save({"state_dict": state, **file}, tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=r"has its layers AttentionRope"):
+        with pytest.raises(ValueError, match=r"has rotary positions"):
             vitcnn.load("vit", "mini/4", tmp_path / "a.pth", preprocess=HALF, **FIELDS)
 
 

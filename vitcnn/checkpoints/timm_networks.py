@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,38 @@ TOKEN_LAYERS = frozenset({"GELU", "GELUTanh", "LayerNorm", "Mlp", "PatchEmbed"})
 MAP_LAYERS = frozenset(
     {"AdaptiveAvgPool2d", "Flatten", "MaxPool2d", "ReLU", "SelectAdaptivePool2d"}
 )
+
+
+# Patterns of classes of layers of timm -> the part of a network that our families lack.
+_PARTS = {
+    r"Rotary": "rotary positions",
+    r"RmsNorm": "RMS norms",
+    r"SwiGLU": "MLPs whose gate is a layer of its own",
+    r"GluMlp|GatedMlp": "gated MLPs",
+    r"Beit": "tables of relative positions in its blocks",
+    r"EvaAttention": "keys alone without biases",
+    r"NaFlexVit": "patches of images of any size",
+    r"TalkingHeadAttn": "talking heads",
+    r"ClassAttn": "class attention",
+    r"VisionTransformerSAM": "windows of attention",
+    r"ConvStem": "a stem of convolutions",
+    r"FeatureListNet": "a stem with batch norms",
+    r"Parallel(Scaling|Things)Block": "branches side by side",
+    r"Diff(Attention|ParallelScalingBlock)": "differences of attention",
+    r"EvaBlockPostNorm": "norms after its branches",
+    r"Affine": "affine layers in place of norms",
+    r"SpatialGatingUnit": "spatial gates",
+    r"SENet": "the stem and the units of a SENet",
+    r"EvoNorm": "EvoNorms",
+    r"FilterResponseNorm": "filter response norms",
+}
+
+
+def lack(strange: Collection[str]) -> str:
+    """Returns what our networks do not have, for classes of layers that none of them has."""
+    parts = [part for pattern, part in _PARTS.items() if any(re.match(pattern, s) for s in strange)]
+    shown = f"its layers {', '.join(sorted(strange))}"
+    return f"{', '.join(parts)} ({shown})" if parts else shown
 
 
 def layers(network: Any) -> set[str]:

@@ -72,7 +72,10 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
     """
     if not knows(name):
         bare = str(name).partition(".")[0]
-        raise ValueError(f"unknown architecture {name!r} of timm: {nearest(bare, list(_table()))}")
+        raise ValueError(
+            f"unknown architecture {name!r}: no network of timm near to the families "
+            f"{', '.join(families.names())} has this name; {nearest(bare, list(_table()))}"
+        )
     family, fields = _table()[canonical(name)]
     if not fields.startswith("{"):
         raise ValueError(
