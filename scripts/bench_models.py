@@ -37,12 +37,20 @@ NETWORKS = {
         "Dinov2",
         {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518},
     ),
+    "vit:CLIP-B/32-quickgelu": ("timm", "vit_base_patch32_clip_quickgelu_224", {}),
+    "vit:SigLIP-B/16": ("timm", "vit_base_patch16_siglip_224", {}),
+    "vit:relpos-S/16": ("timm", "vit_relpos_small_patch16_224", {}),
+    "vit:R26+S/32": ("timm", "vit_small_r26_s32_224", {}),
     "resnet:18": (
         "transformers",
         "ResNet",
         {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
     ),
     "resnet:50": ("transformers", "ResNet", {}),
+    **{
+        f"resnet:{name}": ("timm", name, {})
+        for name in ("resnext50_32x4d", "seresnet50", "resnetrs50", "resnetblur50", "resnetv2_50")
+    },
     "bit:R50x1": ("transformers", "Bit", {}),
     "mixer:B/16": ("timm", "mixer_b16_224", {}),
 }

@@ -17,7 +17,11 @@ from vitcnn.checkpoints.torch_names import ATTENTION
 from vitcnn.layers import image_sizes, positions, resnet_stem
 from vitcnn.models import vit
 
-NAMES = {"deit": "DeiT-", "dinov2": "DINOv2-", "dino": "DINO-", "vit": ""}
+NAMES = {
+    **{"deit": "DeiT-", "deit-3": "DeiT-III-", "dinov2": "DINOv2-", "dino": "DINO-"},
+    **{"clip": "CLIP-", "siglip": "SigLIP-", "beit-3": "BEiT-3-", "i-jepa": "I-JEPA-"},
+    **{"radio": "RADIO-", "tips": "TIPSv2-", "sbb": "SBB-", "relpos": "relpos-", "vit": ""},
+}
 UNSEEN = ("heads", "gelu", "epsilon")
 # Names of torchvision and of torch.hub -> architecture of timm.
 OTHER_NAMES = {
