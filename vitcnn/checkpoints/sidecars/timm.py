@@ -71,10 +71,11 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
       UserWarning: the weights of a tag were trained with other fields.
     """
     if not knows(name):
-        bare = str(name).partition(".")[0]
+        hint = nearest(str(name).partition(".")[0], list(_table()))
+        hint = f"; {hint}" if hint.startswith("did you mean") else ""
         raise ValueError(
             f"unknown architecture {name!r}: no network of timm near to the families "
-            f"{', '.join(families.names())} has this name; {nearest(bare, list(_table()))}"
+            f"{', '.join(families.names())} has this name{hint}"
         )
     family, fields = _table()[canonical(name)]
     if not fields.startswith("{"):
