@@ -103,6 +103,31 @@ def test_old_files_of_timm_have_everything_at_the_top(tmp_path, arrays):
     assert model.preprocess.mean == (0.1, 0.2, 0.3)
 
 
+def test_arguments_change_what_an_architecture_has():
+    """timm makes its own LayerNorm of the name "layernorm", whatever the architecture has."""
+
+    def fields(architecture, **arguments):
+        return timm.read({"architecture": architecture, "model_args": arguments}).fields
+
+    clip, giant = "vit_base_patch16_clip_224", "vit_giant_patch14_dinov2"
+    assert fields(clip)["epsilon"] == 1e-5
+    assert fields(clip, norm_layer="layernorm")["epsilon"] == 1e-6
+    assert fields(giant, act_layer="silu") == fields(giant)
+    with pytest.raises(ValueError, match="act_layer is 'gelu'; expected 'silu' or 'swish'"):
+        fields(giant, act_layer="gelu")
+    stem = fields("resnet50", stem_type="deep", avg_down=True, replace_stem_pool=True)
+    assert stem.keys().isdisjoint({"stem_widths", "stem_kernel"})  # the arrays show them
+    assert (stem["shortcut_pool"], stem["stem_pool_conv"]) == (True, True)
+    gated = fields("resnet50", block_args={"attn_layer": "se"}, norm_layer="groupnorm")
+    assert (gated["attention"], gated["norm"]) == ("se", "plain_group")
+    with pytest.raises(ValueError, match=r"does not know what rd_ratio 0.5 changes"):
+        fields("resnet50", block_args={"attn_layer": "se", "rd_ratio": 0.5})
+    with pytest.raises(ValueError, match=r"attn_layer is 'cbam'; expected one of"):
+        fields("resnet50", block_args={"attn_layer": "cbam"})
+    with pytest.raises(ValueError, match="stem_type is 'fixed'; expected"):
+        fields("resnetv2_50", stem_type="fixed")
+
+
 @pytest.mark.parametrize(
     ("config", "field", "value"),
     [

@@ -411,7 +411,11 @@ def arguments(args: Facts, fields: dict[str, Any]) -> None:
     if fields.get("stem") == "resnet":
         fields.pop("patch", None)  # timm counts positions of a map
     fields |= args.given({"num_heads": "heads"}, facts.COUNT)
-    if args.get("act_layer") is not None:
+    if args.get("norm_layer") is not None:
+        fields["epsilon"] = 1e-6  # the layer norm that timm makes of the name, not the architecture
+    if fields.get("gated"):
+        args.only({"act_layer": ("silu", "swish")})
+    elif args.get("act_layer") is not None:
         fields["gelu"] = _GELU[args.take("act_layer", facts.one_of(tuple(_GELU), "gelu"))]
     for argument, names in _CHANGES.items():  # the arrays show what they change
         if args.get(argument) is not None:
