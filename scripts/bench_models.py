@@ -3,12 +3,16 @@
     python scripts/bench_models.py                                  # one or two of every family
     python scripts/bench_models.py --network=vit:B/16 --batch=32    # one network
     python scripts/bench_models.py --load=L/16                      # time and memory of loading
+    taskset -c 0 python scripts/bench_models.py --clock=cpu         # on a machine that others use
 
 Both libraries run the same architecture at its native size, in float32, with random weights and one
 batch in memory. Each has a process of its own. The two run in turns, so that other load on the
 machine slows both alike. Ratios are taken within a round, and their medians are printed. Memory is
 the peak of a process while the compiled program runs, beyond weights and images. A library that is
 not installed is left out.
+
+On a machine that others use, times of clocks say little, above all of torch, whose threads wait for
+each other. --clock=cpu counts the seconds of processors instead; on one processor these are work.
 
 With --load, a ViT with random weights is written in every format that can hold it, and each file
 is read by `vitcnn.load` in a process of its own. The table has the time, and the peak memory beyond
@@ -37,12 +41,20 @@ NETWORKS = {
         "Dinov2",
         {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518},
     ),
+    "vit:CLIP-B/32-quickgelu": ("timm", "vit_base_patch32_clip_quickgelu_224", {}),
+    "vit:SigLIP-B/16": ("timm", "vit_base_patch16_siglip_224", {}),
+    "vit:relpos-S/16": ("timm", "vit_relpos_small_patch16_224", {}),
+    "vit:R26+S/32": ("timm", "vit_small_r26_s32_224", {}),
     "resnet:18": (
         "transformers",
         "ResNet",
         {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
     ),
     "resnet:50": ("transformers", "ResNet", {}),
+    **{
+        f"resnet:{name}": ("timm", name, {})
+        for name in ("resnext50_32x4d", "seresnet50", "resnetrs50", "resnetblur50", "resnetv2_50")
+    },
     "bit:R50x1": ("transformers", "Bit", {}),
     "mixer:B/16": ("timm", "mixer_b16_224", {}),
 }
@@ -50,6 +62,7 @@ NETWORK = flags.DEFINE_multi_enum("network", list(NETWORKS), list(NETWORKS), "Wh
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 BATCH = flags.DEFINE_integer("batch", 8, "Number of images in a batch.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed batches of each library.", lower_bound=1)
+CLOCK = flags.DEFINE_enum("clock", "wall", ["wall", "cpu"], "Which seconds count.")
 LOAD = flags.DEFINE_string("load", "", "Variant of a ViT: time loading it, such as L/16.")
 
 
@@ -64,7 +77,13 @@ def main(_):
 
 def report_forward():
     """Prints images per second and memory of each network and its twin."""
-    print(f"batches of {BATCH.value}, {ROUNDS.value} rounds, {os.cpu_count()} processors")
+    processors = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
+    print(
+        f"batches of {BATCH.value}, {ROUNDS.value} rounds, {processors} of {os.cpu_count()} "
+        f"processors, seconds of the {CLOCK.value} clock"
+    )
     print(f"{'network':16} {'images/s':>9} {'peak MB':>8}   twin: images/s  peak MB   ours / twin")
     for network in dict.fromkeys(NETWORK.value):
         library = NETWORKS[network][0]
@@ -72,7 +91,8 @@ def report_forward():
         if importlib.util.find_spec("torch") and importlib.util.find_spec(library):
             names.append(library)
         say(f"{network}: {' and '.join(names)}")
-        workers = [Worker(serve_forward, name, network, BATCH.value) for name in names]
+        arguments = network, BATCH.value, CLOCK.value
+        workers = [Worker(serve_forward, name, *arguments) for name in names]
         seconds = np.array([[worker.ask() for worker in workers] for _ in range(ROUNDS.value)])
         peaks = [worker.stop() for worker in workers]
         rates = BATCH.value / np.median(seconds, 0)
@@ -85,7 +105,7 @@ def report_forward():
         print(line, flush=True)
 
 
-def serve_forward(pipe, library, network, batch):
+def serve_forward(pipe, library, network, batch, clock):
     """Sends the seconds of one forward pass for each request, then the peak memory."""
     run = (ours if library == "vitcnn" else twin)(network, batch)
     run()  # compiles
@@ -93,11 +113,12 @@ def serve_forward(pipe, library, network, batch):
     peak.restart()
     run()
     pipe.send("ready")
+    now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
     while pipe.recv() == "go":
         time.sleep(0.2)  # the threads of the other library spin for a while when they are done
-        started = time.perf_counter()
+        started = now()
         run()
-        pipe.send(time.perf_counter() - started)
+        pipe.send(now() - started)
     pipe.send(peak.stop())
 
 

@@ -8,7 +8,7 @@ A network of timm is written as `timm.models.save_for_hf` writes it, and `vitcnn
 folder and nothing else. Names of one architecture differ in their config.json, so every name is
 read; the arrays have shapes and no numbers for that. With --logits, each architecture below --most
 million parameters is loaded once more, with random numbers in all of its arrays and in its running
-statistics, and its logits are compared with timm's on two images.
+statistics, and its logits are compared with timm's on two images, the smallest network first.
 
 The file has a line for each name: what became of it, and the reason. Names that are there already
 are not looked at again, so a run that was stopped goes on; delete the file to start anew. Needs
@@ -31,7 +31,9 @@ from absl import app, flags
 
 import vitcnn
 from vitcnn import checkpoints, models
+from vitcnn.checkpoints import families
 from vitcnn.checkpoints.files.contents import Contents
+from vitcnn.checkpoints.sidecars.timm import architecture as describe
 
 OUT = flags.DEFINE_string("out", "coverage.tsv", "File of the results; a run goes on from it.")
 ONLY = flags.DEFINE_string("only", "*", "Glob of the names that are looked at.")
@@ -122,17 +124,25 @@ def fit(path: pathlib.Path, contents: Contents) -> None:
 
 
 def compare_all(results: dict, writer, file) -> None:
-    """Compares the logits of each architecture that loads, and writes what comes out."""
+    """Compares the logits of each architecture that loads, and writes what comes out.
+
+    The smallest come first: a run that is stopped has then compared the most.
+    """
     done = {n.partition(".")[0] for n, (_, _, outcome, _) in results.items() if outcome == EXACT}
-    for name, (_, group, outcome, _) in list(results.items()):
+    parameters = {}
+    for name, (_, _, outcome, _) in results.items():
         architecture = name.partition(".")[0]
-        if outcome != LOADED or architecture in done or not fnmatch.fnmatch(name, ONLY.value):
-            continue
-        network = create(name, meta=True)
-        if sum(p.numel() for p in network.parameters()) > MOST.value * 1e6:
-            continue
-        done.add(architecture)
-        results[name] = (name, group, *by_logits(name))
+        if outcome == LOADED and architecture not in done and fnmatch.fnmatch(name, ONLY.value):
+            done.add(architecture)
+            parameters[name] = sum(p.numel() for p in create(name, meta=True).parameters())
+    for name in sorted(parameters, key=parameters.get):
+        if parameters[name] > MOST.value * 1e6:
+            break
+        try:
+            compared = by_logits(name)
+        except Exception as error:  # of whatever kind: the others are still to be compared
+            compared = WRONG, f"{type(error).__name__}: {reason(error)}"
+        results[name] = (name, results[name][1], *compared)
         writer.writerow(results[name])
         file.flush()
         print(*results[name], sep="\t", flush=True)
@@ -150,7 +160,7 @@ def by_logits(name: str) -> tuple[str, str]:
         save_file(network.state_dict(), folder / "model.safetensors")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = vitcnn.load(folder)
+            model = vitcnn.load(folder, **as_timm(name))
     images = np.random.default_rng(0).normal(size=(2, *model.image_size, 3)).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
@@ -160,6 +170,13 @@ def by_logits(name: str) -> tuple[str, str]:
         return WRONG, f"logits {logits.shape}, timm {expected.shape}"
     difference = float(np.abs(logits - expected).max() / expected.std())
     return (EXACT if difference < TOLERANCE else WRONG), f"{difference:.1e}"
+
+
+def as_timm(name: str) -> dict:
+    """Returns the fields with which timm computes a name whose weights were trained with others."""
+    family, fields = describe(name.partition(".")[0])
+    trained = getattr(families.find(family), "TRAINED", {}).get(name, ())
+    return {field: fields[field] for field in trained}
 
 
 def create(name: str, meta: bool = False):

@@ -53,7 +53,7 @@ def architectures() -> list[str]:
         else:
             family = MODULES[module]
             strange = timm_networks.layers(network) - families.find(family).LAYERS
-            reason = f"its layers {', '.join(sorted(strange))}" if strange else "other arrays"
+            reason = timm_networks.lack(strange) if strange else "other arrays"
         known[name] = family
         lines.append(f"{name}\t{family}\t{reason or json.dumps(fields)}")
     for old, new in sorted(_registry._deprecated_models.items()):
@@ -96,7 +96,7 @@ def describe(network, family: str) -> tuple[dict, str]:
     """Returns the fields of our network that computes the same, or else why there is none."""
     reader = families.find(family)
     if strange := timm_networks.layers(network) - reader.LAYERS:
-        return {}, f"its layers {', '.join(sorted(strange))}"
+        return {}, timm_networks.lack(strange)
     return reader.describe(network)
 
 
@@ -121,6 +121,8 @@ def _timm() -> dict[str, str]:
         if family_of(empty(name.partition(".")[0])) is None:
             continue
         data = resolve_data_config(pretrained_cfg=config.to_dict())
+        if data["crop_mode"] != "center" and data["crop_pct"] != 1:
+            continue  # its resize would be two numbers
         size = data["input_size"][1]
         resize = int(size / data["crop_pct"]) if data["crop_mode"] == "center" else 0
         rows[digits[1]] = _row(

@@ -140,6 +140,9 @@ def test_resize_grows_with_the_network(tmp_path):
         "vit", "Ti/32", depth=1, image_size=384, preprocess={"size": (224, 224), "resize": 256}
     )
     assert wide.preprocess.size == (384, 384) and wide.preprocess.resize == round(256 * 384 / 224)
+    both = {"size": (224, 224), "resize": (256, 280)}
+    wide = vitcnn.load("vit", "Ti/32", depth=1, image_size=448, preprocess=both)
+    assert wide.preprocess.resize == (512, 560)
 
 
 @pytest.mark.parametrize(

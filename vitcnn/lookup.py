@@ -21,13 +21,15 @@ REQUIRED = dataclasses.MISSING  # the default of a field without a default
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """Returns the end of an error message: the choices most like `name`, else up to 20 choices.
 
-    A choice that is spelled in another way comes first ("b16" is "B/16"), then the end of the name
-    ("ViT-B/16" is "B/16"), then the shortest that begin with the name ("dino" is "DINO-S/16"), then
-    those that share most letters.
+    A choice that is spelled in another way comes first ("b16" is "B/16"), or has the same parts in
+    another order ("B-16-SigLIP" is "SigLIP-B/16"), then the end of the name ("ViT-B/16" is "B/16"),
+    then the shortest that begin with the name ("dino" is "DINO-S/16"), then those that share most
+    letters.
     """
     choices = list(choices)
     plain = _plain(str(name))
     close = [c for c in choices if _plain(c) == plain]
+    close = close or [c for c in choices if _parts(c) == _parts(str(name))]
     if not close and len(plain) > 2:
         ends = [c for c in choices if len(_plain(c)) > 1 and plain.endswith(_plain(c))]
         begins = sorted((c for c in choices if _plain(c).startswith(plain)), key=len)
@@ -49,11 +51,30 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
-def check_name(kind: str, name: str, choices: Iterable[str]) -> None:
-    """Raises a ValueError with the nearest choices if `name` is not one of `choices`."""
+def _parts(name: str) -> list[str]:
+    """Returns the words and numbers of a name, sorted."""
+    return sorted(re.findall(r"[a-z]+|[0-9]+", name.casefold()))
+
+
+def check_name(
+    kind: str,
+    name: str,
+    choices: Iterable[str],
+    words: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
+    """Raises a ValueError with the nearest choices if `name` is not one of `choices`.
+
+    Args:
+      kind: what the name names, for the message.
+      name: what somebody wrote.
+      choices: the names that there are.
+      words: what people write elsewhere -> the choice that it means.
+    """
     choices = list(choices)
     if name not in choices:
-        raise ValueError(f"unknown {kind} {name!r}: {nearest(name, choices)}")
+        meant = words.get(_plain(str(name)))
+        hint = f"did you mean {meant!r}?" if meant else nearest(name, choices)
+        raise ValueError(f"unknown {kind} {name!r}: {hint}")
 
 
 def names_in(package: ModuleType) -> list[str]:

@@ -433,7 +433,8 @@ def _name_and_weights(
     """Returns (name of a network, weights) where the first argument of `load` may be weights.
 
     Raises:
-      ValueError: nothing is named; or a name is that of a network and that of a path.
+      ValueError: nothing is named; a name is that of a network and that of a path; or it names
+        weights, which are not given.
     """
     if isinstance(name, str) and weights is not None:
         return name, weights
@@ -447,7 +448,13 @@ def _name_and_weights(
                 'for the latter, or give weights, such as "random"'
             )
         return "", name
-    return os.fspath(name), weights
+    bare, is_tagged, _ = name.partition(".")
+    if is_tagged and checkpoints.is_name(name):
+        raise ValueError(
+            f"{name!r} names weights of timm: vitcnn.load('hf:timm/{name}') loads them, and "
+            f"vitcnn.load({bare!r}) makes this network with random weights"
+        )
+    return name, weights
 
 
 def _network(
@@ -580,5 +587,7 @@ def _preprocess(
         return preprocess
     resize = preprocess.resize  # scaled with the size, so that the crop keeps its share
     if resize is not None and preprocess.size is not None:
-        resize = round(resize * min(size) / min(preprocess.size))
+        share = min(size) / min(preprocess.size)
+        one = isinstance(resize, int)
+        resize = round(resize * share) if one else tuple(round(side * share) for side in resize)
     return dataclasses.replace(preprocess, size=size, resize=resize)

@@ -10,9 +10,9 @@ LOADED = [
     *("deit_tiny_distilled_patch16_224.fb_in1k", "resnet18.a1_in1k", "mixer_b16_224.goog_in21k"),
 ]
 REFUSED = {
-    "vit_base_patch16_rpn_224.sw_in1k": "ResPostBlock",
-    "gmixer_24_224.ra3_in1k": "SiLU",
-    "eva02_tiny_patch14_224.mim_in22k": "Eva",
+    "vit_dpwee_patch16_reg1_gap_256.sbb_in1k": "RMS norms, differences of attention",
+    "gmixer_24_224.ra3_in1k": "gated MLPs",
+    "eva02_tiny_patch14_224.mim_in22k": "rotary positions",
 }
 
 

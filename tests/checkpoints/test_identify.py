@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch_resnets
 import torch_vits
+from networks import shapes_of
 
 import vitcnn
 from vitcnn import checkpoints, models
@@ -50,6 +51,9 @@ NAMES = {
     "DINOv2 L/14": ("vit", "DINOv2-L/14"),
     "ResNet-50": ("resnet", "50"),
     "BiT-R50x1": ("bit", "R50x1"),
+    "DINO ViT-S/8": ("vit", "DINO-S/8"),
+    "CLIP ViT-B/32": ("vit", "CLIP-B/32"),
+    "TIPS-B/14": ("vit", "TIPSv2-B/14"),
 }
 
 
@@ -69,8 +73,20 @@ def test_a_name_in_any_spelling(name):
         ("vit_base_patch16_2244", "neither a path nor .* did you mean 'vit_base_patch16_224'"),
         ("ViT-B/17", "did you mean 'vit B/16'"),
         ("facebook/dinov2-base", "did you mean 'hf:facebook/dinov2-base', a repository"),
-        ("vit_base_patch16_xp_224", "'vit_base_patch16_xp_224' of timm has its layers Parallel"),
+        (
+            "vit_base_patch16_xp_224",
+            "'vit_base_patch16_xp_224' of timm has RMS norms, branches side by s",
+        ),
         ("", "name a network, as in"),
+        ("hf-hub:timm/vit_tiny", "did you mean 'hf:timm/vit_tiny', a repository"),
+        ("https://huggingface.co/a/b/tree/main", "did you mean 'hf:a/b', the repository"),
+        ("ViT-B-16-SigLIP", r"did you mean 'vit SigLIP-B/16'\?"),
+        ("R50+ViT-B/16", r"did you mean 'vit R50\+B/16'\?"),
+        ("convnext_tiny", "none is like it; the families are bit, mixer, resnet, vit"),
+        (
+            "resnet50.a1_in1k",
+            r"'resnet50.a1_in1k' names weights of timm: vitcnn.load\('hf:timm/resnet50.a1_in1k'",
+        ),
     ],
 )
 def test_a_name_that_is_not_one_network(name, message):
@@ -216,6 +232,21 @@ def test_a_word_and_the_shapes_decide_together():
     assert (network.family, network.variant) == ("vit", "DINO-S/8")
     network = checkpoints.identify(file, {}, "vit_small_patch8_224").network
     assert (network.variant, network.fields["gelu"]) == ("S/8", "exact")
+
+
+def test_a_word_of_several_networks_of_the_same_shapes_needs_a_field():
+    """CLIP-B/32 has two GELUs, which no array shows."""
+    module = models.create("vit", "CLIP-B/32")
+    shapes, _ = shapes_of(module)
+    arrays = {
+        name.removeprefix("params/"): np.broadcast_to(np.float32(0), leaf.shape)
+        for name, leaf in checkpoints.flat(shapes).items()
+    }
+    file = checkpoints.read_file("a.npz", contents=Contents(arrays), sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"B/32 \(gelu='exact'\), .*'quick'\): set gelu, or name"):
+        checkpoints.identify(file, {}, "clip")
+    network = checkpoints.identify(file, {"gelu": "quick"}, "clip").network
+    assert network.variant in ("CLIP-B/32", "CLIP-B/32-quickgelu")
 
 
 def test_a_name_and_a_path_at_once(tmp_path, monkeypatch):

@@ -40,8 +40,11 @@ REFUSED_BY_TIMM = [
         {"architecture": "vit_base_patch16_clip_quickgelu_224"},
         "embed_norm = False: set embed_norm=",
     ),
-    ({"architecture": "vit_base_patch16_clip_224.openai"}, "embed_norm = False: set embed_norm=Tr"),
-    ({"architecture": "vit_small_patch16_rope_ape_224"}, "layers AttentionRope"),
+    (
+        {"architecture": "vit_base_patch16_clip_224.laion2b"},
+        "embed_norm = False: set embed_norm=Tr",
+    ),
+    ({"architecture": "vit_small_patch16_rope_ape_224"}, "has rotary positions .its layers Att"),
     ({"architecture": "vit_base_patch16_siglip_224"}, "has pool = 'token': set pool='map'"),
     ({"architecture": "eva_large_patch14_196"}, "norm_pooled = False: set norm_pooled=True"),
     ({"architecture": "vit_base_patch16_2244"}, "unknown architecture .* did you mean 'vit_base_p"),
@@ -98,6 +101,31 @@ def test_old_files_of_timm_have_everything_at_the_top(tmp_path, arrays):
     config = {"architecture": "vit_base_patch16_224_in21k", "num_classes": 5, "labels": [], **CFG}
     model = load(tmp_path, arrays, {**config, "model_args": {"num_heads": 3}}, preprocess=None)
     assert model.preprocess.mean == (0.1, 0.2, 0.3)
+
+
+def test_arguments_change_what_an_architecture_has():
+    """timm makes its own LayerNorm of the name "layernorm", whatever the architecture has."""
+
+    def fields(architecture, **arguments):
+        return timm.read({"architecture": architecture, "model_args": arguments}).fields
+
+    clip, giant = "vit_base_patch16_clip_224", "vit_giant_patch14_dinov2"
+    assert fields(clip)["epsilon"] == 1e-5
+    assert fields(clip, norm_layer="layernorm")["epsilon"] == 1e-6
+    assert fields(giant, act_layer="silu") == fields(giant)
+    with pytest.raises(ValueError, match="act_layer is 'gelu'; expected 'silu' or 'swish'"):
+        fields(giant, act_layer="gelu")
+    stem = fields("resnet50", stem_type="deep", avg_down=True, replace_stem_pool=True)
+    assert stem.keys().isdisjoint({"stem_widths", "stem_kernel"})  # the arrays show them
+    assert (stem["shortcut_pool"], stem["stem_pool_conv"]) == (True, True)
+    gated = fields("resnet50", block_args={"attn_layer": "se"}, norm_layer="groupnorm")
+    assert (gated["attention"], gated["norm"]) == ("se", "plain_group")
+    with pytest.raises(ValueError, match=r"does not know what rd_ratio 0.5 changes"):
+        fields("resnet50", block_args={"attn_layer": "se", "rd_ratio": 0.5})
+    with pytest.raises(ValueError, match=r"attn_layer is 'cbam'; expected one of"):
+        fields("resnet50", block_args={"attn_layer": "cbam"})
+    with pytest.raises(ValueError, match="stem_type is 'fixed'; expected"):
+        fields("resnetv2_50", stem_type="fixed")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +227,7 @@ RESNETS = {
     "ecaresnet50d_pruned": "has units of different widths in a stage",
     "gluon_senet154": "has 3x3 convolutions in its shortcuts",
     "test_resnet": "has units of two kinds",
-    "resnetv2_50d_evos": "has its layers EvoNorm2dS0",
+    "resnetv2_50d_evos": "has EvoNorms .its layers EvoNorm2dS0",
     "resnet51q": "unknown architecture 'resnet51q'",
 }
 
@@ -336,7 +364,7 @@ def test_the_architecture_in_a_checkpoint_counts(tmp_path, arrays):
     args = argparse.Namespace(model="vit_small_patch16_rope_ape_224")
     for file in ({"arch": "vit_small_patch16_rope_ape_224"}, {"args": args}, {"args": vars(args)}):
         torch.save({"state_dict": state, **file}, tmp_path / "a.pth")
-        with pytest.raises(ValueError, match=r"has its layers AttentionRope"):
+        with pytest.raises(ValueError, match=r"has rotary positions"):
             vitcnn.load("vit", "mini/4", tmp_path / "a.pth", preprocess=HALF, **FIELDS)
 
 

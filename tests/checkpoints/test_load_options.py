@@ -148,6 +148,12 @@ PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
             "bicubic",
         ),
         (
+            "config",
+            {"pretrained_cfg": {**TIMM, "crop_mode": "squash", "crop_pct": 0.95}},
+            (33, 33),
+            "bicubic",
+        ),
+        (
             "preprocessor_config",
             {**PROCESSOR, "size": {"height": 32, "width": 32}, "resample": 2},
             None,

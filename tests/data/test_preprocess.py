@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitcnn.checkpoints.sidecars import timm
 from vitcnn.data import Preprocess
 from vitcnn.data.preprocess import INTERPOLATIONS
 
@@ -174,6 +175,9 @@ def test_to_dict_round_trip_through_json():
         (dict(size=(5,)), "expected .height, width."),
         (dict(size=(2.5, 3)), "expected .height, width."),
         (dict(resize=-1), "resize is -1: expected the short side"),
+        (dict(resize=2.5), "resize is 2.5: expected the short side"),
+        (dict(resize=(5, 0)), r"resize is \(5, 0\): expected .* or \(height, width\)"),
+        (dict(resize=(9, 7), size=8), r"\(8, 8\) does not fit into preprocess.resize = \(9, 7\)"),
         (dict(resize=100, size=128), "does not fit .* set preprocess.resize to at least 128"),
         (dict(std=(1, 0, 1)), "above 0"),
         (dict(mean=(0.5,)), "three finite numbers"),
@@ -184,6 +188,32 @@ def test_to_dict_round_trip_through_json():
 def test_wrong_fields(fields, message):
     with pytest.raises(ValueError, match=message):
         Preprocess(**fields)
+
+
+def test_two_sides_are_resized_whatever_the_aspect_ratio():
+    image = picture(40, 90)
+    preprocess = Preprocess(size=(16, 20), resize=[20, 24], interpolation="bicubic")
+    theirs = Image.fromarray(image).resize((24, 20), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(preprocess.geometry(image), np.asarray(theirs)[2:18, 2:22])
+    assert Preprocess(**preprocess.to_dict()) == preprocess and preprocess.resize == (20, 24)
+    assert Preprocess(resize=(20, 24)).geometry(image).shape == (20, 24, 3)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("share", [0.875, 0.95, 1.0])
+def test_timm_cuts_images_alike(mode, share):
+    data = pytest.importorskip("timm.data")
+    cfg = {"input_size": [3, 48, 48], "crop_mode": mode, "crop_pct": share, "mean": [0.5] * 3}
+    cfg |= {"std": [0.5] * 3, "interpolation": "bicubic"}
+    fields = timm.read({"architecture": "resnet50", "pretrained_cfg": cfg}).preprocess
+    image = picture(70, 100)
+    transform = data.create_transform(
+        **{name: cfg[name] for name in ("crop_mode", "crop_pct", "interpolation", "mean", "std")},
+        input_size=(3, 48, 48),
+    )
+    theirs = transform(Image.fromarray(image)).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(Preprocess(**fields)([image])[0], theirs, atol=1e-5)
 
 
 def test_crop_larger_than_the_image():
@@ -210,7 +240,14 @@ def lit(box, height, width):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"size": (20, 30)}, {"size": (24, 20), "resize": 32}, {"resize": 50}]
+    "fields",
+    [
+        {},
+        {"size": (20, 30)},
+        {"size": (24, 20), "resize": 32},
+        {"resize": 50},
+        {"size": (24, 20), "resize": (30, 32)},
+    ],
 )
 def test_boxes_lie_where_the_picture_of_the_box_lies(fields):
     preprocess = Preprocess(interpolation="nearest", **fields)

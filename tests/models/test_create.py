@@ -22,6 +22,24 @@ def test_create_makes_the_variant_with_the_overrides():
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_classes": -1}, "num_classes is -1: expected an integer, 0 for no head"),
+        ({"num_classes": "10"}, "num_classes is '10': expected an integer"),
+        ({"image_size": "224"}, "image_size is '224': expected pixels"),
+        ({"image_size": 0}, "image_size is 0: expected pixels"),
+        ({"image_size": [32, 32, 3]}, r"image_size is \(32, 32, 3\): expected pixels"),
+        ({"pretrained": True}, "unknown field of vit 'pretrained': did you mean 'weights'"),
+        ({"img_size": 32}, "unknown field of vit 'img_size': did you mean 'image_size'"),
+        ({"embed_dim": 32}, "unknown field of vit 'embed_dim': did you mean 'width'"),
+    ],
+)
+def test_fields_that_no_network_can_have(fields, message):
+    with pytest.raises(ValueError, match=message):
+        models.create("vit", "mini/4", **fields)
+
+
+@pytest.mark.parametrize(
     ("family", "variant", "name"),
     [
         ("vit", "B/16", "ViT"),

@@ -464,6 +464,8 @@ def test_running_statistics_stay_float32_in_bfloat16():
             {"attention": "SE"},
             "unknown attention of resnet 'SE': did you mean 'se'",
         ),
+        ({"norm": "bn"}, "unknown norm of resnet 'bn': did you mean 'batch'"),
+        ({"downsample": "avg"}, "unknown downsample of resnet 'avg': did you mean 'mean'"),
         ({"downsample": "pool"}, "unknown downsample of resnet 'pool'"),
         ({"downsample": "mean", "image_size": 36}, "a map has 9 x 9; set image_size"),
         ({"downsample": "blur", "preactivation": True}, "'blur' and preactivation=True are not"),

@@ -17,11 +17,11 @@ How many pretrained names of timm 1.0.31 load by their name alone, and in how ma
     resnet                            150      146        4        0             60
     resnetv2                           24       23        1        0             13
     senet                               9        0        9        0              0
-    vision_transformer                309      283       26        0            125
+    vision_transformer                309      286       23        0            126
     vision_transformer_hybrid          14       11        3        0              8
     vision_transformer_relpos           9        9        0        0              9
     vision_transformer_sam              3        0        3        0              0
-    all                               678      502      176        0            233
+    all                               678      505      173        0            234
 """
 
 from vitcnn.checkpoints.export import export

@@ -82,11 +82,22 @@ def named(name: str) -> Network:
             f"{name!r} is the name of {len(of_kind)} networks, such as {shown}: name one, or give "
             "weights"
         )
+    raise ValueError(f"{name!r} is neither a path nor the name of a network: {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """Returns the end of the error about a name that is no network's."""
+    repository = re.fullmatch(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]{3,})", name)
+    if repository is not None:
+        return f"did you mean 'hf:{repository[1]}', a repository of Hugging Face?"
     choices = [*(f"{family} {variant}" for family, variant in _variants()), *timm.architectures()]
     hint = lookup.nearest(name, choices)
-    if re.fullmatch(r"[\w.-]+/[\w.-]{3,}", name):
-        hint = f"did you mean 'hf:{name}', a repository of Hugging Face?"
-    raise ValueError(f"{name!r} is neither a path nor the name of a network: {hint}")
+    if hint.startswith("did you mean"):
+        return hint
+    return (
+        f"none is like it; the families are {', '.join(families.names())}, and python -m vitcnn "
+        "models lists their networks"
+    )
 
 
 def is_name(name: str) -> bool:
@@ -129,7 +140,7 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
         if network.architecture is None:
             return Identity(network, file)
         _, fields = timm.architecture(name)
-        said = file.implied.with_architecture(network.architecture, fields)
+        said = file.implied.with_architecture(name, fields, chosen)
         file = dataclasses.replace(file, implied=said)
     implied, reader = file.implied, families.find(family)
     seen = _seen(file, reader)
@@ -141,7 +152,7 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
                 f"{file.label}: its arrays have {field} = {value!r}, and {implied.source} says "
                 f"{said!r}; correct the latter, or set {field}={value!r}"
             )
-    fields = {**implied.assumed, **seen, **implied.fields}
+    known = {**seen, **implied.fields}
     fitting = [v for v in models.variants(family) if _fits(family, v, seen)]
     candidates = [variant for _, variant in meant]
     if len(candidates) not in (0, len(models.variants(family))):  # a word like "deit", not "vit"
@@ -150,9 +161,11 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
                 f"{file.label}: {name!r} may mean {', '.join(candidates)}, and its arrays have the "
                 "shapes of none of them"
             )
-        variant = next(v for v in candidates if v in fitting)
-        fields = {**models.fields(family, variant), **fields}
+        candidates = [variant for variant in candidates if variant in fitting]
+        variant = _one_of(candidates, family, name, {**known, **chosen})
+        fields = {**models.fields(family, variant), **known}
         return Identity(Network(family, variant, _differing(family, variant, fields)), file)
+    fields = {**implied.assumed, **known}
     unseen = [f for f in (*reader.UNSEEN, *getattr(file.format, "UNSEEN", ())) if f not in seen]
     if not (implied.is_named or chosen.keys() >= set(unseen)):
         raise ValueError(_unnamed(file, fitting))
@@ -168,6 +181,27 @@ def identify(file: WeightsFile, chosen: Mapping[str, Any], name: str = "") -> Id
         is_same = all(same(v, fields.get(k, v), k) for k, v in own.items() if k not in _FREE)
         architecture = architecture if is_same else None
     return Identity(_of_fields(family, fields, architecture), file)
+
+
+def _one_of(fitting: list[str], family: str, word: str, known: Mapping[str, Any]) -> str:
+    """Returns the variant that a word means, of those whose arrays a file has.
+
+    Args:
+      fitting: the variants.
+      family: their family.
+      word: for errors, such as "clip".
+      known: fields that something says.
+
+    Raises:
+      ValueError: the variants compute different things, and nothing says which is meant.
+    """
+    own = {variant: models.fields(family, variant) for variant in fitting}
+    first = own[fitting[0]]
+    for field in [f for f in first if f not in known and f not in ("num_classes", "image_size")]:
+        if any(not same(fields[field], first[field], field) for fields in own.values()):
+            values = ", ".join(f"{v} ({field}={own[v][field]!r})" for v in fitting)
+            raise ValueError(f"{word!r} may mean {values}: set {field}, or name the variant")
+    return fitting[0]
 
 
 def _seen(file: WeightsFile, reader: ModuleType) -> dict[str, Any]:
@@ -228,7 +262,8 @@ def _spellings() -> dict[str, list[tuple[str, str]]]:
         spellings = {variant, family + variant}
         for word, beginning in families.find(family).NAMES.items():
             if variant.startswith(beginning):
-                spellings.add(word + variant.removeprefix(beginning))
+                rest = variant.removeprefix(beginning)
+                spellings |= {word + rest, f"{word}-{family}-{rest}"}  # also "DINO ViT-S/8"
         for spelling in {_plain(spelling) for spelling in spellings}:
             meanings.setdefault(spelling, []).append((family, variant))
     return meanings

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +39,7 @@ class Implied:
       classes: number of classes of the head; None if nothing says it.
       class_names: their names, by number; () if nothing says them.
       source: the file that says the fields, for errors.
+      evident: fields that the keys and numbers in the file show, though no shape does.
       architecture: name of the network in timm; None if nothing says it.
       is_named: whether something says which network it is, beyond its arrays.
     """
@@ -53,25 +54,35 @@ class Implied:
     classes: int | None
     class_names: tuple[str, ...]
     source: str
+    evident: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     architecture: str | None = None
     is_named: bool = False
 
-    def with_architecture(self, name: str, fields: Mapping[str, Any]) -> Implied:
+    def with_architecture(
+        self, name: str, fields: Mapping[str, Any], chosen: Collection[str]
+    ) -> Implied:
         """Returns the same where the caller has named an architecture.
 
         Args:
-          name: of the architecture, in timm.
+          name: of the architecture, in timm. Where the JSON beside the weights has it too, the JSON
+            says more than a name without a tag: its own tag, and arguments.
           fields: those of our network that computes the same.
+          chosen: names of the fields that the caller has set, which are not compared.
 
         Raises:
-          ValueError: the JSON beside the weights says something else.
+          ValueError: the file, or the JSON beside it, says something else.
         """
         fields = {k: v for k, v in fields.items() if k != "image_size"}
-        for field, value in fields.items():
-            if field in self.said and not same(self.said[field], value, field):
+        architecture = timm.canonical(name)
+        if "." not in name and architecture == self.architecture:
+            return self
+        known = {**self.evident, **self.said}
+        for field in sorted(fields.keys() & known.keys() - set(chosen)):
+            if not same(known[field], fields[field], field):
+                where = f"{self.source} says" if field in self.said else "the keys of the file mean"
                 raise ValueError(
-                    f"the architecture {name!r} has {field} = {value!r}, and {self.source} says "
-                    f"{self.said[field]!r}; correct one of them"
+                    f"the architecture {name!r} has {field} = {fields[field]!r}, and {where} "
+                    f"{known[field]!r}; correct one of them, or set {field}"
                 )
         return dataclasses.replace(
             self,
@@ -79,7 +90,7 @@ class Implied:
             said={**fields, **self.said},
             unsaid={k: v for k, v in self.unsaid.items() if k not in fields},
             source=self.source if self.said else f"the architecture {name!r}",
-            architecture=name,
+            architecture=architecture,
             is_named=True,
         )
 
@@ -109,8 +120,8 @@ def read(
     sidecar = getattr(file_format, "SIDECAR", sidecars.read_own)(path)
     family = getattr(file_format, "FAMILY", None)
     defaults, said = dict(getattr(file_format, "FIELDS", {})), {}
-    if hasattr(file_format, "fields"):
-        defaults |= file_format.fields(arrays)
+    evident = file_format.fields(arrays) if hasattr(file_format, "fields") else {}
+    defaults |= evident
     source = f"the format {format_name!r}"
     documented = published.find(path, sha256)
     is_documented = documented is not None and documented.is_certain
@@ -162,6 +173,7 @@ def read(
         classes=sidecar.classes,
         class_names=sidecar.class_names,
         source=source,
+        evident=evident,
         architecture=sidecar.architecture or known,
         is_named=bool(sidecar.family or known or is_documented)
         or getattr(file_format, "DOCUMENTED", False),

@@ -133,6 +133,10 @@ def read_file(
         what lies beside the weights contradicts them or is not supported.
     """
     path = storage.as_path(path, "the path of a checkpoint")
+    if (shard := re.search(r"-\d+-of-(\d+)\.\w+$", path.name)) and int(shard[1]) > 1:
+        raise ValueError(
+            f"{path.name} is one of several shards: give the folder, or the index beside it"
+        )
     contents = contents or open_file(path, average)
     arrays, network = _one_network(contents, average, path)
     arrays = _without_prefix(arrays, path)

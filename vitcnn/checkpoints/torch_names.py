@@ -28,7 +28,7 @@ WEIGHT = {
 }
 ATTENTION = "MultiHeadDotProductAttention_1"
 # Projections that files stack along their outputs.
-_STACKS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
+STACKS = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,9 @@ def convert(
     arrays = {}
     for name, key in renamed(ours).items():
         value = np.asarray(raw[key], np.float32)
-        stack = next((s for s in _STACKS if f"/{s}/" in name), None)
-        if stack is not None and value.shape[0] % len(_STACKS[stack]) == 0:
-            parts = _STACKS[stack]
+        stack = next((s for s in STACKS if f"/{s}/" in name), None)
+        if stack is not None and value.shape[0] % len(STACKS[stack]) == 0:
+            parts = STACKS[stack]
             for part, array in zip(parts, np.split(value, len(parts)), strict=True):
                 full = name.replace(f"/{stack}/", f"/{part}/")
                 arrays[full] = _transposed(full, array, heads)

@@ -29,13 +29,14 @@ class Preprocess:
 
     With `resize`, the short side becomes `resize`, the aspect ratio is kept, and the centre of
     `size` is cropped (the usual evaluation on ImageNet: resize=256, size=224), to the same pixels
-    as in torchvision and timm. Without `resize`, the whole image is resized to `size`, whatever its
-    aspect ratio. An image that already has the right size is not changed. If both are None, no
-    image is changed.
+    as in torchvision and timm. A `resize` of two numbers does not keep the aspect ratio. Without
+    `resize`, the whole image is resized to `size`, whatever its aspect ratio. An image that already
+    has the right size is not changed. If both are None, no image is changed.
 
     Attributes:
       size: (height, width) in pixels of the model's input; one number means a square.
-      resize: short side in pixels before the centre crop; 0 or None for no crop.
+      resize: short side in pixels before the centre crop, or (height, width), as in timm's
+        crop_mode "squash"; 0 or None for no crop.
       interpolation: one of `INTERPOLATIONS`. All but "nearest" are antialiased: when an image
         shrinks, the filter grows with it.
       mean, std: per channel (red, green, blue), in units of images in [0, 1].
@@ -45,7 +46,7 @@ class Preprocess:
     """
 
     size: int | tuple[int, int] | None = None
-    resize: int | None = None
+    resize: int | tuple[int, int] | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -54,7 +55,7 @@ class Preprocess:
         check_name("interpolation", self.interpolation, INTERPOLATIONS)
         if self.size is not None:
             sides = (self.size,) * 2 if _is_integer(self.size) else tuple(self.size)
-            if len(sides) != 2 or not all(_is_integer(side) and side > 0 for side in sides):
+            if not _are_sides(sides):
                 raise ValueError(
                     f"preprocess.size is {self.size!r}: expected (height, width) in pixels, both "
                     "above 0, or None to leave images as they are"
@@ -63,17 +64,23 @@ class Preprocess:
         if self.resize == 0:
             object.__setattr__(self, "resize", None)
         if self.resize is not None:
-            if not _is_integer(self.resize) or self.resize <= 0:
+            pair = isinstance(self.resize, (tuple, list))
+            sides = tuple(self.resize) if pair else (self.resize,) * 2
+            if not _are_sides(sides):
                 raise ValueError(
                     f"preprocess.resize is {self.resize!r}: expected the short side in pixels, "
-                    "above 0, or 0 to resize straight to preprocess.size"
+                    "above 0, or (height, width), or 0 to resize straight to preprocess.size"
                 )
-            object.__setattr__(self, "resize", int(self.resize))
-            if self.size is not None and min(self.size) > self.resize:
+            sides = tuple(int(side) for side in sides)
+            object.__setattr__(self, "resize", sides if pair else sides[0])
+            crop = () if self.size is None else self.size if pair else (min(self.size),)
+            if any(cut > side for cut, side in zip(crop, sides, strict=False)):
+                into = (
+                    "preprocess.resize" if pair else "images whose short side is preprocess.resize"
+                )
                 raise ValueError(
-                    f"preprocess.size {self.size} does not fit into images whose short side is "
-                    f"preprocess.resize = {self.resize}; set preprocess.resize to at least "
-                    f"{max(self.size)}"
+                    f"preprocess.size {self.size} does not fit into {into} = {self.resize}; set "
+                    f"preprocess.resize to at least {self.size if pair else max(self.size)}"
                 )
         for name in ("mean", "std"):
             values = tuple(map(float, np.atleast_1d(getattr(self, name))))
@@ -111,10 +118,7 @@ class Preprocess:
         if self.resize is None:
             size = (height, width) if self.size is None else self.size
             return self._resized(image, (height, width), size)
-        short = min(height, width)
-        # The long side is rounded down, as in torchvision's evaluation.
-        size = self.resize * height // short, self.resize * width // short
-        image = self._resized(image, (height, width), size)
+        image = self._resized(image, (height, width), self._before_crop(height, width))
         return image if self.size is None else self._cropped(image)
 
     def boxes(
@@ -139,8 +143,7 @@ class Preprocess:
             )
         moved = np.asarray(boxes, np.float64).reshape(-1, 4)
         if self.resize is not None and self.size is not None:
-            short = min(height, width)
-            resized = np.array([self.resize * side // short for side in (height, width)])
+            resized = np.array(self._before_crop(height, width))
             start = [round(gap / 2) for gap in resized - self.size]  # as `_cropped` does
             moved = (moved * np.tile(resized, 2) - np.tile(start, 2)) / np.tile(self.size, 2)
         moved = np.clip(moved, 0, 1)
@@ -167,6 +170,14 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields, for provenance and configs: `Preprocess(**p.to_dict()) == p`."""
         return dataclasses.asdict(self)
+
+    def _before_crop(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the (height, width) to which an image is resized before the crop."""
+        if not _is_integer(self.resize):
+            return self.resize
+        short = min(height, width)
+        # The long side is rounded down, as in torchvision's evaluation.
+        return self.resize * height // short, self.resize * width // short
 
     def _resized(
         self,
@@ -241,6 +252,11 @@ def as_rgb(image: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     if channels == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     return image[..., :3]
+
+
+def _are_sides(values: Sequence[Any]) -> bool:
+    """Whether values are (height, width) in pixels."""
+    return len(values) == 2 and all(_is_integer(value) and value > 0 for value in values)
 
 
 def _is_integer(value: Any) -> bool:

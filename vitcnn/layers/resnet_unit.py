@@ -149,6 +149,11 @@ def mean_pool(x: Images) -> NewImages:
     return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=ends, count_include_pad=False)
 
 
+def se_width(channels: int, ratio: float) -> int:
+    """Returns the width of the hidden layer of "se", a multiple of 8 as in released weights."""
+    return max(8, int(channels * ratio + 4) // 8 * 8)
+
+
 class _ChannelAttention(nn.Module):
     """Multiplies each channel of a map by a gate from 0 to 1, a function of all channel means.
 
@@ -169,8 +174,7 @@ class _ChannelAttention(nn.Module):
 
     def _excite(self, x: Float[Array, "batch channel"]) -> Float[Array, "batch channel"]:
         config, channels = self.config, x.shape[-1]
-        # The nearest multiple of 8, as in timm and the released weights.
-        width = max(8, int(channels * config.se_ratio + 4) // 8 * 8)
+        width = se_width(channels, config.se_ratio)
         x = nn.relu(nn.Dense(width, dtype=config.dtype, name="reduce")(x))
         return nn.Dense(channels, dtype=config.dtype, name="expand")(x)
 

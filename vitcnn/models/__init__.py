@@ -17,8 +17,18 @@ from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from vitcnn import lookup
+
+# What other libraries call the fields of a network -> our name.
+_WORDS = {
+    **{"pretrained": "weights", "imgsize": "image_size", "inputsize": "image_size"},
+    **{"classes": "num_classes", "numlabels": "num_classes", "patchsize": "patch"},
+    **{"embeddim": "width", "hiddensize": "width", "dim": "width", "numlayers": "depth"},
+    **{"numheads": "heads", "mlpratio": "mlp_dim", "regtokens": "registers", "actlayer": "gelu"},
+    **{"globalpool": "pool", "initvalues": "layer_scale", "layers": "units", "channels": "widths"},
+}
 
 
 def network(family: str) -> type[nn.Module]:
@@ -72,14 +82,15 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
         `num_classes=10` or `image_size=384`.
 
     Raises:
-      ValueError: there is no such family, variant or field (the message lists the nearest names),
-        or a field is None, which is never a value.
+      ValueError: there is no such family, variant or field (the message lists the nearest names);
+        a field is None, which is never a value; or num_classes or image_size is no such number.
     """
     network_class = network(family)
     variant_fields = _variant(family, variant)
     defaults = _defaults(network_class)
     for name, value in overrides.items():
-        lookup.check_name(f"field of {family}", name, defaults)
+        words = {w: meant for w, meant in _WORDS.items() if meant in (*defaults, "weights")}
+        lookup.check_name(f"field of {family}", name, defaults, words)
         if value is None:
             default = variant_fields.get(name, defaults[name])
             raise ValueError(
@@ -88,7 +99,25 @@ def create(family: str, variant: str, **overrides: Any) -> nn.Module:
             )
     # A module must be hashable, and configs give lists where the fields are tuples.
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    _check_numbers(overrides)
     return network_class(**{**variant_fields, **overrides})
+
+
+def _check_numbers(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError if the fields of every network are no numbers of pixels or classes."""
+    classes, size = fields.get("num_classes", 0), fields.get("image_size", 1)
+    if not _is_count(classes, 0):
+        raise ValueError(f"num_classes is {classes!r}: expected an integer, 0 for no head")
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(_is_count(side, 1) for side in sides):
+        raise ValueError(
+            f"image_size is {size!r}: expected pixels, an integer above 0 or (rows, columns)"
+        )
+
+
+def _is_count(value: Any, least: int) -> bool:
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return integer and value >= least
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,10 @@ from vitcnn.taps import tap
 
 KIND = "cnn"
 
+# What norms, and ways to halve a grid, are called elsewhere.
+_NORM_WORDS = {"bn": "batch", "gn": "group"}
+_HALF_WORDS = {"avg": "mean", "average": "mean", "antialiased": "blur", "none": "stride"}
+
 
 class ResNet(nn.Module):
     """Residual network.
@@ -200,9 +204,9 @@ class ResNet(nn.Module):
 
     def _check_fields(self) -> None:
         """Raises ValueError if the fields do not fit together."""
-        check_name("norm of resnet", self.norm, ("group", "plain_group", "batch"))
+        check_name("norm of resnet", self.norm, ("group", "plain_group", "batch"), _NORM_WORDS)
         check_name("attention of resnet", self.attention, ("none", "se", "eca"))
-        check_name("downsample of resnet", self.downsample, ("stride", "blur", "mean"))
+        check_name("downsample of resnet", self.downsample, ("stride", "blur", "mean"), _HALF_WORDS)
         check_name("shortcut of resnet", self.shortcut, ("project", "pad"))
         check_name("padding of resnet", self.padding, ("same", "both"))
         if self.stride_conv not in (1, 2):

@@ -38,6 +38,13 @@ WIDTHS = {"pre_logits": "params/pre_logits/bias", "projection": "params/projecti
 
 STEMS = ("none", "resnet")
 POOLS = ("token", "gap", "clsgap", "map")
+# What these are called elsewhere.
+_POOL_WORDS = {
+    **{word: "gap" for word in ("mean", "avg", "average", "averagepool", "avgpool", "globalpool")},
+    **{word: "token" for word in ("cls", "class", "classtoken", "clstoken", "first")},
+    **{word: "map" for word in ("attention", "attnpool", "attentionpool", "latent", "probe")},
+}
+_GELU_WORDS = {"gelu": "exact", "erf": "exact", "gelunew": "tanh", "approximate": "tanh"}
 PLACES = ("learned", "sincos2d", "relative", "relative_shared")
 
 
@@ -323,8 +330,8 @@ class ViT(nn.Module):
         """Raises ValueError if the fields do not fit together."""
         check_name("stem of vit", self.stem, STEMS)
         check_name("stem_form of vit", self.stem_form, resnet_stem.FORMS)
-        check_name("pool of vit", self.pool, POOLS)
-        check_name("gelu of vit", self.gelu, transformer.GELUS)
+        check_name("pool of vit", self.pool, POOLS, _POOL_WORDS)
+        check_name("gelu of vit", self.gelu, transformer.GELUS, _GELU_WORDS)
         check_name("positions of vit", self.positions, PLACES)
         fields.check_probability("dropout", self.dropout)
         fields.check_probability("attention_dropout", self.attention_dropout)
@@ -541,29 +548,6 @@ _CLIP = {
     )
     for gelu in gelus
 }
-
-# Weights of timm that were trained with the quick GELU, under the names of networks with the exact
-# one. timm computes them with either, by the name of the architecture ("clip_quickgelu").
-TRAINED_WITH_QUICK_GELU = frozenset(
-    {
-        "vit_base_patch32_clip_224.laion400m_e32",
-        "vit_large_patch14_clip_224.dfn2b",
-        "vit_huge_patch14_clip_224.dfn5b",
-        "vit_huge_patch14_clip_378.dfn5b",
-        "vit_huge_patch14_clip_224.metaclip2_worldwide",
-        *(
-            f"vit_{size}_clip_224.metaclip_{data}"
-            for size in ("base_patch32", "base_patch16", "large_patch14")
-            for data in ("400m", "2pt5b")
-        ),
-        "vit_huge_patch14_clip_224.metaclip_2pt5b",
-        "vit_gigantic_patch14_clip_224.metaclip_2pt5b",
-        "vit_base_patch32_clip_224.openai",
-        "vit_base_patch16_clip_224.openai",
-        "vit_large_patch14_clip_224.openai",
-        "vit_large_patch14_clip_336.openai",
-    }
-)
 
 # Image towers of SigLIP: Zhai et al. 2023, arXiv 2303.15343; with "-gap" without the pooling by
 # attention, with which they were trained. The GELU is that of timm; big_vision's is "tanh" for all.

@@ -306,3 +306,17 @@ def test_absent_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'pip install "vitcnn\[hub\]"'):
         checkpoints.locate("hf:a/b")
+
+
+@pytest.mark.parametrize("weights", [True, {"a": 1}, 3])
+def test_what_is_no_address_is_named(weights):
+    with pytest.raises(TypeError, match=rf"weights is a {type(weights).__name__}: expected a path"):
+        vitcnn.load("vit", "mini/4", weights)
+    with pytest.raises(TypeError, match=r"expected a path, hf:"):
+        vitcnn.load(weights)
+
+
+@pytest.mark.parametrize("path", ["./nowhere/", "~/nowhere", "/nowhere/at/all"])
+def test_a_path_is_no_name_of_a_network(path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint file .*nowhere"):
+        vitcnn.load(path)

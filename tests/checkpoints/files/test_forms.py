@@ -118,6 +118,18 @@ def test_shards_that_do_not_fit_their_index_are_named(arrays, tmp_path):
         read(index)
 
 
+def test_a_shard_alone_is_no_checkpoint(arrays, tmp_path):
+    index = shards(tmp_path, arrays)
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    with pytest.raises(ValueError, match=r"00002.safetensors is one of several shards: give the f"):
+        vitcnn.load(shard)
+    index.unlink()
+    with pytest.raises(FileNotFoundError, match=r"weights in shards, .* without the index"):
+        vitcnn.load(tmp_path)
+    whole = torch_vits.save(tmp_path / "model-00001-of-00001.safetensors", arrays)
+    assert len(read(whole)[0]) > len(arrays)  # queries, keys and values are apart
+
+
 # Prefixes.
 
 PREFIXES = [

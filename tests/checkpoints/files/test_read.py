@@ -152,11 +152,7 @@ PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size"
             "asks for .* interpolation 'random', which vitcnn does not support",
         ),
         ({"crop_mode": ["center"]}, "crop_mode is .'center'.; expected one of"),
-        (
-            {"crop_mode": "squash", "crop_pct": 0.9},
-            "crop_mode 'squash', crop_pct 0.9 .* does not support",
-        ),
-        ({"crop_mode": "squash"}, "crop_mode 'squash', crop_pct 0.875 .* does not support"),
+        ({"crop_mode": "border"}, "crop_mode 'border', crop_pct 0.875 .* does not support"),
     ],
 )
 def test_strange_fields_of_timm_are_named(tmp_path, fields, message):

@@ -11,7 +11,10 @@ import torch_clip
 import torch_vits
 
 import vitcnn
+from vitcnn import checkpoints, models
+from vitcnn.checkpoints import families
 from vitcnn.checkpoints.files import torchscript
+from vitcnn.checkpoints.files.contents import Contents
 
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 FIELDS = {**torch_clip.SIZES, "num_classes": 0, "image_size": 12}
@@ -143,12 +146,93 @@ def test_weights_of_timm_have_the_gelu_of_their_training(tmp_path, tag, gelu):
         warnings.simplefilter("always")
         model = vitcnn.load("vit", "CLIP-B/16", path, **fields)
     messages = [str(warning.message) for warning in caught]
-    assert ["trained with the quick GELU" in text for text in messages] == [True] * (
+    assert ["was trained with gelu='quick'" in text for text in messages] == [True] * (
         tag == "openai"
     )
     assert (model.module.gelu, model.module.epsilon) == (gelu, 1e-5)
     kernel = model.variables["params"]["projection"]["kernel"]
     np.testing.assert_array_equal(kernel, made["head.weight"].T)
+
+
+PATCH32, QUICK = "vit_base_patch32_clip_224", "vit_base_patch32_clip_quickgelu_224"
+
+
+def tower_of_timm(folder, config=None):
+    """Writes the image tower of a CLIP as timm does, with or without JSON."""
+    arrays = torch_vits.state((8, 8), classes=7)
+    arrays |= {f"norm_pre.{name}": arrays[f"norm.{name}"] for name in ("weight", "bias")}
+    del arrays["patch_embed.proj.bias"]
+    folder.mkdir()
+    torch_vits.save(folder / "model.safetensors", arrays)
+    sizes = {"embed_dim": 12, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 4}
+    if config is not None:
+        architecture, tag, arguments = config
+        cfg = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32], "tag": tag}
+        arguments = {**sizes, "mlp_ratio": 5 / 3, **arguments}
+        config = {"architecture": architecture, "pretrained_cfg": cfg, "model_args": arguments}
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+TANH = {"act_layer": "gelu_tanh"}
+TOWER = {**torch_vits.SIZES, "patch": 4, "image_size": 32, "num_classes": 7}
+TOWER.pop("gelu", None)
+# (name that the caller gives, JSON or None) -> the GELU, and whether timm computes another one.
+TAGS = {
+    "the tag": (("", (PATCH32, "openai", {})), "quick", True),
+    "the tag, with a bare name": ((PATCH32, (PATCH32, "openai", {})), "quick", True),
+    "the same tag twice": ((f"{PATCH32}.openai", (PATCH32, "openai", {})), "quick", True),
+    "the name of the tag's network": ((QUICK, (PATCH32, "openai", {})), "quick", True),
+    "another tag": ((PATCH32, (PATCH32, "laion2b_e16", {})), "exact", False),
+    "a tag that trained on": (("", (PATCH32, "openai_ft_in1k", {})), "exact", False),
+    "no tag": (("", (PATCH32, None, {})), "exact", False),
+    "an architecture": (("", (QUICK, "openai", {})), "quick", False),
+    "an argument": ((PATCH32, (PATCH32, "laion2b_e16", TANH)), "tanh", False),
+}
+CONTRADICTIONS = {
+    "two tags": (f"{PATCH32}.laion2b_e16", (PATCH32, "openai", {})),
+    "two architectures": (QUICK, (PATCH32, "laion2b_e16", {})),
+    "tag and argument": (f"{PATCH32}.openai", (PATCH32, "openai", TANH)),
+}
+
+
+@pytest.mark.parametrize("case", TAGS)
+def test_name_tag_and_json_decide_the_gelu_together(tmp_path, case):
+    (name, config), gelu, differs = TAGS[case]
+    folder = tower_of_timm(tmp_path / "a", config)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = vitcnn.load(name, weights=folder, **TOWER) if name else vitcnn.load(folder)
+    assert model.module.gelu == gelu
+    assert any("trained with gelu='quick'" in str(w.message) for w in caught) == differs
+
+
+@pytest.mark.filterwarnings("ignore:.*was trained with")
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_name_that_contradicts_the_json_is_refused(tmp_path, case):
+    name, config = CONTRADICTIONS[case]
+    folder = tower_of_timm(tmp_path / "a", config)
+    with pytest.raises(ValueError, match=rf"the architecture '{name}' has gelu = .* correct one"):
+        vitcnn.load(name, weights=folder, **TOWER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert vitcnn.load(name, weights=folder, gelu="tanh", **TOWER).module.gelu == "tanh"
+
+
+def test_a_tag_counts_without_weights():
+    networks = [checkpoints.named(name) for name in (PATCH32, f"{PATCH32}.laion2b_e16", QUICK)]
+    with pytest.warns(UserWarning, match=f"{PATCH32}.openai was trained with gelu='quick'"):
+        networks.append(checkpoints.named(f"{PATCH32}.openai"))
+    made = [models.create(n.family, n.variant, **n.fields) for n in networks]
+    assert [module.gelu for module in made] == ["exact", "exact", "quick", "quick"]
+
+
+def test_a_name_that_contradicts_an_archive_is_refused(torch, tmp_path):
+    arrays = torch_clip.state(torch_clip.network(torch, quick=True))
+    arrays |= {n: np.ones(1) for n in ("input_resolution", "context_length", "vocab_size")}
+    file = checkpoints.read_file("a.pt", contents=Contents(arrays), sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"gelu = 'exact', and the keys of the file mean 'quick'"):
+        checkpoints.identify(file, {}, PATCH32)
 
 
 class _Call:
@@ -226,3 +310,13 @@ def test_towers_of_transformers(torch, tmp_path, name, size):
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 * theirs.numpy().std())
     expected = (out.image_embeds if projects else out.pooler_output).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-4 * expected.std())
+
+
+@pytest.mark.oracle
+def test_tags_are_those_that_timm_documents():
+    timm = pytest.importorskip("timm", "1.0.31")
+    notes = {name: timm.get_pretrained_cfg(name).notes for name in timm.list_pretrained("vit*")}
+    notes = {name: text for name, text in notes.items() if "quickgelu" not in name}
+    documented = {name for name, text in notes.items() if "natively QuickGELU" in str(text)}
+    assert documented == families.find("vit").TRAINED.keys()
+    assert not any(text for name, text in notes.items() if name not in documented)

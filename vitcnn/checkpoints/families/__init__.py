@@ -17,16 +17,17 @@ timm:
   scripts/list_published.py writes the answers to `sidecars/architectures.tsv`;
 - `arguments(facts, fields)`, which changes the fields of an architecture by the `model_args` of a
   config.json, and leaves in `facts` what it does not understand;
-- `to_timm(module)`, the architecture of timm and the `model_args` that make a network of ours;
-  `TIMM_LAYERS`, our names of its layers and arrays -> timm's; `timm_arrays(arrays, module)`, if
-  arrays differ in more; `TIMM_CFG`, further keys of its `pretrained_cfg`;
-- `pool(facts, name, class_token, fields)`, the same for `global_pool`.
+- `pool(facts, name, class_token, fields)`, the same for `global_pool`;
+- `to_timm(module)`, the network of timm that computes what a network of ours does, a
+  `timm_networks.Twin`.
 
 transformers:
 - `MODEL_TYPES`, the `model_type` of a config.json -> a function of its facts that returns fields.
 
 Everyone:
 - `NAMES`, names that people use -> the beginning of the variants that they mean: "deit" -> "DeiT-";
+- `TRAINED`, where weights of timm were trained with other fields than the network of their name
+  has in timm, "architecture.tag" -> these fields;
 - `OTHER_NAMES`, names of networks in other libraries -> the architecture of timm that they are.
 """
 

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from vitcnn.checkpoints import timm_networks
 from vitcnn.checkpoints.sidecars import facts, timm
 from vitcnn.checkpoints.sidecars.facts import Facts
@@ -51,7 +49,7 @@ def describe(network: Any) -> tuple[dict[str, Any], str]:
 
 # Our name of a layer -> timm's; see `timm_export.renamed`.
 _UNIT = r"resnet/block(\d+)/unit(\d+)"
-TIMM_LAYERS = {
+_TIMM_LAYERS = {
     r"resnet/root_block/standardized_conv2d": "stem.conv",
     **{
         rf"{_UNIT}/{ours}/{kind}": f"stages.{{0-1}}.blocks.{{1-1}}.{theirs}"
@@ -65,23 +63,24 @@ TIMM_LAYERS = {
     r"resnet/group_norm": "norm",
     r"head": "head.fc",
 }
-TIMM_CFG = {"first_conv": "stem.conv", "classifier": "head.fc"}
 
 
-def to_timm(module: bit.BiT) -> tuple[str, dict[str, Any]]:
-    """Returns the architecture of timm and the arguments that make a network the same.
+def to_timm(module: bit.BiT) -> timm_networks.Twin:
+    """Returns the network of timm that computes what a network of ours does.
 
     Raises:
       ValueError: timm has no such network; the message names the field.
     """
     timm_networks.check_values(module, no_skip=())
-    return timm.find("bit", units=module.units, widths=module.widths), {}
-
-
-def timm_arrays(arrays: dict[str, np.ndarray], module: bit.BiT) -> dict[str, np.ndarray]:
-    """Returns arrays under timm's names as its network wants them: the head is a convolution."""
-    head = arrays.get("head.fc.weight")
-    return arrays if head is None else {**arrays, "head.fc.weight": head[:, :, None, None]}
+    fields = {"units": module.units, "widths": module.widths}  # which no argument sets
+    return timm_networks.Twin(
+        timm_networks.architecture("bit", timm.architectures("bit"), fields),
+        {},
+        _TIMM_LAYERS,
+        classifier="head.fc",
+        weights={"first_conv": "stem.conv"},
+        finished=timm_networks.head_as_convolution,
+    )
 
 
 def arguments(args: Facts, fields: dict[str, Any]) -> None:

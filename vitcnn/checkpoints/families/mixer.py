@@ -63,7 +63,7 @@ def describe(network: Any) -> tuple[dict[str, Any], str]:
 
 
 # Our name of a layer -> timm's; see `timm_export.renamed`.
-TIMM_LAYERS = {
+_TIMM_LAYERS = {
     r"stem": "stem.proj",
     r"MixerBlock_(\d+)/LayerNorm_0": "blocks.{0}.norm1",
     r"MixerBlock_(\d+)/LayerNorm_1": "blocks.{0}.norm2",
@@ -72,23 +72,28 @@ TIMM_LAYERS = {
     r"pre_head_layer_norm": "norm",
     r"head": "head",
 }
-TIMM_CFG = {"fixed_input_size": True, "first_conv": "stem.proj", "classifier": "head"}
 
 
-def to_timm(module: mixer.Mixer) -> tuple[str, dict[str, Any]]:
-    """Returns the architecture of timm and the arguments that make a network the same.
+def to_timm(module: mixer.Mixer) -> timm_networks.Twin:
+    """Returns the network of timm that computes what a network of ours does.
 
     Raises:
       ValueError: timm has no such network; the message names the field.
     """
     timm_networks.check_values(module, no_skip=(), gelu="exact")
-    architecture = timm.find("mixer", width=module.width, depth=module.depth, patch=module.patch)
     hidden = (module.tokens_mlp_dim, module.channels_mlp_dim)
+    fields = {name: getattr(module, name) for name in ("width", "depth", "patch")}
     arguments = {
         "img_size": module.image_size,
         "mlp_ratio": [(side + 0.5) / module.width for side in hidden],  # timm rounds down
     }
-    return architecture, arguments
+    return timm_networks.Twin(
+        timm_networks.architecture("mixer", timm.architectures("mixer"), fields),
+        arguments,
+        _TIMM_LAYERS,
+        classifier="head",
+        weights={"fixed_input_size": True, "first_conv": "stem.proj"},
+    )
 
 
 def arguments(args: Facts, fields: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -13,10 +14,14 @@ from vitcnn.checkpoints import timm_networks, vit_parts
 from vitcnn.checkpoints.sidecars import facts, transformers
 from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.torch_names import ATTENTION
-from vitcnn.layers import resnet_stem
+from vitcnn.layers import image_sizes, positions, resnet_stem
 from vitcnn.models import vit
 
-NAMES = {"deit": "DeiT-", "dinov2": "DINOv2-", "dino": "DINO-", "vit": ""}
+NAMES = {
+    **{"deit": "DeiT-", "deit-3": "DeiT-III-", "dinov2": "DINOv2-", "dino": "DINO-"},
+    **{"clip": "CLIP-", "siglip": "SigLIP-", "beit-3": "BEiT-3-", "i-jepa": "I-JEPA-"},
+    **{"radio": "RADIO-", "tips": "TIPSv2-", "sbb": "SBB-", "relpos": "relpos-", "vit": ""},
+}
 UNSEEN = ("heads", "gelu", "epsilon")
 # Names of torchvision and of torch.hub -> architecture of timm.
 OTHER_NAMES = {
@@ -35,6 +40,30 @@ OTHER_NAMES = {
         for reg in ("", "_reg")
     },
 }
+
+# Weights of timm that were trained with the quick GELU, under the names of networks with the exact
+# one. timm computes them with either, by the name of the architecture ("clip_quickgelu").
+_QUICK = frozenset(
+    {
+        "vit_base_patch32_clip_224.laion400m_e32",
+        "vit_large_patch14_clip_224.dfn2b",
+        "vit_huge_patch14_clip_224.dfn5b",
+        "vit_huge_patch14_clip_378.dfn5b",
+        "vit_huge_patch14_clip_224.metaclip2_worldwide",
+        *(
+            f"vit_{size}_clip_224.metaclip_{data}"
+            for size in ("base_patch32", "base_patch16", "large_patch14")
+            for data in ("400m", "2pt5b")
+        ),
+        "vit_huge_patch14_clip_224.metaclip_2pt5b",
+        "vit_gigantic_patch14_clip_224.metaclip_2pt5b",
+        "vit_base_patch32_clip_224.openai",
+        "vit_base_patch16_clip_224.openai",
+        "vit_large_patch14_clip_224.openai",
+        "vit_large_patch14_clip_336.openai",
+    }
+)
+TRAINED = {name: {"gelu": "quick"} for name in sorted(_QUICK)}
 
 # Shapes.
 
@@ -107,6 +136,7 @@ _IN_ARRAYS = (
     *("embed_dim", "depth", "mlp_ratio", "qkv_bias", "proj_bias", "qk_norm", "class_token"),
     *("no_embed_class", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "distilled"),
     *("scale_attn_norm", "scale_mlp_norm", "representation_size", "num_classes", "global_pool"),
+    *("rel_pos_dim", "shared_rel_pos"),
 )
 # Arguments -> our fields that they change.
 _CHANGES = {
@@ -121,6 +151,9 @@ _CHANGES = {
     "pre_norm": ("embed_norm",),
     "qkv_bias": ("qkv_bias",),
     "init_values": ("layer_scale",),
+    "scale_attn_norm": ("inner_norms",),
+    "rel_pos_dim": ("relative_mlp_dim",),
+    "shared_rel_pos": ("positions", "relative_mlp_dim"),
 }
 # Arguments that our ViT has in one form only, and no array shows.
 _ONLY = {
@@ -218,85 +251,156 @@ def _positions(network: Any, relative: Any) -> dict[str, Any]:
 
 
 # Our name of a layer or an array -> timm's; see `timm_export.renamed`.
-TIMM_LAYERS = {
+_BLOCK = r"Transformer/encoderblock_(\d+)"
+_UNIT, _BACKBONE = r"block(\d+)/unit(\d+)", "patch_embed.backbone"
+_POOL = "MAPHead_0/MultiHeadDotProductAttention_0"
+_TIMM_LAYERS = {
     r"embedding": "patch_embed.proj",
+    r"conv_root": f"{_BACKBONE}.stem.conv",
+    r"gn_root": f"{_BACKBONE}.stem.norm",
+    rf"{_UNIT}/conv(\d)": f"{_BACKBONE}.stages.{{0-1}}.blocks.{{1-1}}.conv{{2}}",
+    rf"{_UNIT}/gn(\d)": f"{_BACKBONE}.stages.{{0-1}}.blocks.{{1-1}}.norm{{2}}",
+    rf"{_UNIT}/conv_proj": f"{_BACKBONE}.stages.{{0-1}}.blocks.{{1-1}}.downsample.conv",
+    rf"{_UNIT}/gn_proj": f"{_BACKBONE}.stages.{{0-1}}.blocks.{{1-1}}.downsample.norm",
     r"cls": "cls_token",
     r"dist": "dist_token",
     r"registers": "reg_token",
     r"Transformer/posembed_input/pos_embedding": "pos_embed",
-    r"Transformer/encoderblock_(\d+)/LayerNorm_0": "blocks.{0}.norm1",
-    rf"Transformer/encoderblock_(\d+)/{ATTENTION}/qkv": "blocks.{0}.attn.qkv",
-    rf"Transformer/encoderblock_(\d+)/{ATTENTION}/out": "blocks.{0}.attn.proj",
-    r"Transformer/encoderblock_(\d+)/(ls[12])": "blocks.{0}.{1}",
-    r"Transformer/encoderblock_(\d+)/LayerNorm_2": "blocks.{0}.norm2",
-    r"Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_0": "blocks.{0}.mlp.fc1",
-    r"Transformer/encoderblock_(\d+)/MlpBlock_3/Dense_1": "blocks.{0}.mlp.fc2",
-    r"Transformer/encoder_norm": "norm",
     r"Transformer/pre_norm": "norm_pre",
+    r"Transformer/rel_pos/(fc[12])": "shared_rel_pos.mlp.{0}",
+    rf"{_BLOCK}/LayerNorm_0": "blocks.{0}.norm1",
+    rf"{_BLOCK}/{ATTENTION}/qkv": "blocks.{0}.attn.qkv",
+    rf"{_BLOCK}/{ATTENTION}/rel_pos/(fc[12])": "blocks.{0}.attn.rel_pos.mlp.{1}",
+    rf"{_BLOCK}/{ATTENTION}/inner_norm": "blocks.{0}.attn.norm",
+    rf"{_BLOCK}/{ATTENTION}/out": "blocks.{0}.attn.proj",
+    rf"{_BLOCK}/(ls[12])": "blocks.{0}.{1}",
+    rf"{_BLOCK}/LayerNorm_2": "blocks.{0}.norm2",
+    rf"{_BLOCK}/MlpBlock_3/Dense_0": "blocks.{0}.mlp.fc1",
+    rf"{_BLOCK}/MlpBlock_3/inner_norm": "blocks.{0}.mlp.norm",
+    rf"{_BLOCK}/MlpBlock_3/Dense_1": "blocks.{0}.mlp.fc2",
+    r"Transformer/encoder_norm": "norm",
+    r"MAPHead_0/probe": "attn_pool.latent",
+    rf"{_POOL}/query": "attn_pool.q",
+    rf"{_POOL}/kv": "attn_pool.kv",
+    rf"{_POOL}/out": "attn_pool.proj",
+    r"MAPHead_0/LayerNorm_0": "attn_pool.norm",
+    r"MAPHead_0/MlpBlock_0/Dense_0": "attn_pool.mlp.fc1",
+    r"MAPHead_0/MlpBlock_0/Dense_1": "attn_pool.mlp.fc2",
     r"(fc_norm|head|head_dist)": "{0}",
+    r"projection": "head",
 }
-TIMM_CFG = {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"}
+
+# Architectures that differ in what no argument of timm sets.
+_ARCHITECTURES = (
+    *("vit_base_patch16_224", "vit_giant_patch14_dinov2", "deit_base_distilled_patch16_224"),
+    *("vit_base_patch16_clip_224", "vit_base_patch16_rpn_224"),
+    *("vit_relpos_base_patch16_224", "vit_relpos_base_patch16_rpn_224"),
+    *("vit_base_r50_s16_224", "vit_large_r50_s32_224", "vit_small_r26_s32_224"),
+    "vit_tiny_r_s16_p8_224",
+)
 
 
-def to_timm(module: vit.ViT) -> tuple[str, dict[str, Any]]:
-    """Returns the architecture of timm and the arguments that make a network the same.
+def to_timm(module: vit.ViT) -> timm_networks.Twin:
+    """Returns the network of timm that computes what a network of ours does.
+
+    Fixed positions become learned ones, and a projection becomes the head.
 
     Raises:
       ValueError: timm has no such network; the message names the field.
     """
-    timm_networks.check_values(module, no_skip=(), local_blocks=(), pre_logits=0)
-    timm_networks.check_values(module, epsilon=1e-6)
-    timm_networks.check_written(module, positions="learned", stem="none", projection=0)
-    timm_networks.check_written(module, norm_after=False, inner_norms=False)
-    if module.pool == "map":
-        timm_networks.check_written(module, pool="token")
-    if module.gated:
-        architecture = "vit_giant_patch14_dinov2"
-    elif module.distilled:
-        architecture = "deit_base_distilled_patch16_224"
-    else:
-        architecture = "vit_base_patch16_224"
+    _check_timm(module)
+    is_hybrid, is_relative = module.stem == "resnet", module.positions.startswith("relative")
+    fixed = {
+        name: getattr(module, name) for name in ("gated", "distilled", "epsilon", "norm_after")
+    }
+    fixed |= {"positions": "relative" if is_relative else "learned", "stem": module.stem}
+    patch, first = image_sizes.pair(module.patch), "patch_embed.proj"
+    if is_hybrid:
+        fixed |= {"stem_form": module.stem_form, "stem_units": tuple(module.stem_units)}
+        # timm counts positions of the map.
+        patch = tuple(side // resnet_stem.reduction(module.stem_units) for side in patch)
+        first = f"{_BACKBONE}.stem.conv" if module.stem_units else f"{_BACKBONE}.conv"
     hidden = 2 * module.mlp_dim if module.gated else module.mlp_dim
     arguments = {
         "img_size": module.image_size,
-        "patch_size": module.patch,
+        "patch_size": timm_networks.side(patch),
         "embed_dim": module.width,
         "depth": module.depth,
         "num_heads": module.heads,
         # timm rounds the product down.
         "mlp_ratio": (hidden + 0.5) / module.width,
         "init_values": module.layer_scale or None,
+        "qkv_bias": module.qkv_bias,
     }
-    for name, argument, usual in (
-        ("qkv_bias", "qkv_bias", True),
-        ("final_norm", "final_norm", True),
-        ("embed_norm", "pre_norm", False),
-    ):
-        if getattr(module, name) != usual:
-            arguments[argument] = not usual
+    if module.gelu != "exact" and not module.gated:
+        arguments["act_layer"] = {ours: theirs for theirs, ours in _GELU.items()}[module.gelu]
     if not module.distilled:
+        class_token, pool = {ours: theirs for theirs, ours in _POOLS.items()}[module.pool]
         arguments |= {
-            "class_token": module.pool != "gap",
-            "global_pool": "token" if module.pool == "token" else "avg",
+            "class_token": class_token,
+            "global_pool": pool,
             "fc_norm": module.norm_pooled,
+        }
+    if is_relative:
+        arguments["rel_pos_dim"] = module.relative_mlp_dim
+        arguments["shared_rel_pos"] = module.positions == "relative_shared"
+    else:
+        arguments |= {
+            "final_norm": module.final_norm,
+            "pre_norm": module.embed_norm,
+            "scale_attn_norm": module.inner_norms,
+            "scale_mlp_norm": module.inner_norms,
             "reg_tokens": module.registers,
             "no_embed_class": bool(module.registers),  # or registers would have positions
         }
-    if module.gelu != "exact" and not module.gated:
-        arguments["act_layer"] = {ours: theirs for theirs, ours in _GELU.items()}[module.gelu]
-    return architecture, arguments
+    return timm_networks.Twin(
+        timm_networks.architecture("vit", _ARCHITECTURES, fixed),
+        arguments,
+        _TIMM_LAYERS,
+        classifier="head",
+        weights={"fixed_input_size": True, "first_conv": first},
+        finished=functools.partial(_as_timm, module),
+    )
 
 
-def timm_arrays(arrays: dict[str, np.ndarray], module: vit.ViT) -> dict[str, np.ndarray]:
-    """Returns arrays under timm's names as its network wants them.
+def _check_timm(module: vit.ViT) -> None:
+    """Raises ValueError if some fields have values that timm's networks never have together."""
+    timm_networks.check_values(module, no_skip=(), local_blocks=(), pre_logits=0)
+    if module.projection:
+        timm_networks.check_values(module, num_classes=0)
+    if module.norm_after:
+        timm_networks.check_values(module, layer_scale=0)
+    if module.distilled:
+        timm_networks.check_values(module, registers=0)
+    is_relative = module.positions.startswith("relative")
+    if is_relative:
+        timm_networks.check_values(module, final_norm=True, embed_norm=False, registers=0)
+        timm_networks.check_values(module, inner_norms=False, gelu="exact")
+    if module.pool == "map" and (module.gated or is_relative):
+        other = {"gated": True} if module.gated else {"positions": module.positions}
+        raise timm_networks.no_network({"pool": "map", **other}, "not with both at once")
 
-    With registers only patches have positions there, so the class token contains its own.
-    """
-    if not module.registers or "cls_token" not in arrays:
+
+def _as_timm(module: vit.ViT, arrays: timm_networks.Arrays) -> timm_networks.Arrays:
+    """Returns arrays under timm's names as its network wants them."""
+    if module.stem == "resnet" and not module.stem_units:  # a root alone has no part "stem"
+        arrays = {name.replace(".stem.", "."): value for name, value in arrays.items()}
+    if module.projection:  # the heads of timm have biases
+        arrays = {**arrays, "head.bias": np.zeros(module.projection, np.float32)}
+    tokens = module.pool in ("token", "clsgap")
+    if module.positions == "sincos2d":
+        grid = image_sizes.grid(module.image_size, module.patch)
+        table = np.asarray(positions.sincos2d(grid, module.width), np.float32)
+        arrays = {
+            **arrays,
+            "pos_embed": np.pad(table, ((tokens + module.distilled, 0), (0, 0)))[None],
+        }
+    if not module.registers or not tokens:
         return arrays
-    positions = arrays["pos_embed"]
-    token = arrays["cls_token"] + positions[:, :1]
-    return {**arrays, "cls_token": token, "pos_embed": positions[:, 1:]}
+    # With registers only patches have positions there, so the class token contains its own.
+    places = arrays["pos_embed"]
+    token = arrays["cls_token"] + places[:, :1]
+    return {**arrays, "cls_token": token, "pos_embed": places[:, 1:]}
 
 
 def arguments(args: Facts, fields: dict[str, Any]) -> None:
@@ -304,8 +408,14 @@ def arguments(args: Facts, fields: dict[str, Any]) -> None:
     args.ignore(_IN_ARRAYS)
     args.only(_ONLY)
     fields |= args.given({"img_size": "image_size", "patch_size": "patch"}, facts.SIDE)
+    if fields.get("stem") == "resnet":
+        fields.pop("patch", None)  # timm counts positions of a map
     fields |= args.given({"num_heads": "heads"}, facts.COUNT)
-    if args.get("act_layer") is not None:
+    if args.get("norm_layer") is not None:
+        fields["epsilon"] = 1e-6  # the layer norm that timm makes of the name, not the architecture
+    if fields.get("gated"):
+        args.only({"act_layer": ("silu", "swish")})
+    elif args.get("act_layer") is not None:
         fields["gelu"] = _GELU[args.take("act_layer", facts.one_of(tuple(_GELU), "gelu"))]
     for argument, names in _CHANGES.items():  # the arrays show what they change
         if args.get(argument) is not None:

@@ -12,7 +12,7 @@ from vitcnn.checkpoints.fetch.source import Source
 
 def is_address(name: str | os.PathLike) -> bool:
     """Whether a name is the address or the path of weights, and not the name of a network."""
-    if not isinstance(name, str) or name.startswith("hf:") or "://" in name:
+    if not isinstance(name, str) or name.startswith(("hf:", ".", "~", os.sep)) or "://" in name:
         return True
     return os.path.exists(name) or files.is_named_like_weights(name)
 
@@ -32,9 +32,15 @@ def locate(weights: str | os.PathLike | None) -> Source:
       FileNotFoundError: the folder holds no weights.
       ConnectionError: the weights cannot be downloaded.
       ImportError: the weights are on Hugging Face and huggingface_hub is not installed.
+      TypeError: `weights` is no text and no path.
     """
     if weights is None or weights == "random":
         return Source()
+    if not isinstance(weights, str | os.PathLike):
+        raise TypeError(
+            f"weights is a {type(weights).__name__}: expected a path, hf:<owner>/<repo>, "
+            'https://...#sha256=<hex>, or "random"; save arrays to a file first'
+        )
     address = os.fspath(weights)
     if not address:
         raise ValueError(
@@ -59,4 +65,10 @@ def _at(path: storage.Path) -> Source:
         for name in hub.WEIGHTS:
             if storage.exists(path / name):
                 return Source(path / name)
+        if shards := sorted(shard.name for shard in path.glob("*-of-*") if shard.is_file()):
+            raise FileNotFoundError(
+                f"{path} has weights in shards, such as {shards[0]}, without the index that says "
+                "which array is in which: download model.safetensors.index.json (or "
+                "pytorch_model.bin.index.json) too"
+            )
     return workdir.read(path) if path.is_dir() else Source(path)

@@ -35,6 +35,12 @@ def fetch(url: str) -> Source:
     """
     address, _, fragment = url.partition("#")
     expected = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    repository = re.match(r"https://huggingface\.co/([\w.-]+/[\w.-]+)", address)
+    if expected is None and repository is not None:
+        raise ValueError(
+            f"weights {url!r}: did you mean 'hf:{repository[1]}', the repository? A URL ends in "
+            "#sha256=<64 hexadecimal digits>"
+        )
     if expected is None:
         raise ValueError(
             f"weights {url!r}: a URL ends in #sha256=<64 hexadecimal digits>, so that it always "

@@ -167,6 +167,7 @@ def _is_side(value: Any) -> bool:
     return whole(value) or pair
 
 
+FLAG = Rule(lambda v: isinstance(v, bool), "true or false")
 COUNT = Rule(whole, "an integer above 0")
 SIDE = Rule(_is_side, "pixels, a number or [height, width]")
 COUNTS = Rule(lambda v: isinstance(v, list) and all(map(whole, v)), "a list of integers above 0")

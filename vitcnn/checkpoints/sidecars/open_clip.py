@@ -90,8 +90,12 @@ def _epsilon(vision: Facts) -> float | None:
 
 
 def _preprocess(steps: Facts, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of `Preprocess`; open_clip resizes the short side and cuts the centre."""
-    steps.only({"mode": ("RGB",), "resize_mode": ("shortest",)})
+    """Returns the fields of `Preprocess`.
+
+    open_clip resizes the short side and cuts out the centre, or squashes the image into its size.
+    """
+    steps.only({"mode": ("RGB",)})
+    mode = steps.take("resize_mode", facts.one_of(("shortest", "squash"), "shortest"))
     steps.ignore(("fill_color",))
     size = steps.get("size")
     size = fields.get("image_size") if size is None else steps.take("size", facts.SIDE)
@@ -102,6 +106,7 @@ def _preprocess(steps: Facts, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-        preprocess |= {"size": (height, width), "resize": min(height, width)}
+        resize = min(height, width) if mode == "shortest" else None
+        preprocess |= {"size": (height, width), "resize": resize}
     steps.finish()
     return preprocess

@@ -24,7 +24,6 @@ from vitcnn.checkpoints.sidecars.facts import Facts, Rule
 from vitcnn.checkpoints.sidecars.sidecar import Sidecar
 from vitcnn.data.preprocess import INTERPOLATIONS
 from vitcnn.lookup import nearest
-from vitcnn.models import vit
 
 FILE = "config.json"
 WRAPPER = "timm_wrapper"  # model_type of timm's networks that transformers has saved
@@ -62,21 +61,38 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
 
     Args:
       name: an architecture of timm, such as "vit_base_patch16_224", or a name that another library
-        has for it; a tag after a dot is ignored.
+        has for it. A tag after a dot names weights, whose fields are returned where they were
+        trained with others than timm's network has.
 
     Raises:
       ValueError: no family of ours has such a network, or the name is unknown.
+
+    Warns:
+      UserWarning: the weights of a tag were trained with other fields.
     """
     if not knows(name):
-        bare = str(name).partition(".")[0]
-        raise ValueError(f"unknown architecture {name!r} of timm: {nearest(bare, list(_table()))}")
+        hint = nearest(str(name).partition(".")[0], list(_table()))
+        hint = f"; {hint}" if hint.startswith("did you mean") else ""
+        raise ValueError(
+            f"unknown architecture {name!r}: no network of timm near to the families "
+            f"{', '.join(families.names())} has this name{hint}"
+        )
     family, fields = _table()[canonical(name)]
     if not fields.startswith("{"):
         raise ValueError(
             f"the architecture {name!r} of timm has {fields}, which the family {family!r} does "
             "not support"
         )
-    return family, json.loads(fields)
+    fields, tag = json.loads(fields), str(name).partition(".")[2]
+    weights = f"{canonical(name)}.{tag}"
+    trained = getattr(families.find(family), "TRAINED", {}).get(weights, {})
+    for field, value in trained.items():
+        warnings.warn(
+            f"{weights} was trained with {field}={value!r}, which vitcnn takes; timm computes a "
+            f"network of this name with {fields[field]!r}: set {field}={fields[field]!r} for that",
+            stacklevel=2,
+        )
+    return family, fields | trained
 
 
 def knows(name: str) -> bool:
@@ -99,27 +115,6 @@ def architectures(family: str = "") -> list[str]:
         for name, (own_family, fields) in _table().items()
         if fields.startswith("{") and family in ("", own_family)
     ]
-
-
-def find(family: str, **fields: Any) -> str:
-    """Returns an architecture with these fields.
-
-    Raises:
-      ValueError: there is none.
-    """
-    for name in architectures():
-        own_family, own = architecture(name)
-        if own_family == family and all(_plain(own[k]) == _plain(v) for k, v in fields.items()):
-            return name
-    shown = ", ".join(f"{name} = {value!r}" for name, value in fields.items())
-    raise ValueError(
-        f"timm has no network of the family {family!r} with {shown}: export it as an archive of "
-        "ours (.npz) instead"
-    )
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 @functools.cache
@@ -153,19 +148,13 @@ def read(config: Mapping[str, Any]) -> Sidecar:
     family, fields, known = None, {}, None
     for name in (top.get("architecture"), cfg.get("architecture")):
         if name is not None and not fields:
+            tag = cfg.get("tag")
+            weights_name = name if tag is None or "." in str(name) else f"{name}.{tag}"
             try:
-                family, fields = architecture(name)
+                family, fields = architecture(weights_name)
                 known = canonical(name)
             except ValueError as error:
                 raise ValueError(f"{FILE} beside the weights: {error}") from None
-    weights_name = f"{top.get('architecture')}.{cfg.get('tag')}"
-    if weights_name in vit.TRAINED_WITH_QUICK_GELU:
-        fields["gelu"] = "quick"
-        warnings.warn(
-            f"{weights_name} was trained with the quick GELU, which vitcnn takes; timm computes a "
-            'network of this name with the exact one: set gelu="exact" for that',
-            stacklevel=2,
-        )
     shape = lambda v: facts.three(v, facts.whole) and v[0] == 3  # noqa: E731
     channels = "[3, height, width] in pixels, since networks here take RGB"
     if weights.get("input_size") is not None:
@@ -211,8 +200,8 @@ def read(config: Mapping[str, Any]) -> Sidecar:
 def _preprocess(cfg: Facts) -> dict[str, Any]:
     """Returns the fields of `Preprocess` that a `pretrained_cfg` asks for.
 
-    "squash" resizes both sides to size / crop_pct and cuts out the centre. `Preprocess` supports
-    only a crop_pct of 1 there, where nothing is cut off.
+    "center" resizes the short side to size / crop_pct, "squash" resizes both sides, and both cut
+    out the centre. "border" pads, which `Preprocess` does not do.
     """
     shape = lambda v: facts.three(v, facts.whole)  # noqa: E731
     size = tuple(cfg.take("input_size", Rule(shape, "[channels, height, width] in pixels"))[1:])
@@ -220,13 +209,16 @@ def _preprocess(cfg: Facts) -> dict[str, Any]:
     mode = cfg.take("crop_mode", facts.one_of(modes, "center"))
     share = cfg.take("crop_pct", SHARE)
     interpolation = cfg.take("interpolation", facts.one_of(filters, "bicubic"))
-    if mode == "border" or interpolation == "random" or (mode == "squash" and share != 1):
+    if mode == "border" or interpolation == "random":
         raise cfg.unsupported(
             f"crop_mode {mode!r}, crop_pct {share} and interpolation {interpolation!r}"
         )
+    resize: int | tuple[int, ...] | None = math.floor(min(size) / share)
+    if mode == "squash":
+        resize = tuple(math.floor(side / share) for side in size) if share != 1 else None
     return {
         "size": size,
-        "resize": math.floor(min(size) / share) if mode == "center" else None,
+        "resize": resize,
         "interpolation": interpolation,
         **normalisation(cfg, "mean", "std"),
     }
