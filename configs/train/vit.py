@@ -36,7 +36,9 @@ seconds.
 Time (an estimate: images x arithmetic of a training step / half of the 989 TFLOP/s of an H100): on
 one H100 in bfloat16, S/16 needs 1.8 hours for 90 epochs of ImageNet, B/32 5.6, B/16 22 and L/16 79
 hours for 300, B/16 76 hours for 90 of ImageNet-21k and 126 hours for 7 of JFT. Its images must come
-as fast: 18,000 a second for S/16, 4,700 for B/16, when a core decodes and augments about 150.
+as fast: 18,000 a second for S/16, 4,700 for B/16, when a core decodes and augments about 150. The
+memory of a v5e-8 is enough for B/16 with --config.remat=True, and not without it (predicted by
+scripts/predict.py, which tells the same of other recipes and slices).
 
 Sources: Dosovitskiy et al. 2020 (arXiv 2010.11929), table 3, and its authors in the issues 2 and 34
 of google-research/vision_transformer; Steiner et al. 2021 (arXiv 2106.10270) with the configs
