@@ -46,7 +46,10 @@ ARGUMENTS = {
 }
 EVERY = [(file, argument) for file, arguments in ARGUMENTS.items() for argument in arguments]
 # Fields whose values are names that something has to have.
-NAMES = {"family", "variant", "source", "analysis", "optimizer", "schedule", "loss", "compute"}
+NAMES = {
+    *("family", "variant", "source", "analysis", "optimizer", "schedule", "loss", "compute"),
+    "on_device",
+}
 DURATIONS = ("every", "steps", "warmup", "cooldown", "snapshots")
 OPTIONAL = ("resume_from", "profile", "family", "variant")  # "" is a value
 BY_NAME = ("runs", "against", "start", "factors")  # of an ablation, by names that it chooses
