@@ -292,9 +292,21 @@ def test_the_config_files_are_valid(name, size, tmp_path):
     assert set(checked.factors) <= set(checked.runs)
     if size == "smallest":
         driver._check_measurement(plan.make(settings, tmp_path))
-    if size in ("smallest", "mini"):
-        costs = budget.costs(plan.make(settings, tmp_path))
-        assert len({cost.steps for cost in costs.values()}) == (2 if file == "finetune" else 1)
+        check_steps(file, settings, tmp_path)
+
+
+def check_steps(file, settings, workdir):
+    """All networks of an ablation take as many steps; of two trainings each, in finetune."""
+    costs = budget.costs(plan.make(settings, workdir))
+    assert len({cost.steps for cost in costs.values()}) == (2 if file == "finetune" else 1)
+
+
+@pytest.mark.slow  # it opens all subsets of 20,000 images
+@pytest.mark.parametrize("name", [*NAMES, "skips:vit", "skips:resnet", "seeds:vit", "seeds:resnet"])
+def test_networks_of_size_mini_take_as_many_steps(name, tmp_path):
+    file, _, family = name.partition(":")
+    argument = ",".join(filter(None, [family, "mini"]))
+    check_steps(file, running.load(FOLDER / f"{file}.py").get_config(argument), tmp_path)
 
 
 SCENES = ("finetune", "amount_or_difficulty", "cnn_or_vit")
@@ -304,6 +316,7 @@ def _data_of(settings):
     return [stage.data for stage in settings.stages.values()]
 
 
+@pytest.mark.slow
 def test_a_cnn_and_a_vit_cost_the_same(tmp_path):
     settings = running.load(FOLDER / "cnn_or_vit.py").get_config("mini")
     costs = budget.costs(plan.make(settings, tmp_path))
