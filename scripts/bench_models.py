@@ -31,6 +31,7 @@ from absl import app, flags
 from bench_tools import Peak, Worker, number, randomised, say, spread
 
 import vitcnn
+from vitcnn.data import pool
 
 NETWORKS = {
     # Our network -> (library, name, fields) of its twin: a transformers config or a timm model.
@@ -77,12 +78,9 @@ def main(_):
 
 def report_forward():
     """Prints images per second and memory of each network and its twin."""
-    processors = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
     print(
-        f"batches of {BATCH.value}, {ROUNDS.value} rounds, {processors} of {os.cpu_count()} "
-        f"processors, seconds of the {CLOCK.value} clock"
+        f"batches of {BATCH.value}, {ROUNDS.value} rounds, {pool.cores_of_machine()} of "
+        f"{os.cpu_count()} processors, seconds of the {CLOCK.value} clock"
     )
     print(f"{'network':16} {'images/s':>9} {'peak MB':>8}   twin: images/s  peak MB   ours / twin")
     for network in dict.fromkeys(NETWORK.value):

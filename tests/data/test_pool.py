@@ -94,7 +94,7 @@ class Decoding:
 def test_workers_of_the_machine_load_what_has_to_be_decoded(monkeypatch):
     """Also in a part of a folder; not images in memory, nor any if the config says so."""
     chosen = []
-    monkeypatch.setattr(pool, "_cores", lambda: 40)
+    monkeypatch.setattr(pool, "cores_of_machine", lambda: 40)
     monkeypatch.setattr(pipeline, "load_ahead", lambda *args: iter((chosen.append(args[3:5]),)))
     scenes = data.load("scenes", size=4)
     decoding = Decoding()

@@ -33,7 +33,7 @@ Load = Callable[[list], list]
 
 def threads_of_machine() -> int:
     """Returns the number of threads that suits this machine: one per core, at most 16."""
-    return min(_MOST_THREADS, _cores())
+    return min(_MOST_THREADS, cores_of_machine())
 
 
 def workers_of_machine(decodes: bool) -> int:
@@ -44,7 +44,7 @@ def workers_of_machine(decodes: bool) -> int:
     Args:
       decodes: whether the images have to be decoded, which is worth sending them to a process.
     """
-    cores = _cores()
+    cores = cores_of_machine()
     return min(_MOST_WORKERS, cores) if decodes and cores > _MOST_THREADS else 0
 
 
@@ -57,7 +57,8 @@ def of_config(config: Any) -> dict[str, int | None]:
     }
 
 
-def _cores() -> int:
+def cores_of_machine() -> int:
+    """Returns the number of cores that this process may use."""
     has_affinity = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
