@@ -25,7 +25,8 @@ def table(results: Mapping[str, xarray.Dataset]) -> str:
     for job, result in results.items():
         for name in result.data_vars:
             mean = result.get(f"{name}_mean")
-            if mean is not None and mean.dims == ("run",) and np.isfinite(result[name]).any():
+            by_run = mean is not None and mean.dims == ("run",)
+            if by_run and datasets.has_numbers(result, name):
                 lines += _lines(job, str(name), result)
     return "\n".join(lines)
 

@@ -45,7 +45,7 @@ def draw(results: Mapping[str, xarray.Dataset]) -> dict[str, Figure]:
     drawn = {}
     for job, group in jobs.items():
         for name in (str(n)[: -len("_mean")] for n in group[0].data_vars if n.endswith("_mean")):
-            having = [result for result in group if _has(result, f"{name}_mean")]
+            having = [result for result in group if datasets.has_numbers(result, f"{name}_mean")]
             if not having:
                 continue
             dims, title = having[0][f"{name}_mean"].dims, _title(having[0], name)
@@ -82,11 +82,6 @@ def write(results: Mapping[str, xarray.Dataset], out: str | os.PathLike) -> list
             names.append(f"{name}.{extension}")
             figures.save(figure, out / names[-1])
     return names
-
-
-def _has(result: xarray.Dataset, name: str) -> bool:
-    """Returns whether a Result has a variable, and numbers in it: of a class token, for example."""
-    return name in result and bool(np.isfinite(result[name]).any())
 
 
 def _title(result: xarray.Dataset, name: str) -> str:
@@ -141,7 +136,9 @@ def _numbers(results: Sequence[xarray.Dataset], name: str, title: str) -> Figure
             of_run = json.dumps({**origin, "models": {run: origin["models"][run]}})
             lines.append(xarray.Dataset(line, attrs={"provenance": of_run}))
     titles = {"mean": (_short(title), 1)}
-    if any(_has(result, f"{name}_difference") for result in results):  # a baseline alone has none
+    if any(
+        datasets.has_numbers(result, f"{name}_difference") for result in results
+    ):  # a baseline alone has none
         titles["difference"] = ("minus its pair", 1)
     return figures.intervals(lines, titles)
 

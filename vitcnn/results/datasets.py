@@ -155,6 +155,11 @@ def load_steps(folder: PathLike) -> dict[str, xarray.Dataset]:
     }
 
 
+def has_numbers(dataset: xarray.Dataset, name: str) -> bool:
+    """Returns whether a Result has a variable with numbers in it, such as one of a class token."""
+    return name in dataset and bool(np.isfinite(dataset[name]).any())
+
+
 def provenance(dataset: xarray.Dataset) -> dict[str, Any]:
     """Returns the provenance of a result."""
     return json.loads(dataset.attrs["provenance"])
