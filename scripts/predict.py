@@ -1,6 +1,6 @@
 """Says whether the program of a config fits on a TPU that is not there, and what it would do.
 
-    python scripts/predict.py --config=configs/analyze/imagenet_vit.py --topology=v5e:2x2
+    python scripts/predict.py --config=configs/analyze/fig01.py --topology=v5e:2x2
     python scripts/predict.py --config=configs/train/vit.py:B/16,i1k --topology=v5e:2x4
 
 XLA compiles the program for the chip on this machine, which needs the extra tpu (Linux on x86) and
@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 
 from vitcnn import command_line, parallel
 from vitcnn.config import check_measurement, check_training
@@ -32,7 +32,9 @@ from vitcnn.engine import jobs, program, schedule, stream
 from vitcnn.lookup import check_name
 from vitcnn.model import load
 from vitcnn.recipe import optimizers
-from vitcnn.training import flops, state, step
+from vitcnn.training import checkpoints, flops
+from vitcnn.training import state as states
+from vitcnn.training import step as steps
 
 # Generation -> (GB of memory, GB/s of its bandwidth), of one chip, from Google's data sheets.
 CHIPS = {"v4": (32, 1228), "v5e": (16, 819), "v5p": (95, 2765), "v6e": (32, 1640)}
@@ -115,11 +117,7 @@ def of_measurement(config, devices):
     on_chip = SingleDeviceSharding(devices[0])
     for slice_ in slices.values():
         group = program.group_program(models, planned, dict(slice_.images_per_job))
-
-        def run(constants, batch, group=group):
-            with jax.default_matmul_precision(config.precision):
-                return group(constants, batch)
-
+        run = parallel.GroupProgram(group, config.precision).function
         batch = stream.batch_shapes(models, planned, slice_.images)
         placed = jax.jit(run, in_shardings=on_chip, out_shardings=on_chip)
         yield f"a group of {slice_.images} images", placed.trace(constants, batch).lower()
@@ -130,22 +128,18 @@ def of_training(config, devices):
     config = check_training(config)
     fields = {name: value for name, value in config.model.items() if name != "weights"}
     model = load(**fields, weights="random")
-    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+    mesh = parallel.data_mesh(devices)
     constant = lambda step: 1.0  # noqa: E731
     optimizer = optimizers.make(config, constant)
-    first = jax.eval_shape(lambda: state.first(model.variables, optimizer, bool(config.average)))
-    places = parallel.shardings(first, mesh, config.shard_parameters)
-    placed = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
-    split = NamedSharding(mesh, PartitionSpec("data"))
+    average = bool(config.average)
+    make = lambda: states.first(model.variables, optimizer, average)  # noqa: E731
+    first = checkpoints.shapes(make, mesh, config.shard_parameters)
+    split, images = parallel.split(mesh), (config.batch, *model.image_size, 3)
     batch = {
-        "images": jax.ShapeDtypeStruct((config.batch, *model.image_size, 3), np.uint8),
-        "label": jax.ShapeDtypeStruct((config.batch,), np.int32),
+        "images": jax.ShapeDtypeStruct(images, np.uint8, sharding=split),
+        "label": jax.ShapeDtypeStruct((config.batch,), np.int32, sharding=split),
     }
-    arguments = jax.tree.map(placed, first, places), jax.tree.map(lambda x: placed(x, split), batch)
-    take = step.make(model, optimizer, constant, config, unroll=False)
-    with jax.default_matmul_precision(config.precision):
-        results = (places, parallel.everywhere(mesh))
-        traced = jax.jit(take, donate_argnums=0, out_shardings=results).trace(*arguments)
+    traced = steps.trace(model, optimizer, constant, config, False, first, batch, mesh)
     yield f"a step of {config.batch} images on {len(devices)} chips", traced.lower()
 
 

@@ -388,14 +388,20 @@ def barrier(name: str) -> None:
     exchange(name, None)
 
 
-def data_mesh() -> Mesh:
-    """Returns a one-dimensional mesh over all devices of all hosts, for data-parallel training."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a one-dimensional mesh for data-parallel training.
+
+    Args:
+      devices: its devices; None for all devices of all hosts.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape, axes = (len(devices),), ("data",)
+    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,), devices=devices)
 
 
 def shard(batch: Any, mesh: Mesh) -> Any:
     """Places a host's slice of a batch on its devices, split along the first axis."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = split(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
@@ -411,7 +417,7 @@ def made_of(held: Any, make: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[
       A host's slice of a batch -> what `make` makes of the batch, split along the first axis.
     """
     held = jax.tree.map(lambda array: spread(array, everywhere(mesh)), held)
-    run = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec("data")))
+    run = jax.jit(make, out_shardings=split(mesh))
     return lambda batch: run(held, shard(batch, mesh))
 
 
@@ -434,6 +440,11 @@ def shardings(tree: Any, mesh: Mesh | AbstractMesh, divide: bool) -> Any:
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
 
     return jax.tree.map(one, tree)
+
+
+def split(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Returns the sharding of a batch, whose first axis is split over a mesh."""
+    return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def everywhere(mesh: Mesh | AbstractMesh) -> NamedSharding:

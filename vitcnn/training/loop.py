@@ -154,13 +154,10 @@ def _batches(run: Run, first: int, mesh: Any, show: bool) -> Iterator[dict[str, 
 def _compiled(run: Run, state: TrainState, batch: Any, mesh: Any) -> tuple[Any, float]:
     """Returns the compiled step, which overwrites its state, and its floating-point operations."""
     config = run.config
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 
     def traced(config, unroll):
-        step = steps.make(run.model, run.optimizer, run.schedule, config, unroll)
-        out = (shardings, parallel.everywhere(mesh))
-        with jax.default_matmul_precision(config.precision):
-            return jax.jit(step, donate_argnums=0, out_shardings=out).trace(state, batch)
+        made_of = run.model, run.optimizer, run.schedule
+        return steps.trace(*made_of, config, unroll, state, batch, mesh)
 
     program = plain = traced(config, parallel.on_cpu())
     run.record["compiler_options"] = options = compilation.options(program.jaxpr)

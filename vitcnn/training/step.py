@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from vitcnn import parallel
 from vitcnn.model import Model
 from vitcnn.recipe import losses, mixing, optimizers
 from vitcnn.training import remat
@@ -105,6 +106,33 @@ def make(
         return TrainState(state.step + 1, params, stats, optimizer_state, average), metrics
 
     return step
+
+
+def trace(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
+    config: ConfigDict,
+    unroll: bool,
+    state: TrainState,
+    batch: Mapping[str, Any],
+    mesh: Any,
+) -> Any:
+    """Traces a step as a training takes it: on a mesh, at its precision, overwriting its state.
+
+    Args:
+      model, optimizer, schedule, config, unroll: see `make`.
+      state, batch: arrays, or their shapes, with their shardings.
+      mesh: the devices.
+
+    Raises:
+      ValueError: see `make`.
+    """
+    step = make(model, optimizer, schedule, config, unroll)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    out = (shardings, parallel.everywhere(mesh))
+    with jax.default_matmul_precision(config.precision):
+        return jax.jit(step, donate_argnums=0, out_shardings=out).trace(state, batch)
 
 
 def _loss(model: Model, config: ConfigDict) -> Callable[..., Any]:
