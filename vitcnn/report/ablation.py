@@ -136,9 +136,8 @@ def _numbers(results: Sequence[xarray.Dataset], name: str, title: str) -> Figure
             of_run = json.dumps({**origin, "models": {run: origin["models"][run]}})
             lines.append(xarray.Dataset(line, attrs={"provenance": of_run}))
     titles = {"mean": (_short(title), 1)}
-    if any(
-        datasets.has_numbers(result, f"{name}_difference") for result in results
-    ):  # a baseline alone has none
+    # A baseline alone has no differences.
+    if any(datasets.has_numbers(result, f"{name}_difference") for result in results):
         titles["difference"] = ("minus its pair", 1)
     return figures.intervals(lines, titles)
 
