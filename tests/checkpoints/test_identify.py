@@ -54,6 +54,11 @@ NAMES = {
     "DINO ViT-S/8": ("vit", "DINO-S/8"),
     "CLIP ViT-B/32": ("vit", "CLIP-B/32"),
     "TIPS-B/14": ("vit", "TIPSv2-B/14"),
+    "ViT-Base/16": ("vit", "B/16"),
+    "vit large 16": ("vit", "L/16"),
+    "DeiT-Tiny/16": ("vit", "DeiT-Ti/16"),
+    "DINOv2-giant/14": ("vit", "DINOv2-g/14"),
+    "Mixer-Base/16": ("mixer", "B/16"),
 }
 
 
@@ -83,6 +88,8 @@ def test_a_name_in_any_spelling(name):
         ("ViT-B-16-SigLIP", r"did you mean 'vit SigLIP-B/16'\?"),
         ("R50+ViT-B/16", r"did you mean 'vit R50\+B/16'\?"),
         ("convnext_tiny", "none is like it; the families are bit, mixer, resnet, vit"),
+        ("efficientnet_b0", "none is like it"),
+        ("vgg16", "none is like it"),
         (
             "resnet50.a1_in1k",
             r"'resnet50.a1_in1k' names weights of timm: vitcnn.load\('hf:timm/resnet50.a1_in1k'",

@@ -59,8 +59,8 @@ def named(name: str) -> Network:
 
     Args:
       name: an architecture of timm or a network of torchvision, such as "vit_base_patch16_224" or
-        "resnet50"; or a variant, with or without its family: "ViT-B/16", "B16", "deit-s/16". A
-        variant without its family is one of a ViT where a ViT has one.
+        "resnet50"; or a variant, with or without its family: "ViT-B/16", "B16", "deit-s/16",
+        "ViT-Base/16". A variant without its family is one of a ViT where a ViT has one.
 
     Raises:
       ValueError: no network has the name, or several have; the message lists the nearest names.
@@ -264,9 +264,15 @@ def _spellings() -> dict[str, list[tuple[str, str]]]:
             if variant.startswith(beginning):
                 rest = variant.removeprefix(beginning)
                 spellings |= {word + rest, f"{word}-{family}-{rest}"}  # also "DINO ViT-S/8"
+        spellings |= {_SIZE.sub(lambda size: _SIZES[size[0]], spelling) for spelling in spellings}
         for spelling in {_plain(spelling) for spelling in spellings}:
             meanings.setdefault(spelling, []).append((family, variant))
     return meanings
+
+
+# The letters of sizes, and a letter that is one: "S" in "DeiT-S/16" and in "vitS/16".
+_SIZES = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant"}
+_SIZE = re.compile(f"({'|'.join(_SIZES)})(?=/)")
 
 
 def _plain(name: str) -> str:
