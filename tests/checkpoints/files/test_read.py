@@ -54,6 +54,13 @@ def test_git_lfs_pointer_is_recognised(tmp_path, name):
         checkpoints.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.npz"])
+def test_a_web_page_is_recognised(tmp_path, name):
+    (tmp_path / name).write_text("\n<!DOCTYPE html><html>404</html>")
+    with pytest.raises(ValueError, match=f"{name} is a web page or XML instead of .*<!DOCTYPE"):
+        checkpoints.read(tmp_path / name)
+
+
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
 def test_truncated_npz_is_refused(tmp_path, kept):
     np.savez(tmp_path / "a.npz", a=np.arange(1000.0), b=np.arange(1000.0))

@@ -104,6 +104,11 @@ def _kind(path: storage.Path) -> str:
             f"{path.name} is a git-LFS pointer instead of the weights; run `git lfs pull` in "
             "its repository, or download the file itself"
         )
+    if start.lstrip().startswith(b"<"):
+        raise ValueError(
+            f"{path.name} is a web page or XML instead of the weights: it begins with "
+            f"{start.lstrip()[:16]!r}; download the file itself"
+        )
     for beginning, kind in _BEGINNINGS.items():
         if start.startswith(beginning):
             return kind
