@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A smoke run on the newest Python that this machine has, with the newest JAX that pip finds for it:
-# what setup.py promises. It takes about two minutes, and does nothing where no Python is newer than
-# the one of ./scripts/test.sh.
+# what setup.py promises. It compiles as users do, unlike ./scripts/test.sh. It takes about two
+# minutes, and does nothing where no Python is newer than the one of ./scripts/test.sh.
 #   ./scripts/smoke.sh                   newest Python, newest JAX
 #   PYTHON=/path/to/python ./scripts/smoke.sh
 #   ./scripts/smoke.sh tests             other arguments go to pytest: here the whole suite
@@ -25,6 +25,7 @@ if [ -z "$python" ]; then
   echo "smoke: no Python 3.12 or newer here; nothing to run"
   exit 0
 fi
+export JAX_DISABLE_MOST_OPTIMIZATIONS=${JAX_DISABLE_MOST_OPTIMIZATIONS:-0}
 venv=${VENV:-.venv-smoke}
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check -e . beartype pytest pytest-xdist

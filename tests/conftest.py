@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 import pytest
+import running
 
 # Compiled programs are shared by the tests and by the processes that they start. Before jax is
 # imported, because it reads these when it starts.
@@ -12,8 +13,14 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="vitc
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Each process of the tests has one core.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Programs here see few images, and most of the time of the tests is compilation: with most
+# optimizations off it takes an eighth. At 0 all programs are compiled as they are for users.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    running.add_xla_flags(
+        "xla_cpu_use_fusion_emitters=false", "xla_cpu_parallel_codegen_split_count=1"
+    )
 
-import jax
 import jaxtyping
 
 
@@ -57,17 +64,6 @@ LONG = ("test_devices", "test_family_from_outside", "test_loop", "test_real_weig
 def pytest_collection_modifyitems(items):
     """Puts the long files first, so that both processes end at about the same time."""
     items.sort(key=lambda item: LONG.index(stem) if (stem := item.path.stem) in LONG else len(LONG))
-
-
-@pytest.fixture(scope="module")
-def fast_compilation():
-    """XLA leaves out most optimisations, for tests that run much code on few images."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    from vitcnn.numerics import random_weights  # after the hook, which checks its annotations
-
-    random_weights._program.cache_clear()  # other tests compare them to the last bit
 
 
 @pytest.fixture(scope="session")

@@ -20,17 +20,20 @@ def load(path):
 
 
 def environment(devices=1):
-    """Returns the variables of a process on `devices` CPU devices.
+    """Returns the variables of a process on `devices` CPU devices."""
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
 
-    XLA compiles without most of its optimisations, which takes half the time: these processes run
-    whole configs on few images. Their numbers are compared with those of other such processes.
-    """
-    return {
-        **os.environ,
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+
+def add_xla_flags(*flags):
+    """Adds flags to XLA_FLAGS if this XLA has them: it ends a process with a flag that it lacks."""
+    before = os.environ.get("XLA_FLAGS", "").split()
+    flags = [f"--{flag}" for flag in flags if f"--{flag}" not in before]
+    if not flags:  # a process of the tests, which another has started
+        return
+    changed = {"XLA_FLAGS": " ".join([*before, *flags])}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    if subprocess.run(command, env=environment() | changed, capture_output=True).returncode == 0:
+        os.environ.update(changed)
 
 
 def analyze(config, workdir, *flags, devices=1, check=True):

@@ -11,6 +11,7 @@ import pytest
 import running
 import xarray
 from hosts import measurement
+from marks import slow
 from object_store import Store
 from tiny_training import tiny, validation
 
@@ -24,7 +25,7 @@ TIMES = ("seconds", "images_per_second", "waiting", "tflops_per_second", "utilis
 
 
 @pytest.fixture(scope="module")
-def buckets(tmp_path_factory, fast_compilation):
+def buckets(tmp_path_factory):
     """The folder of the buckets."""
     root = tmp_path_factory.mktemp("buckets")
     (root / "bucket").mkdir()
@@ -80,7 +81,7 @@ def killed(buckets, run, kills):
     return returned
 
 
-EARLY_AND_LATE = pytest.param((2, 6, 10), marks=pytest.mark.slow)
+EARLY_AND_LATE = slow((2, 6, 10))
 
 
 @pytest.mark.parametrize("kills", [(9,), EARLY_AND_LATE])
@@ -113,14 +114,14 @@ def test_a_report_is_written_into_a_bucket(buckets, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, fast_compilation):
+def trained(tmp_path_factory):
     """The workdir of a training on this disk."""
     workdir = tmp_path_factory.mktemp("trained")
     training.train(training_config(), workdir, progress=False)
     return workdir
 
 
-@pytest.mark.parametrize("kills", [(21,), pytest.param((7, 17, 8), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [(21,), slow((7, 17, 8))])
 def test_a_training_that_is_killed_in_a_put_resumes_to_the_same_bits(buckets, trained, kills):
     """It is killed before, while, and after it saves a state."""
     address = f"gs://bucket/trained{len(kills)}"

@@ -5,6 +5,7 @@ import re
 import pytest
 import running
 from absl import flags
+from marks import slow
 from ml_collections import ConfigDict, config_flags
 from running import load
 
@@ -292,15 +293,13 @@ def test_smallest_analysis_runs(path, tmp_path):
     assert "cka" in found and all((tmp_path / f"{n}.nc").is_file() for n in found)
 
 
-@pytest.mark.usefixtures("fast_compilation")
-@pytest.mark.parametrize("network", [pytest.param("vit", marks=pytest.mark.slow), "resnet"])
+@pytest.mark.parametrize("network", [slow("vit"), "resnet"])
 def test_smallest_training_runs(network, tmp_path):
     config = config_of("train/scenes.py", f"{network},smallest")
     model = vitcnn.train(config, tmp_path, progress=False)
     assert model.provenance["weights"]["sha256"]
 
 
-@pytest.mark.usefixtures("fast_compilation")
 def test_smallest_watch_runs_and_is_drawn(tmp_path):
     vitcnn.train(config_of("train/watch.py", "smallest"), tmp_path / "run", progress=False)
     names = growth.write(tmp_path / "run", tmp_path / "figures")

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from marks import slow
 from networks import randomised
 
 import vitcnn
 from vitcnn import taps
 from vitcnn.layers import transformer
 from vitcnn.nnx_module import from_nnx
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 VIT = {
     **{"image_size": (8, 12), "patch": (4, 4), "width": 12, "depth": 2, "mlp_dim": 20},
@@ -77,7 +76,7 @@ def reactions(model, images, names):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow) if "version" in n else n for n in NETWORKS],
+    [slow(n) if "version" in n else n for n in NETWORKS],
 )
 def test_the_logits_depend_on_every_tap(name):
     model, images = network(name)

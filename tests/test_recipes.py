@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import running
+from marks import slow
 from running import load
 
 import vitcnn
@@ -558,14 +559,11 @@ def test_the_smallest_of_a_recipe_differs_in_size_alone(name):
 
 
 # A few are tried out every time; the others are slow only because they are many.
-TRIED = ("finetune:B/16,cifar10,original", "bit:R50x1,i1k", "deit:S/16,deit3_i1k")
+TRIED = ("finetune:B/16,cifar10,original", "bit:R50x1,i1k")
 SLOW = [name for name in TABLE if name not in TRIED]
 
 
-@pytest.mark.parametrize(
-    "name", [*TRIED, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
-@pytest.mark.usefixtures("fast_compilation")
+@pytest.mark.parametrize("name", [*TRIED, *(slow(name) for name in SLOW)])
 def test_the_smallest_of_a_recipe_runs(name, tmp_path):
     """Its first loss is that of the loss and the bias of the recipe with 8 classes."""
     config = config_of(name, ",smallest")

@@ -3,6 +3,7 @@
 import numpy as np
 import oracles
 import pytest
+from marks import slow
 from views import measured, vector
 
 import vitcnn
@@ -87,12 +88,12 @@ def test_dead_layers_are_left_out_of_means_and_matches():
     ("family", "variant", "count"),
     [
         ("vit", "B/32", 76),
-        ("vit", "L/16", 148),
-        ("vit", "H/14", 196),
+        slow("vit", "L/16", 148),
+        slow("vit", "H/14", 196),
         ("resnet", "R50x1", 125),
         ("resnet", "50", 125),
-        ("resnet", "50-keras", 125),
-        ("resnet", "R152x2", 363),
+        slow("resnet", "50-keras", 125),
+        slow("resnet", "R152x2", 363),
     ],
 )
 def test_default_taps_are_as_many_as_the_papers_axes_show(family, variant, count):

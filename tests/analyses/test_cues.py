@@ -9,8 +9,6 @@ import vitcnn
 from vitcnn import data
 from vitcnn.analyses import cues
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 N, CLASSES = 60, 3
 
 

@@ -7,8 +7,6 @@ from views import measured, vector
 
 from vitcnn.analyses import extremes
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 N = 40
 
 

@@ -7,8 +7,6 @@ from views import measured, vector
 
 from vitcnn.analyses import layer_cka
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def networks(names="abc", seed=0):
     rng = np.random.default_rng(seed)

@@ -11,8 +11,6 @@ import vitcnn
 from vitcnn import data
 from vitcnn.analyses import lesion
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 SOURCE = data.load("scenes", size=24)
 
 

@@ -6,8 +6,6 @@ from views import measured, tokens, vector
 
 from vitcnn.analyses import norms
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def arrays(seed=0, n=24):
     rng = np.random.default_rng(seed)

@@ -7,8 +7,6 @@ from views import measured, tokens, vector
 
 from vitcnn.analyses import decoding, objects
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 N, SIDE = 40, 4
 
 

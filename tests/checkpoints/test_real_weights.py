@@ -138,10 +138,8 @@ def imagenet_samples(shared_data, rows):
     return np.stack(crops), np.array([int(row["label"]) for row in rows])
 
 
-@pytest.mark.parametrize(
-    ("family", "variant", "file", "right"),
-    [pytest.param(*CIFAR[0], marks=pytest.mark.slow), *CIFAR[1:]],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "variant", "file", "right"), CIFAR)
 def test_cifar10_accuracy_is_the_known_one(shared_data, family, variant, file, right):
     module, restored = restore(shared_data / "weights" / file, family, variant)
     run = jax.jit(lambda images: module.apply(restored.variables, images).argmax(-1))

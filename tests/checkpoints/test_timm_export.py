@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from marks import slow
 from networks import shapes_of
 
 import vitcnn
@@ -105,9 +106,7 @@ def write(folder, key):
     return family, module, variables
 
 
-@pytest.mark.parametrize(
-    "key", [*NETWORKS, *(pytest.param(key, marks=pytest.mark.slow) for key in LARGE)]
-)
+@pytest.mark.parametrize("key", [*NETWORKS, *(slow(key) for key in LARGE)])
 def test_what_we_write_we_read_by_its_name(tmp_path, key):
     family, module, variables = write(tmp_path, key)
     model = vitcnn.load(tmp_path)

@@ -32,7 +32,7 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def measured(models, tmp_path_factory, fast_compilation):
+def measured(models, tmp_path_factory):
     """Returns (workdir, Results) of every analysis that asks for no attention."""
     field = {"channels": 8, "images": 4}
     fields = {

@@ -30,7 +30,7 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def measured(models, tmp_path_factory, fast_compilation):
+def measured(models, tmp_path_factory):
     """Returns (workdir, Results) of every analysis that there is."""
     fields = {
         "attention_distance": {"models": tuple(KINDS)},

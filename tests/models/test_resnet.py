@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 from networks import (
     assert_bfloat16_keeps_float32_parameters,
     assert_taps_equal,
@@ -281,12 +282,12 @@ def test_group_norm_networks_have_no_running_statistics_and_train_alike():
         ("34", 21_797_672),
         ("50", 25_557_032),
         ("101", 44_549_160),
-        ("152", 60_192_808),
+        slow("152", 60_192_808),
         ("20", 269_722),
-        ("110", 1_727_962),
+        slow("110", 1_727_962),
         ("R50x1", 25_557_032),
         ("R101x1", 44_549_160),
-        ("R152x1", 60_192_808),
+        slow("R152x1", 60_192_808),
     ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):
@@ -304,7 +305,7 @@ def test_variable_counts_of_keras_are_the_published_ones(variant, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
-@pytest.mark.parametrize(("variant", "count"), [("R50x1", 125), ("50", 125), ("R152x2", 363)])
+@pytest.mark.parametrize(("variant", "count"), [("R50x1", 125), ("50", 125), slow("R152x2", 363)])
 def test_layers_of_the_papers_heatmaps(variant, count):
     module = models.create("resnet", variant)
     table = taps.tabulate(module, *shapes_of(module))

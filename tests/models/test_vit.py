@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow
 from networks import (
     assert_bfloat16_keeps_float32_parameters,
     assert_taps_equal,
@@ -370,7 +371,7 @@ def test_tap_table_says_what_each_tap_is():
 
 @pytest.mark.parametrize(
     ("variant", "pre_logits", "count"),
-    [("B/32", 0, 76), ("B/32", 768, 77), ("L/16", 0, 148), ("H/14", 0, 196)],
+    [("B/32", 0, 76), ("B/32", 768, 77), slow("L/16", 0, 148), slow("H/14", 0, 196)],
 )
 def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
     module = models.create("vit", variant, pre_logits=pre_logits)
@@ -391,7 +392,7 @@ def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
         ("B/8", 86_576_872),
         ("L/32", 306_535_400),
         ("L/16", 304_326_632),
-        ("H/14", 632_045_800),
+        slow("H/14", 632_045_800),
         ("DeiT-Ti/16", 5_717_416),
         ("DeiT-S/16", 22_050_664),
         ("DeiT-B/16", 86_567_656),
@@ -406,11 +407,11 @@ def test_layers_of_the_papers_heatmaps(variant, pre_logits, count):
         ("DINOv2-S/14", 22_056_576 - 384),
         ("DINOv2-B/14", 86_580_480 - 768),
         ("DINOv2-L/14", 304_368_640 - 1024),
-        ("DINOv2-g/14", 1_136_480_768 - 1536),
+        slow("DINOv2-g/14", 1_136_480_768 - 1536),
         ("DINOv2-S/14-registers", 22_056_576 - 384 + 4 * 384),
         ("DINOv2-B/14-registers", 86_580_480 - 768 + 4 * 768),
-        ("DINOv2-L/14-registers", 304_368_640 - 1024 + 4 * 1024),
-        ("DINOv2-g/14-registers", 1_136_480_768 - 1536 + 4 * 1536),
+        slow("DINOv2-L/14-registers", 304_368_640 - 1024 + 4 * 1024),
+        slow("DINOv2-g/14-registers", 1_136_480_768 - 1536 + 4 * 1536),
     ],
 )
 def test_parameter_counts_are_the_published_ones(variant, count):

@@ -13,8 +13,6 @@ import scipy.stats
 
 from vitcnn.recipe.mixing import Mixing, mix
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 HEIGHT, WIDTH = 12, 9
 
 

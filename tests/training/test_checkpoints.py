@@ -20,8 +20,6 @@ from vitcnn import data, training
 from vitcnn.results import workdir as run_folder
 from vitcnn.training import loop, stop
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TESTS = pathlib.Path(__file__).parents[1]
 # Everything that is random in a step is on.
 RANDOM = {
@@ -59,7 +57,7 @@ def process(workdir):
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=TESTS.parent,
-        env=running.environment(),  # as fast_compilation: the bits are compared
+        env=running.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -11,8 +11,6 @@ from vitcnn import data as data_room
 from vitcnn import results, training
 from vitcnn.training import evaluate
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 SCENES = {"size": 32, "split": "test"}
 
 

@@ -18,8 +18,6 @@ from vitcnn import data, training
 from vitcnn.data import resident
 from vitcnn.training import loop
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 

@@ -16,8 +16,6 @@ from vitcnn import data
 from vitcnn.recipe import optimizers
 from vitcnn.training import remat, state, step
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 SGD = {"optimizer": configs.optimizer("sgd", momentum=0.0), "learning_rate": 0.5, "clip": 0.0}
 
 
