@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import xarray
 
 from vitcnn.figures._describe import panel_title
-from vitcnn.figures._style import GREY, add_axes, new_figure, short, styled, title
+from vitcnn.figures._style import GREY, LINE, add_axes, new_figure, short, styled, title
 from vitcnn.numerics.arrays import Numbers
 from vitcnn.numerics.statistics import Z
 
@@ -27,6 +28,7 @@ WIDTH, HEIGHT = 2.3, 1.7  # of a panel, in inches
 COLUMNS = 3
 ENTRY = 0.125  # height of a line of the legend, in inches
 LONGEST = 34  # letters of a name in the legend
+LETTERS = 36  # of a line of the title of the vertical axis
 
 Curve = tuple[Numbers, Numbers, Numbers]  # x, y, standard error
 # A level, or (x, y) of a line, and its name.
@@ -63,7 +65,10 @@ def curves(
     rows = math.ceil(len(panels) / columns)
     curve_names = list(dict.fromkeys(name for panel in panels for name in panel))
     names = [*curve_names, *dict.fromkeys(name for _, name in reference)]
-    left, right, bottom, top = 0.5, 0.15, 0.45, 0.42
+    titles = [panel_title(result) for result in results]
+    y_lines = textwrap.wrap(y_title, LETTERS) or [""]
+    left, right, bottom = 0.55 + 0.11 * (len(y_lines) - 1), 0.15, 0.45
+    top = (14 + LINE * max((len(lines) for _, lines in titles), default=0)) / 72
     cell = (left + WIDTH + right, bottom + HEIGHT + top)
     lines = max(1, int((rows * cell[1] - top) / ENTRY))  # as many as the legend has room for
     blocks = math.ceil(len(names) / lines)
@@ -71,7 +76,7 @@ def curves(
     legend = max(1.25, blocks * (0.42 + max(map(_inches, entries), default=0)) + 0.05)
     figure = new_figure(columns * cell[0] + legend, rows * cell[1])
     drawn = []
-    for k, (result, named) in enumerate(zip(results, panels, strict=True)):
+    for k, named in enumerate(panels):
         row, column = divmod(k, columns)
         base = (rows - 1 - row) * cell[1] + bottom
         axes = add_axes(figure, column * cell[0] + left, base, WIDTH, HEIGHT)
@@ -90,8 +95,8 @@ def curves(
         whole = bool(np.all(np.mod(places, 1) == 0))
         axes.xaxis.get_major_locator().set_params(integer=whole)
         axes.set_xlabel(short(x_titles[k], 46))
-        axes.set_ylabel(y_title)
-        title(axes, *panel_title(result))
+        axes.set_ylabel("\n".join(y_lines))
+        title(axes, *titles[k])
         drawn.append(axes)
     ends = [v for axes in drawn for v in axes.get_ylim()]
     for axes in drawn:

@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 
 @styled
 def intervals(
-    results: Sequence[xarray.Dataset], variables: Mapping[str, tuple[str, float]]
+    results: Sequence[xarray.Dataset],
+    variables: Mapping[str, tuple[str, float]],
+    over: str = "images",
 ) -> Figure:
     """Draws a dot, its 95% interval and the number, for each Result (line) and variable (panel).
+
+    The place of a number that is NaN stays empty.
 
     Args:
       results: Results of one model each, of an analysis whose variables are single numbers.
       variables: name of a variable -> (title of its axis, factor to multiply by), such as {"top1":
         ("top-1 accuracy (%)", 100)}.
+      over: what the intervals are over, such as "images" or "5 seeds".
     """
     line, bottom, top = 0.3, 0.4 + NOTE, 0.1
     width, right = (1.6, 1.1) if len(variables) < 3 else (1.2, 0.85)  # a page is 7 inches wide
@@ -51,7 +56,10 @@ def intervals(
             value, rows, xerr=bars, fmt="o", color=BLUE, markersize=3.5, elinewidth=1, capsize=0
         )
         for y, (v, e) in enumerate(zip(value, error, strict=True)):
+            if np.isnan(v):
+                continue
             text = f"{v:.{digits}f}" + ("" if np.isnan(e) else f" \u00b1 {e:.{digits}f}")
+            text = text.replace("-", "\u2212")  # a minus sign, as on the axis
             at = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
             axes.annotate(text, (1.05, y), size=6.5, **at)
         axes.set_ylim(len(results) - 0.5, -0.5)
@@ -63,7 +71,7 @@ def intervals(
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.set_xlabel(label)
-    text = "Mean and 95% interval. " + "; ".join(text for text in images if text)
+    text = f"Mean and 95% interval over {over}. " + "; ".join(text for text in images if text)
     note(figure, short(text, int(figure.get_size_inches()[0] * 20)))
     return figure
 

@@ -54,15 +54,18 @@ def draw(results: Mapping[str, xarray.Dataset]) -> dict[str, Figure]:
                 factor = _only_factor(having[0])
                 if factor:
                     panels = [_against(result, name, factor) for result in having]
-                    y_title = f"{title}: minus baseline"
-                    figure = figures.curves(having, panels, factor, y_title)
+                    y_title = f"difference of the {title}"
+                    zero = [(0.0, "baseline")] * len(having)
+                    figure = figures.curves(having, panels, factor, y_title, zero)
                     drawn[f"{job}.{name}.{factor}"] = figure
             elif dims == ("run", "layer"):
                 panels = [_by_layer(result, name) for result in having]
                 drawn[f"{job}.{name}.layers"] = figures.curves(having, panels, "block", title)
             elif name == "cka" and dims == ("run", "layer_x", "layer_y"):
+                matrices = [_matrices(result) for result in having]
+                remark = "Means over seeds. Layers run from the lower left to the upper right."
                 drawn[f"{job}.maps"] = figures.maps(
-                    having, [_matrices(result) for result in having], "CKA", limits=(0, 1)
+                    having, matrices, "CKA", limits=(0, 1), remark=remark
                 )
     return drawn
 
@@ -100,7 +103,9 @@ def _against(result: xarray.Dataset, name: str, factor: str) -> dict:
     """Returns the curve of the differences over a factor, with intervals over seeds."""
     there = result.isel(run=np.isfinite(result[factor].values)).sortby(factor)
     values = there[f"{name}_difference"].values
-    return {"minus baseline": (there[factor].values, values, _error(there, f"{name}_difference"))}
+    return {
+        "run minus baseline": (there[factor].values, values, _error(there, f"{name}_difference"))
+    }
 
 
 def _by_layer(result: xarray.Dataset, name: str) -> dict:
@@ -139,7 +144,8 @@ def _numbers(results: Sequence[xarray.Dataset], name: str, title: str) -> Figure
     # A baseline alone has no differences.
     if any(datasets.has_numbers(result, f"{name}_difference") for result in results):
         titles["difference"] = ("minus its pair", 1)
-    return figures.intervals(lines, titles)
+    seeds = ", ".join(dict.fromkeys(str(result.sizes["seed"]) for result in results))
+    return figures.intervals(lines, titles, over=f"{seeds} seeds")
 
 
 def _short(title: str) -> str:
