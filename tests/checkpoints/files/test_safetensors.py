@@ -61,6 +61,16 @@ def test_the_librarys_own_files(tmp_path):
 GOOD = {"a": entry("F32", [2], 0, 8)}
 
 
+@pytest.mark.parametrize("beginning", [b"<\x0f", b"<h", b"<!"])
+def test_the_length_of_a_header_is_no_web_page(tmp_path, beginning):
+    length = int.from_bytes(beginning, "little")
+    header = json.dumps({"a": entry("F32", [1], 0, 4)}).encode().ljust(length)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + np.float32(3).tobytes())
+    assert path.read_bytes().startswith(beginning)
+    assert checkpoints.read(path)["a"] == 3
+
+
 @pytest.mark.parametrize(
     ("header", "data", "length", "message"),
     [

@@ -7,6 +7,7 @@ its teacher. `average` chooses between the two, and nothing else is ever chosen 
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 
 import numpy as np
@@ -104,16 +105,17 @@ def _kind(path: storage.Path) -> str:
             f"{path.name} is a git-LFS pointer instead of the weights; run `git lfs pull` in "
             "its repository, or download the file itself"
         )
-    if start.lstrip().startswith(b"<"):
-        raise ValueError(
-            f"{path.name} is a web page or XML instead of the weights: it begins with "
-            f"{start.lstrip()[:16]!r}; download the file itself"
-        )
     for beginning, kind in _BEGINNINGS.items():
         if start.startswith(beginning):
             return kind
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return "safetensors"
+    # After safetensors, whose first bytes are the length of its header and may be any.
+    if re.match(rb"\s*<[!?A-Za-z]", start):
+        raise ValueError(
+            f"{path.name} is a web page or XML instead of the weights: it begins with "
+            f"{start.lstrip()[:16]!r}; download the file itself"
+        )
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
