@@ -7,15 +7,27 @@ import subprocess
 import sys
 
 import numpy as np
+from absl import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
+_OF_SCRIPTS: set[str] = set()  # names of the flags of the scripts that were loaded
 
 
 def load(path):
-    """Imports a Python file that is in no package, such as a config file."""
+    """Imports a Python file that is in no package, such as a config file or a script.
+
+    Scripts have processes of their own and may define the same flags, so a script takes the place
+    of those that were loaded before.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    others = set(flags.FLAGS) - _OF_SCRIPTS
+    try:
+        spec.loader.exec_module(module)
+    except flags.DuplicateFlagError:
+        flags.FLAGS.remove_flag_values(set(flags.FLAGS) - others)
+        spec.loader.exec_module(module)
+    _OF_SCRIPTS.update(set(flags.FLAGS) - others)
     return module
 
 

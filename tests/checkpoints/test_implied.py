@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import running
 import torch_resnets
 import torch_vits
 
@@ -251,14 +252,8 @@ def test_old_names_and_tags_are_the_same_network():
 def test_tables_are_what_the_libraries_document():
     pytest.importorskip("timm", "1.0.31")
     pytest.importorskip("torchvision")
-    import importlib.util
-    import pathlib
-
-    root = pathlib.Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("list", root / "scripts/list_published.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    folder = root / "vitcnn/checkpoints"
+    script = running.load(running.ROOT / "scripts/list_published.py")
+    folder = running.ROOT / "vitcnn/checkpoints"
     assert (
         script.architectures()
         == (folder / "sidecars/architectures.tsv").read_text().split("\n")[:-1]
