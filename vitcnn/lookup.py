@@ -36,7 +36,8 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
         close = [*sorted(ends, key=lambda c: -len(_plain(c)))[:1], *begins][:count]
     if not close:
         spelled = {_plain(c): c for c in reversed(choices)}
-        close = difflib.get_close_matches(plain, spelled, n=count)
+        cutoff = 0.6 if len(plain) > 4 else 0.5  # "b3" has half of the letters of "b2"
+        close = difflib.get_close_matches(plain, spelled, n=count, cutoff=cutoff)
         close = [spelled[c] for c in close]
     if close:
         return "did you mean " + ", ".join(repr(c) for c in close) + "?"
