@@ -76,7 +76,7 @@ def curves(
     legend = max(1.25, blocks * (0.42 + max(map(_inches, entries), default=0)) + 0.05)
     figure = new_figure(columns * cell[0] + legend, rows * cell[1])
     drawn = []
-    for k, named in enumerate(panels):
+    for k, (heading, named) in enumerate(zip(titles, panels, strict=True)):
         row, column = divmod(k, columns)
         base = (rows - 1 - row) * cell[1] + bottom
         axes = add_axes(figure, column * cell[0] + left, base, WIDTH, HEIGHT)
@@ -96,7 +96,7 @@ def curves(
         axes.xaxis.get_major_locator().set_params(integer=whole)
         axes.set_xlabel(short(x_titles[k], 46))
         axes.set_ylabel("\n".join(y_lines))
-        title(axes, *titles[k])
+        title(axes, *heading)
         drawn.append(axes)
     ends = [v for axes in drawn for v in axes.get_ylim()]
     for axes in drawn:
