@@ -198,7 +198,10 @@ def test_what_the_hub_refuses_is_said(hub):
         with pytest.raises(kind, match=message):
             checkpoints.locate("hf:a/b@v9")
     hub.files = {}
-    message = "a/b has no file 'model.safetensors' or .* 'pytorch_model.bin'; name the file"
+    message = (
+        "a/b has no file 'model.safetensors' or 'model.safetensors.index.json' or "
+        "'open_clip_model.safetensors' or 'pytorch_model.bin'; name the file"
+    )
     with pytest.raises(ValueError, match=message):
         checkpoints.locate("hf:a/b")
     for source in ("hf:a", "hf:a/b/c", "hf:a/b@", "hf:"):
