@@ -7,7 +7,7 @@
 # VENV chooses the folder of the environment, TORCH the torch to install.
 # JAX_COMPILATION_CACHE_DIR keeps compiled programs between runs; without it they last for one run.
 # JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do, like --slow and --oracles; the first form
-# has most optimizations off, which saves a third of the time.
+# has most optimizations off, which saves half of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 marker="not slow and not oracle" extras=dev default_venv=.venv-test
