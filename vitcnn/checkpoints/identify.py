@@ -22,6 +22,9 @@ from vitcnn.checkpoints.sidecars import timm
 
 # Fields that say nothing about which network it is, but how it is used or started.
 _FREE = ("num_classes", "image_size", "gelu", "epsilon", "last_norm_scale", "dtype")
+# The letters of sizes, and a letter that is one: "S" in "DeiT-S/16" and in "vitS/16".
+_SIZES = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant"}
+_SIZE = re.compile(f"({'|'.join(_SIZES)})(?=/)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,11 +271,6 @@ def _spellings() -> dict[str, list[tuple[str, str]]]:
         for spelling in {_plain(spelling) for spelling in spellings}:
             meanings.setdefault(spelling, []).append((family, variant))
     return meanings
-
-
-# The letters of sizes, and a letter that is one: "S" in "DeiT-S/16" and in "vitS/16".
-_SIZES = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant"}
-_SIZE = re.compile(f"({'|'.join(_SIZES)})(?=/)")
 
 
 def _plain(name: str) -> str:
