@@ -275,12 +275,13 @@ def test_constructors_name_the_nearest_field():
         configs.optimizer("adam", b3=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
         # tests/test_devices.py runs scenes.py:smallest with fewer layers; everything.py runs the
         # networks of the CIFAR pair.
-        pytest.param(path, id=name(path), marks=pytest.mark.slow)
+        pytest.param(path, id=name(path))
         for path in paths("analyze")
         if path.stem != "everything"  # tests/engine/test_everything.py runs it
     ],
